@@ -110,7 +110,7 @@ def compute_prefix(
     anatomy = Anatomy.of(model)
     layer = model.get_submodule(anatomy.layer_name(anatomy.site_layer(site)))
     module = model.get_submodule(anatomy.site_module(site)) if site.endswith(".down_proj") else None
-    width, inner_width, gives_tuple = _look(model, layer, module, ids_R[None, : lengths[0]])
+    width, inner_width, gives_tuple = look_at_layer(model, layer, module, ids_R[None, : lengths[0]])
     prefix = prefix._replace(gives_tuple=gives_tuple)
     bytes_per_unit = len(ids_R) * model.dtype.itemsize
     if inner_width and bytes_per_unit * (width + inner_width) <= max_bytes:
@@ -187,7 +187,7 @@ def _noise(like: torch.Tensor, width: int, scale: float) -> torch.Tensor:
     return (noise * scale).to(like)
 
 
-class _Look(NamedTuple):
+class LayerLook(NamedTuple):
     """What one short sequence shows of a layer."""
 
     width: int
@@ -196,18 +196,21 @@ class _Look(NamedTuple):
     gives_tuple: bool
 
 
-def _look(model: PreTrainedModel, layer: nn.Module, module: nn.Module | None, ids_1T: torch.Tensor) -> _Look:
+def look_at_layer(
+    model: PreTrainedModel, layer: nn.Module, module: nn.Module | None, ids_1T: torch.Tensor
+) -> LayerLook:
+    """Find out, on a short sequence, whether a module's output is added to the rest of its layer's as it is."""
     plain = _reach(model, layer, ids_1T, None)
     width, gives_tuple = plain.hidden.shape[-1], isinstance(plain.output, tuple)
     without = _reach(model, layer, ids_1T, module)
     if without.inner is None or without.inner.shape[:-1] != ids_1T.shape:
-        return _Look(width, 0, gives_tuple)
+        return LayerLook(width, 0, gives_tuple)
     rest = _tensor(without.output)
     scale = 4 * float(rest.float().square().mean().sqrt())
     noisy = _tensor(_reach(model, layer, ids_1T, module, scale).output)
     gap = (rest + _noise(without.inner, width, scale) - noisy).abs().max()
     added = float(gap) <= 8 * torch.finfo(model.dtype).eps * float(noisy.abs().max())
-    return _Look(width, without.inner.shape[-1] if added else 0, gives_tuple)
+    return LayerLook(width, without.inner.shape[-1] if added else 0, gives_tuple)
 
 
 def _tensor(output: Any) -> torch.Tensor:

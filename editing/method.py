@@ -32,6 +32,10 @@ class EditResult(NamedTuple):
     """Figures worth keeping: losses, counts, norms."""
 
 
+def needs_no_covariance(config: Any) -> None:
+    """For methods that need to know nothing of the model's keys."""
+
+
 class MethodEntry(NamedTuple):
     """A method's row in the registry."""
 
@@ -50,3 +54,6 @@ class MethodEntry(NamedTuple):
     """Model id -> published configuration."""
     sites: Callable[[Any], tuple[str, ...]]
     """The sites that a configuration edits."""
+    covariance: Callable[[Any], Any] = needs_no_covariance
+    """What a configuration needs to know of the pristine model's keys: its `CovarianceOptions`, or None. Where it is
+    not None, the function is given one argument more, `covariance=`: site -> `SecondMoment`."""

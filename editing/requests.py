@@ -30,7 +30,7 @@ class EditRequest(BaseModel):
     prompt: str = Field(min_length=1)
     """The edit prompt, subject included: the text after which `target_new` must follow."""
     subject: str | None = None
-    """The subject as it stands in `prompt`; None where the dataset has none (fine-tuning and UltraEdit need none)."""
+    """The subject as it stands in `prompt`, which methods that need one check; None where the dataset has none."""
     target_new: str = Field(min_length=1)
     """The new answer, without a leading blank."""
     target_true: str | None = None

@@ -72,10 +72,10 @@ def encode_pairs(
     seams = [_seam(*pair) if join == "text" else (pair[0], " " + pair[1]) for pair in pairs]
     prompts, targets = zip(*seams, strict=True)
     end = (tokenizer.eos_token_id,) if append_eos else ()
-    prompt_ids = _ids(tokenizer, prompts)
-    target_ids = _ids(tokenizer, targets, special=False)
+    prompt_ids = encode_texts(tokenizer, prompts)
+    target_ids = encode_texts(tokenizer, targets, special=False)
     if join == "text":
-        whole = _ids(tokenizer, [prompt + target for prompt, target in zip(prompts, targets, strict=True)])
+        whole = encode_texts(tokenizer, [prompt + target for prompt, target in zip(prompts, targets, strict=True)])
         target_ids = [
             text[len(front) :] if text[: len(front)] == front else apart
             for text, front, apart in zip(whole, prompt_ids, target_ids, strict=True)
@@ -150,8 +150,16 @@ def _seam(prompt: str, target: str) -> tuple[str, str]:
     return body, blanks + target
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, special: bool = True) -> list[tuple[int, ...]]:
-    """Token ids; an end token that the tokenizer itself puts behind every text is left out."""
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, special: bool = True
+) -> list[tuple[int, ...]]:
+    """Token ids; an end token that the tokenizer itself puts behind every text is left out.
+
+    Args:
+        tokenizer: The model's.
+        texts: At least one.
+        special: Put special tokens in front, where the tokenizer does so by itself.
+    """
     ids = [tuple(row) for row in tokenizer(list(texts), add_special_tokens=special)["input_ids"]]
     ends = special and tuple(tokenizer("a")["input_ids"])[-1:] == (tokenizer.eos_token_id,)
     return [row[:-1] for row in ids] if ends else ids

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -53,6 +55,7 @@ def run_trajectory(
     schedule: Schedule,
     source: Source,
     folder: Path,
+    inputs: Mapping[str, Any] = MappingProxyType({}),
     progress: Progress = silent,
 ) -> Iterator[Checkpoint]:
     """Edit a model to the last scheduled count and yield the checkpoint at each; what lies there already is not redone.
@@ -68,6 +71,7 @@ def run_trajectory(
         schedule: Where to stop, and the size of a turn.
         source: What the trajectory is made from.
         folder: Where its checkpoints lie, one folder an edit count.
+        inputs: What else the method is told in every turn, argument -> value, made from the pristine model.
         progress: Told (edits done, edits in all).
 
     Raises:
@@ -75,7 +79,8 @@ def run_trajectory(
     """
     check_counts(schedule.edit_counts, len(requests))
     done = {checkpoint.record.edit_count: checkpoint for checkpoint in whole_checkpoints(folder, source.key)}
-    run = _Run(model, tokenizer, requests, config, method, schedule, progress)
+    told = method._replace(function=partial(method.function, **inputs))
+    run = _Run(model, tokenizer, requests, config, told, schedule, progress)
     try:
         for stop in schedule.edit_counts:
             if stop in done:

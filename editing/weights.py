@@ -63,9 +63,16 @@ def apply_update(model: nn.Module, update: Mapping[str, LowRank | Delta | Replac
 @contextmanager
 def applied(model: nn.Module, update: Mapping[str, LowRank | Delta | Replacement]) -> Iterator[None]:
     """Edit a model for the length of a `with` block; afterwards its weights are what they were, bit for bit."""
-    before = {name: _parameter(model, name).detach().clone() for name in update}
-    try:
+    with kept(model, update):
         apply_update(model, update)
+        yield
+
+
+@contextmanager
+def kept(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
+    """Whatever is written to these parameters in a `with` block, afterwards they are what they were, bit for bit."""
+    before = {name: _parameter(model, name).detach().clone() for name in names}
+    try:
         yield
     finally:
         write_tensors(model, before)

@@ -87,8 +87,8 @@ def edit_or_fail(plan: Plan, trajectory: Trajectory) -> tuple[list[Checkpoint], 
 def edit(plan: Plan, trajectory: Trajectory) -> list[Checkpoint]:
     """Edit to the last edit count, from the newest whole checkpoint on, and store what each checkpoint took."""
     requests = plan.planned(trajectory.order_seed)
-    with shown_in_flow(f"Editing with {trajectory.label}", "edits") as progress:
-        checkpoints = run_editing_job(trajectory.job, requests, plan.checkpoints_folder(trajectory), progress=progress)
+    folder, title = plan.checkpoints_folder(trajectory), f"Editing with {trajectory.label}"
+    checkpoints = run_editing_job(trajectory.job, requests, folder, show=shown_in_flow, title=title)
     for checkpoint in checkpoints:
         store_checkpoint(plan.place(trajectory, checkpoint.record.edit_count), checkpoint)
     return checkpoints

@@ -80,7 +80,17 @@ def with_preset(method: Any, model: str) -> Any:
         return method
     presets = METHODS[method["method"]].presets
     preset = presets.get(model) or presets.get(Path(model).name)
-    return preset.model_dump(exclude_unset=True) | method if preset else method
+    return _completed(method, preset.model_dump(exclude_unset=True)) if preset else method
+
+
+def _completed(given: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
+    """What is given, and the preset's value for what is not, in nested fields too."""
+    nested = {
+        key: _completed(value, preset[key])
+        for key, value in given.items()
+        if isinstance(value, dict) and isinstance(preset.get(key), dict)
+    }
+    return preset | given | nested
 
 
 def _label(method: Any, methods: tuple[Any, ...]) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from editing.checkpoint import Checkpoint
-from editing.methods import METHODS, MethodConfig
+from editing.methods import MethodConfig
 from flows.config import with_preset
 from flows.config_file import validated, with_settings
-from flows.plan import check_model, check_requests
+from flows.plan import check_corpora, check_model, check_requests
 from tasks.editing_job import EditingJob, run_editing_job
 from tasks.progress import shown
 from tasks.requests import DatasetOptions, load_requests
@@ -52,6 +52,7 @@ def edit_file(
         raise ValueError(f"num_edits: {count} edits are asked for, but {requests} holds {len(everything)} requests")
     check_model(config.model, (config.method,), revision=config.revision)
     check_requests(config.model, (config.method,), everything[:count], revision=config.revision)
+    check_corpora(config.model, (config.method,), revision=config.revision)
     job = EditingJob(
         model=config.model,
         revision=config.revision,
@@ -63,8 +64,7 @@ def edit_file(
     )
     beside = out.with_name(f".{out.name}.trajectory")
     try:
-        with shown(f"Editing with {METHODS[config.method.method].label}", "edits") as progress:
-            (checkpoint,) = run_editing_job(job, everything, beside, progress=progress)
+        (checkpoint,) = run_editing_job(job, everything, beside, show=shown)
         shutil.rmtree(out, ignore_errors=True)
         checkpoint.folder.rename(out)
     finally:

@@ -15,8 +15,10 @@ from editing.anatomy import Anatomy
 from editing.checkpoint import Checkpoint
 from editing.methods import METHODS
 from editing.requests import EditRequest
+from editing.subjects import subject_end
 from editing.trajectory import check_counts
 from flows.config import BenchmarkConfig
+from tasks.covariance import check_covariance
 from tasks.editing_job import EditingJob
 from tasks.measure import MeasureOptions, Subject
 from tasks.models import context_length, load_config, locate, weights_digest
@@ -114,6 +116,7 @@ def make_plan(config: BenchmarkConfig) -> Plan:
     run = Run(name=config.name, home=config.home.resolve(), model=_short(config.model), dataset=config.dataset.name)
     _check_same_configuration(run, config)
     check_model(config.model, config.methods, revision=config.revision)
+    check_corpora(config.model, config.methods, revision=config.revision)
     requests = {}
     for order_seed in config.order_seeds:
         options = config.dataset.model_copy(update={"order_seed": order_seed})
@@ -138,6 +141,20 @@ def check_model(model: str, methods: tuple[Any, ...], *, revision: str | None = 
             anatomy.site_parameters(site)
 
 
+def check_corpora(model: str, methods: tuple[Any, ...], *, revision: str | None = None) -> None:
+    """Check that the texts, or the files, from which methods learn what the model's keys are can be read.
+
+    Raises:
+        ValueError: They cannot, or are of another model, with the key and the value.
+    """
+    for method in methods:
+        entry = METHODS[method.method]
+        options = entry.covariance(method)
+        if options is not None:
+            digest = weights_digest(model, revision=revision)
+            check_covariance(options, entry.sites(method), model_digest=digest)
+
+
 def check_requests(
     model: str, methods: tuple[Any, ...], requests: tuple[EditRequest, ...], *, revision: str | None = None
 ) -> None:
@@ -147,11 +164,20 @@ def check_requests(
         ValueError: The first request that does not, by its case id.
     """
     for method in methods:
-        lacking = next((r.case_id for r in requests if r.subject is None), None)
-        if METHODS[method.method].needs_subject and lacking is not None:
-            raise ValueError(f"methods: {method.method} needs subjects, and case {lacking} has none")
+        if METHODS[method.method].needs_subject:
+            _check_subjects(method.method, requests)
     tokenizer = AutoTokenizer.from_pretrained(locate(model), revision=revision, trust_remote_code=False)
     check_lengths(requests, tokenizer, context_length(load_config(model, revision=revision)))
+
+
+def _check_subjects(method: str, requests: tuple[EditRequest, ...]) -> None:
+    for request in requests:
+        if request.subject is None:
+            raise ValueError(f"methods: {method} needs subjects, and case {request.case_id} has none")
+        try:
+            subject_end(request)
+        except ValueError as error:
+            raise ValueError(f"methods: {method}: {error}") from None
 
 
 def write_configuration(plan: Plan) -> None:

@@ -130,13 +130,11 @@ def _case_id(reader: RowReader, layout: Layout, prefix: str) -> str:
 
 
 def _verbatim(subject: str | None, prompt: str) -> str | None:
-    """The subject as the prompt spells it; None where the prompt does not hold it."""
-    if not subject:
-        return None
-    if subject in prompt:
-        return subject
+    """The subject as the prompt spells it; as the row spells it where the prompt does not hold it."""
+    if not subject or subject in prompt:
+        return subject or None
     found = re.search(re.escape(subject), prompt, re.IGNORECASE)
-    return found.group(0) if found else None
+    return found.group(0) if found else subject
 
 
 def _probes(reader: RowReader, columns: Sequence[tuple[str, str | None]], suffix: str) -> tuple[Probe, ...]:

@@ -6,16 +6,18 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
 from editing.checkpoint import Checkpoint, whole_checkpoints
-from editing.method import Progress, silent
 from editing.methods import METHODS, MethodConfig
 from editing.requests import EditRequest
 from editing.trajectory import Schedule, Source, run_trajectory
-from tasks.models import editing_threads, load_model, weights_digest
+from tasks.covariance import covariance_key, covariance_of
+from tasks.models import LoadedModel, editing_threads, load_model, weights_digest
+from tasks.progress import ShowProgress, unseen
 from tasks.stage_key import stage_key
 
 logger = logging.getLogger(__name__)
@@ -37,21 +39,31 @@ class EditingJob(BaseModel):
     def key(self, requests: Sequence[EditRequest]) -> str:
         """Digest of the base weights, requests, configuration and code that make the trajectory."""
         entry = METHODS[self.method.method]
+        weights = weights_digest(self.model, revision=self.revision)
+        options = entry.covariance(self.method)
+        sites = entry.sites(self.method)
+        covariance = {"covariance": covariance_key(options, sites, model_digest=weights)} if options else {}
         return stage_key(
             entry.function.__module__,
             "editing.trajectory",
-            weights=weights_digest(self.model, revision=self.revision),
+            weights=weights,
             dtype=self.dtype,
             method=self.method.model_dump(mode="json"),
             edit_counts=self.edit_counts,
             turn_size=self.turn_size,
             seed=self.seed,
             requests=[request.model_dump(mode="json") for request in requests[: self.edit_counts[-1]]],
+            **covariance,
         )
 
 
 def run_editing_job(
-    job: EditingJob, requests: Sequence[EditRequest], folder: Path, *, progress: Progress = silent
+    job: EditingJob,
+    requests: Sequence[EditRequest],
+    folder: Path,
+    *,
+    show: ShowProgress = unseen,
+    title: str | None = None,
 ) -> list[Checkpoint]:
     """Edit a model and leave its checkpoints in `folder`; what lies there already, whole and of the same key, is kept.
 
@@ -59,10 +71,11 @@ def run_editing_job(
         job: What to do.
         requests: In the order of editing; at least as many as the last edit count.
         folder: One checkpoint folder an edit count, named like `00000100`, is written into it.
-        progress: Told (edits done, edits in all).
+        show: Shows the progress of each stage.
+        title: What the editing is called there; "Editing with ..." by default.
 
     Raises:
-        ValueError: A model, site, or schedule that does not fit.
+        ValueError: A model, site, corpus or schedule that does not fit.
     """
     key = job.key(requests)
     there = finished_checkpoints(job, key, folder)
@@ -70,20 +83,24 @@ def run_editing_job(
         return there
     if not torch.cuda.is_available():
         torch.set_num_threads(editing_threads())
-    model, tokenizer = load_model(job.model, dtype=job.dtype, revision=job.revision)
-    checkpoints = list(
-        run_trajectory(
-            model,
-            tokenizer,
-            requests,
-            job.method,
-            method=METHODS[job.method.method],
-            schedule=Schedule(job.edit_counts, job.turn_size, job.seed),
-            source=Source(key=key, model=job.model, model_digest=weights_digest(job.model, revision=job.revision)),
-            folder=folder,
-            progress=progress,
+    entry = METHODS[job.method.method]
+    digest = weights_digest(job.model, revision=job.revision)
+    loaded = load_model(job.model, dtype=job.dtype, revision=job.revision)
+    inputs = _inputs(job, loaded, digest, show)
+    with show(title or f"Editing with {entry.label}", "edits") as progress:
+        checkpoints = list(
+            run_trajectory(
+                *loaded,
+                requests,
+                job.method,
+                method=entry,
+                schedule=Schedule(job.edit_counts, job.turn_size, job.seed),
+                source=Source(key=key, model=job.model, model_digest=digest),
+                folder=folder,
+                inputs=inputs,
+                progress=progress,
+            )
         )
-    )
     _remove_stale(folder, checkpoints)
     return checkpoints
 
@@ -94,6 +111,17 @@ def finished_checkpoints(job: EditingJob, key: str, folder: Path) -> list[Checkp
     counts = tuple(checkpoint.record.edit_count for checkpoint in there)
     ended_early = bool(there) and not there[-1].record.finite
     return there if counts == job.edit_counts or ended_early else []
+
+
+def _inputs(job: EditingJob, loaded: LoadedModel, digest: str, show: ShowProgress) -> dict[str, Any]:
+    """What the method is told of the pristine model."""
+    entry = METHODS[job.method.method]
+    options = entry.covariance(job.method)
+    if options is None:
+        return {}
+    with show(f"Reading {options.path or options.corpus} for {entry.label}'s covariance", "texts") as progress:
+        sites = entry.sites(job.method)
+        return {"covariance": covariance_of(*loaded, options, sites, model_digest=digest, progress=progress)}
 
 
 def _remove_stale(folder: Path, kept: Sequence[Checkpoint]) -> None:

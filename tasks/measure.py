@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,11 +16,9 @@ from tasks.engine import EngineOptions, LazyEngine
 from tasks.evaluation import EvaluationOptions, evaluate_checkpoint
 from tasks.outcomes import NO_PRE_EDIT, PreEdit
 from tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
+from tasks.progress import ShowProgress
 from tasks.run import Place
 from tasks.stage_key import stage_key
-
-ShowProgress = Callable[[str, str], Any]
-"""(title, unit) -> a context manager that yields a function to call with (done, total)."""
 
 
 class MeasureOptions(BaseModel):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.dataset_files import read_file
+from tasks.corpora import open_corpus
 from tasks.engine import Engine
-
-TEXT_FIELDS = ("text", "Text")
-"""Names under which a row keeps its text; the second is that of ME-PPL (arXiv 2402.09656)."""
 
 
 class PerplexityOptions(BaseModel):
@@ -23,7 +20,7 @@ class PerplexityOptions(BaseModel):
     corpus: Path | None = None
     """A local file: JSON, JSONL or Parquet rows with a field `text` (or `Text`), or a .txt file, one text a line.
 
-    `pocket` is the pocket world's own.
+    `pocket` is the pocket world's own; `owner/name:configuration` is a dataset on the hub.
     """
     limit: int | None = Field(default=200, ge=1)
     """The first so many texts; None takes all."""
@@ -35,23 +32,9 @@ def corpus_texts(options: PerplexityOptions) -> list[str]:
     Raises:
         ValueError: The file is missing or of another kind, a row has no text, or there is no text at all.
     """
-    path = options.corpus
-    if path is None:
+    if options.corpus is None:
         return []
-    if path == Path("pocket"):
-        from tasks.pocket_world import perplexity_texts
-
-        texts = list(perplexity_texts(options.limit or 200))
-    elif path.suffix == ".txt":
-        if not path.is_file():
-            raise ValueError(f"perplexity.corpus: there is no file {path}")
-        texts = path.read_text(encoding="utf-8").splitlines()
-    else:
-        texts = [_text_of(row, number, path) for number, row in enumerate(read_file(path), 1)]
-    texts = [text.strip() for text in texts if text.strip()]
-    if not texts:
-        raise ValueError(f"perplexity.corpus: {path} holds no text")
-    return texts[: options.limit]
+    return list(open_corpus(str(options.corpus), options.limit, key="perplexity.corpus", pocket=_pocket_texts).texts)
 
 
 def measure_perplexity(engine: Engine, texts: Sequence[str], corpus: str) -> list[dict[str, Any]]:
@@ -70,10 +53,7 @@ def measure_perplexity(engine: Engine, texts: Sequence[str], corpus: str) -> lis
     ]
 
 
-def _text_of(row: Mapping[str, Any], number: int, path: Path) -> str:
-    text = next((row[field] for field in TEXT_FIELDS if field in row), None)
-    if not isinstance(text, str):
-        raise ValueError(
-            f"perplexity.corpus: row {number} of {path} has no text; a field {' or '.join(TEXT_FIELDS)} is needed"
-        )
-    return text
+def _pocket_texts(limit: int | None) -> list[str]:
+    from tasks.pocket_world import perplexity_texts
+
+    return perplexity_texts(limit or 200)

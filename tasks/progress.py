@@ -5,17 +5,27 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from editing.method import Progress as Advance
+from editing.method import silent
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_ARTIFACTS = 2.0
+
+ShowProgress = Callable[[str, str], AbstractContextManager[Advance]]
+"""(title, unit) -> what shows the progress of a piece of work, like `shown`."""
+
+
+@contextmanager
+def unseen(title: str, unit: str) -> Iterator[Advance]:
+    """Show nothing."""
+    yield silent
 
 
 @contextmanager

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -42,8 +43,20 @@ def store_checkpoint(place: Place, checkpoint: Checkpoint) -> None:
         }
         for name, tensor in record.tensors.items()
     ]
+    place.store("diagnostics", list(diagnostics(record.log)), key=record.key)
     place.store("checkpoints", rows, key=record.key)
     place.store_cost("edit", costs.seconds, costs.num_edits, key=record.key, peak_memory_bytes=costs.peak_memory_bytes)
+
+
+def diagnostics(log: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows of the table `diagnostics`: the numbers in the turns' logs, `<site>/<quantity>` or `<quantity>`."""
+    for turn in log:
+        for name, value in turn.items():
+            if name in ("first", "last") or isinstance(value, str):
+                continue
+            site, _, quantity = name.rpartition("/")
+            edits = {"first_edit": turn["first"], "last_edit": turn["last"]}
+            yield edits | {"site": site or None, "quantity": quantity, "value": float(value)}
 
 
 def store_run(

@@ -43,7 +43,7 @@ class FileColumns(BaseModel):
     case_id: str | None = None
     """Identifier of the row (text or whole number); rows are numbered where there is none."""
     subject: str | None = None
-    """The subject as it stands in the prompt."""
+    """The subject, as it stands in the prompt."""
     target_true: str | None = None
     """The answer before the edit; of a list, the first that differs from the new one."""
     rephrase_prompts: str | None = None
@@ -185,7 +185,7 @@ def load_requests(options: DatasetOptions) -> RequestSet:
         source=source,
         num_rows=num_rows,
         num_requests=len(settled.requests),
-        num_without_subject=sum(request.subject is None for request in settled.requests),
+        num_without_subject=sum((request.subject or "\0") not in request.prompt for request in settled.requests),
         **{key: value for key, value in settled._asdict().items() if key != "requests"},
     )
     return RequestSet(settled.requests, report)

@@ -65,6 +65,17 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("path", _text),
         ]
     ),
+    # one row per turn x site x quantity that the method logs; the edit_count is that of the checkpoint it led to
+    "diagnostics": pa.schema(
+        [
+            *IDENTITY,
+            pa.field("first_edit", _int),  # the turn's edits, counted from 1
+            pa.field("last_edit", _int),
+            pa.field("site", _text),  # e.g. 5.down_proj; null for what concerns the whole turn
+            pa.field("quantity", _text),  # e.g. update_norm, preservation, loss
+            pa.field("value", _float),
+        ]
+    ),
     # one row per case x probe x protocol
     "outcomes": pa.schema(
         [

@@ -9,16 +9,28 @@ from typing import Annotated
 from pydantic import Field
 
 from editing.method import MethodEntry
+from editing.methods import alphaedit as _alphaedit
+from editing.methods import emmet as _emmet
 from editing.methods import ft_l as _ft_l
 from editing.methods import ft_m as _ft_m
 from editing.methods import locft_bf as _locft_bf
+from editing.methods import memit as _memit
+from editing.methods import r_rome as _r_rome
+from editing.methods import rome as _rome
 from editing.methods import ultraedit as _ultraedit
+from editing.methods.alphaedit import AlphaEdit
+from editing.methods.emmet import Emmet
 from editing.methods.ft_l import FtL
 from editing.methods.ft_m import FtM
 from editing.methods.locft_bf import LocftBf
+from editing.methods.memit import Memit
+from editing.methods.r_rome import RRome
+from editing.methods.rome import Rome
 from editing.methods.ultraedit import UltraEdit
 
-MethodConfig = Annotated[LocftBf | FtL | FtM | UltraEdit, Field(discriminator="method")]
+MethodConfig = Annotated[
+    LocftBf | FtL | FtM | UltraEdit | Rome | RRome | Memit | Emmet | AlphaEdit, Field(discriminator="method")
+]
 """The configuration of any method, told apart by its field `method`."""
 
 METHODS: Mapping[str, MethodEntry] = MappingProxyType(
@@ -62,6 +74,61 @@ METHODS: Mapping[str, MethodEntry] = MappingProxyType(
             paper="UltraEdit: Training-, Subject-, and Memory-Free Lifelong Editing, arXiv 2505.14679",
             presets=_ultraedit.PRESETS,
             sites=lambda config: config.sites,
+        ),
+        "rome": MethodEntry(
+            config=Rome,
+            function=_rome.rome,
+            label="ROME",
+            cumulative=False,
+            needs_subject=True,
+            paper="Locating and Editing Factual Associations in GPT, arXiv 2202.05262",
+            presets=_rome.PRESETS,
+            sites=lambda config: config.sites,
+            covariance=lambda config: config.covariance,
+        ),
+        "r_rome": MethodEntry(
+            config=RRome,
+            function=_r_rome.r_rome,
+            label="R-ROME",
+            cumulative=False,
+            needs_subject=True,
+            paper="Rebuilding ROME: Resolving Model Collapse during Sequential Model Editing, arXiv 2403.07175",
+            presets=_r_rome.PRESETS,
+            sites=lambda config: config.sites,
+            covariance=lambda config: config.covariance,
+        ),
+        "memit": MethodEntry(
+            config=Memit,
+            function=_memit.memit,
+            label="MEMIT",
+            cumulative=False,
+            needs_subject=True,
+            paper="Mass-Editing Memory in a Transformer, arXiv 2210.07229",
+            presets=_memit.PRESETS,
+            sites=lambda config: config.sites,
+            covariance=lambda config: config.covariance,
+        ),
+        "emmet": MethodEntry(
+            config=Emmet,
+            function=_emmet.emmet,
+            label="EMMET",
+            cumulative=False,
+            needs_subject=True,
+            paper="A Unified Framework for Model Editing, arXiv 2403.14236",
+            presets=_emmet.PRESETS,
+            sites=lambda config: config.sites,
+            covariance=lambda config: config.covariance,
+        ),
+        "alphaedit": MethodEntry(
+            config=AlphaEdit,
+            function=_alphaedit.alphaedit,
+            label="AlphaEdit",
+            cumulative=False,
+            needs_subject=True,
+            paper="AlphaEdit: Null-Space Constrained Knowledge Editing for Language Models, arXiv 2410.02355",
+            presets=_alphaedit.PRESETS,
+            sites=lambda config: config.sites,
+            covariance=lambda config: config.covariance,
         ),
     }
 )

@@ -25,12 +25,12 @@ from typing import Literal
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editing.fine_tuning import SiteTuning, depth_first_log, encode_samples, train_depth_first, tuning
+from editing.fine_tuning import DepthFirstTuning, fine_tune_depth_first
 from editing.method import EditResult, Progress, State, silent
 from editing.requests import EditRequest
 
 
-class FtL(SiteTuning):
+class FtL(DepthFirstTuning):
     """Settings of FT-L; the defaults are those of the depth-first baselines in common use."""
 
     method: Literal["ft_l"] = "ft_l"
@@ -40,10 +40,6 @@ class FtL(SiteTuning):
     target's last token alone, read after all that comes before it."""
     norm_constraint: float | None = Field(default=None, gt=0)
     """The most that any weight may move during one request; none if null (Zhu et al. 2020)."""
-    max_steps: int = Field(default=25, ge=1)
-    """The most steps on one request (the baseline in common use)."""
-    stop_below: float = Field(default=1e-2, ge=0)
-    """A request has converged when its loss is below, in nats (as above)."""
 
 
 PRESETS: Mapping[str, FtL] = MappingProxyType(
@@ -84,9 +80,12 @@ def ft_l(
     Raises:
         ValueError: A request that cannot be tokenised to a trainable sample, or a site the model does not have.
     """
-    samples = encode_samples(model, tokenizer, requests, append_eos=config.append_eos, objective=config.objective)
-    with tuning(model, samples, config, norm_constraint=config.norm_constraint) as tuner:
-        done = train_depth_first(
-            tuner, len(samples), max_steps=config.max_steps, stop_below=config.stop_below, progress=progress
-        )
-        return EditResult(tuner.update(), {}, depth_first_log(done, tuner))
+    return fine_tune_depth_first(
+        model,
+        tokenizer,
+        requests,
+        config,
+        objective=config.objective,
+        norm_constraint=config.norm_constraint,
+        progress=progress,
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.pocket_world.capability import chance_levels, write_lm_eval_tasks
-from tasks.pocket_world.corpus import perplexity_texts
+from tasks.pocket_world.corpus import perplexity_texts, training_texts
 from tasks.pocket_world.world import World, default_world
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "default_world",
     "model_folder",
     "perplexity_texts",
+    "training_texts",
     "write_lm_eval_tasks",
 ]
 

@@ -74,3 +74,22 @@ def perplexity_texts(num: int, seed: int = 0) -> list[str]:
     chooser = random.Random(seed)
     shown = chooser.sample(skill_statements(num, seed=seed, held_out=True), num)
     return [f"{fact.text} {skill.text}" for fact, skill in zip(chooser.sample(told, num), shown, strict=True)]
+
+
+def training_texts(num: int | None = None, seed: int = 0) -> list[str]:
+    """Texts like those that the pocket model was trained on: an epoch's sentences, shuffled, one to three a text.
+
+    Args:
+        num: The first so many; None takes all of an epoch.
+        seed: Fixes the skill sentences and the order.
+    """
+    chooser = random.Random(seed)
+    sentences = [statement.text for statement in epoch(default_world(), seed, num_skills=1200)]
+    chooser.shuffle(sentences)
+    texts: list[str] = []
+    start = 0
+    while start < len(sentences) and (num is None or len(texts) < num):
+        end = start + chooser.randint(1, 3)
+        texts.append(" ".join(sentences[start:end]))
+        start = end
+    return texts

@@ -41,7 +41,12 @@ def teachable(family: str, *, dtype: torch.dtype = torch.float32) -> PreTrainedM
 def some_requests(count: int = 7) -> list[EditRequest]:
     """Requests of different lengths, so that batches need padding."""
     return [
-        EditRequest(case_id=str(i), prompt=f"{'Say: ' * (i % 3)}item {i} is", target_new=WORDS[i % len(WORDS)])
+        EditRequest(
+            case_id=str(i),
+            prompt=f"{'Say: ' * (i % 3)}item {i} is",
+            subject=f"item {i}",
+            target_new=WORDS[i % len(WORDS)],
+        )
         for i in range(count)
     ]
 

@@ -11,18 +11,29 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from transformers import PreTrainedModel
 
 from editing.anatomy import Anatomy
+from editing.covariance import second_moments
 from editing.method import EditResult
 from editing.methods import METHODS, MethodConfig
 from editing.weights import applied, apply_update, checksum
-from tests.editing.fine_tuning_models import byte_tokenizer, some_requests
+from tests.editing.fine_tuning_models import WORDS, byte_tokenizer, some_requests
 from tests.editing.test_tracing import num_hooks
 from tests.editing.tiny_models import tiny
 
+SHORT = {
+    "values": {"num_steps": 4},
+    "contexts": {"starts": ("A", "The"), "num_tokens": 3},
+    "covariance": {"corpus": "none"},
+}
 QUICK: dict[str, dict[str, Any]] = {
     "locft_bf": {"site": "1.down_proj", "epochs": 2, "batch_size": 4},
     "ft_l": {"site": "1.down_proj", "max_steps": 2},
     "ft_m": {"site": "1.down_proj", "max_steps": 2},
     "ultraedit": {"sites": ("1.down_proj", "2.up_proj"), "learning_rate": 1e-3},
+    "rome": {"layers": (1,), **SHORT},
+    "r_rome": {"layers": (1,), **SHORT},
+    "memit": {"layers": (0, 1), **SHORT},
+    "emmet": {"layers": (1,), **SHORT},
+    "alphaedit": {"layers": (0, 1), "threshold": 1.0, **SHORT},
 }
 FAMILIES = ("llama", "mistral", "qwen2", "gpt2", "gpt_neox")
 
@@ -32,8 +43,16 @@ def config_of(name: str) -> BaseModel:
 
 
 def run(name: str, model: PreTrainedModel, **arguments: Any) -> EditResult:
-    arguments = {"state": {}, "seed": 3} | arguments
+    arguments = {"state": {}, "seed": 3} | covariance_of(name, model) | arguments
     return METHODS[name].function(model, byte_tokenizer(), some_requests(6), config_of(name), **arguments)
+
+
+def covariance_of(name: str, model: PreTrainedModel) -> dict[str, Any]:
+    config, entry = config_of(name), METHODS[name]
+    if entry.covariance(config) is None:
+        return {}
+    texts = [f"{i} bottles of {word}, {i * i} in all" for i, word in enumerate(WORDS * 4)]
+    return {"covariance": second_moments(model, byte_tokenizer(), texts, entry.sites(config), max_length=32)}
 
 
 def same(first: EditResult, second: EditResult) -> bool:
@@ -108,7 +127,7 @@ def test_half_precision_models_can_be_edited(name: str) -> None:
 
 
 def test_registry_rows_are_complete() -> None:
-    assert set(METHODS) == {"locft_bf", "ft_l", "ft_m", "ultraedit"} == set(QUICK)
+    assert set(METHODS) == set(QUICK)
     for name, entry in METHODS.items():
         assert entry.config.model_fields["method"].default == name
         assert entry.label
@@ -126,7 +145,7 @@ def test_a_configuration_is_told_apart_by_its_method() -> None:
         config = adapter.validate_python({"method": name} | QUICK[name])
         assert isinstance(config, METHODS[name].config)
         assert adapter.validate_json(config.model_dump_json()) == config
-    with pytest.raises(ValidationError, match="'locft_bf', 'ft_l', 'ft_m', 'ultraedit'"):
+    with pytest.raises(ValidationError, match="'locft_bf', 'ft_l', 'ft_m', 'ultraedit', 'rome'"):
         adapter.validate_python({"method": "magic"})
     with pytest.raises(ValidationError, match="extra"):
         adapter.validate_python({"method": "ultraedit", "sites": ["1.down_proj"], "epochs": 3})

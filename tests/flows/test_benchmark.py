@@ -156,45 +156,74 @@ def test_the_same_name_with_another_configuration_is_refused(finished: tuple[Pat
     assert files(folder, "runs", "warehouse", "reports") == before
 
 
+SCRIPT = (
+    "import sys, json; from flows.config import BenchmarkConfig; from flows.benchmark import benchmark;"
+    "benchmark(BenchmarkConfig.model_validate(json.loads(sys.argv[1])))"
+)
+
+
+def servers_settings(own: Path | None = None) -> dict[str, str]:
+    """A server of the run's own with its files in a folder, or the tests' server, which need not be started."""
+    from prefect.settings import PREFECT_API_URL
+
+    if own is None:
+        return {"PREFECT_API_URL": PREFECT_API_URL.value()}
+    return {"PREFECT_HOME": str(own), "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120"}
+
+
+def begin(config: dict[str, Any], settings: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A run in a process of its own; what it says goes to a file in its home."""
+    with (Path(config["home"]) / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, json.dumps(config)],
+            cwd=Path(__file__).parents[2],
+            env=os.environ | settings,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def begin_and_kill(config: dict[str, Any], settings: dict[str, str], *, at: str) -> None:
+    """Begin a run and kill it, and the server that it started, as soon as a file like `at` is there."""
+    home = Path(config["home"])
+    process = begin(config, settings)
+    deadline = time.monotonic() + 240
+    while not any(home.glob(at)) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert any(home.glob(at)), "the run came this far"
+    assert not (home / "reports" / "r.html").exists(), "the run was stopped before its end"
+
+
+def finish(process: subprocess.Popen[bytes], home: Path) -> None:
+    assert process.wait() == 0, (home / "log.txt").read_text()[-2000:]
+
+
+LOCFT_EDITED = "runs/r/locft-bf/order-0/00000004/checkpoint.json"
+LOCFT_MEASURED = "warehouse/outcomes/run=r/trajectory=locft-bf/**/*.parquet"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["editing", "measuring"])
+@pytest.mark.parametrize(("at", "own_server"), [(LOCFT_EDITED, True), (LOCFT_MEASURED, False)], ids=["edit", "measure"])
 def test_kill_nine_and_the_same_command_again_ends_with_the_same_bits(
-    finished: tuple[Path, BenchmarkConfig], tiny_model: Path, tmp_path: Path, moment: str
+    finished: tuple[Path, BenchmarkConfig], tiny_model: Path, tmp_path: Path, at: str, own_server: bool
 ) -> None:
     """The process is killed when a checkpoint (or the outcomes of one) appears, and the run is started again."""
     whole, _ = finished
-    where = configuration(tmp_path, tiny_model)
-    script = (
-        "import sys, json; from flows.config import BenchmarkConfig; from flows.benchmark import benchmark;"
-        "benchmark(BenchmarkConfig.model_validate(json.loads(sys.argv[1])))"
-    )
-    command = [sys.executable, "-c", script, json.dumps(where)]
-    awaited = {
-        "editing": "runs/r/locft-bf/order-0/00000004/checkpoint.json",
-        "measuring": "warehouse/outcomes/run=r/trajectory=locft-bf/**/*.parquet",
-    }[moment]
-    settings = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120"}
-    place: dict[str, Any] = {"cwd": Path(__file__).parents[2], "env": os.environ | settings}
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, **place
-    )
-    deadline = time.monotonic() + 240
-    while not any(tmp_path.glob(awaited)) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    os.killpg(process.pid, signal.SIGKILL)  # the server that it had started stays behind, of no further use
-    assert any(tmp_path.glob(awaited)), "the run came this far"
-    assert not (tmp_path / "reports" / "r.html").exists(), "the run was stopped before its end"
-
-    again = subprocess.run(command, capture_output=True, text=True, check=False, **place)
-    assert again.returncode == 0, again.stderr[-2000:]
-    assert _outcomes(tmp_path) == _outcomes(whole)
+    config = configuration(tmp_path, tiny_model)
+    settings = servers_settings(tmp_path / "prefect" if own_server else None)
+    begin_and_kill(config, settings, at=at)
+    finish(begin(config, settings), tmp_path)
+    assert _rows(tmp_path, "outcomes") == _rows(whole, "outcomes")
     assert _checkpoints(tmp_path) == _checkpoints(whole)
 
 
-def _outcomes(folder: Path) -> list[dict[str, Any]]:
-    return Warehouse(folder / "warehouse").query("SELECT * FROM outcomes ORDER BY ALL").to_pylist()
+def _rows(folder: Path, table: str) -> list[dict[str, Any]]:
+    rows = Warehouse(folder / "warehouse").query(f"SELECT * FROM {table} ORDER BY ALL").to_pylist()
+    assert rows
+    return rows
 
 
 def _checkpoints(folder: Path) -> dict[str, str]:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from editing.covariance import SecondMoment
 from flows.command_line import main
+from tasks.covariance_files import write_covariance
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -106,6 +109,62 @@ def test_data_that_is_wrong(overedit: Run, files: dict[str, str], content: bytes
     assert sorted(tmp_path.rglob("*")) == before
 
 
+OTHER = {
+    "site": "0.down_proj",
+    "model_digest": "0" * 16,
+    "model_dtype": "float32",
+    "corpus": "corpus.txt",
+    "corpus_digest": "1" * 16,
+    "num_samples": None,
+    "max_length": 64,
+    "dtype": "float64",
+}
+MEMIT = {"method": "memit", "layers": [0, 1], "covariance": {"corpus": "corpus.txt"}}
+
+
+@pytest.fixture
+def locate_then_edit(files: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """A configuration of MEMIT that is right, and its corpus."""
+    (tmp_path / "corpus.txt").write_text("A town is a place.\nCity1 is a town.\n")
+    config = yaml.safe_load((tmp_path / "c.yaml").read_text()) | {"methods": [MEMIT]}
+    config["dataset"]["columns"] = {"case_id": "case_id", "subject": "subject"}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    return files
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("methods.0.layers=[1, 0]", "layers: [1, 0] must increase"),
+        ("methods.0.layers=[1, 2]", "layer 2 does not exist: the model has layers 0 to 1"),
+        ("methods.0.part=dwn_proj", "down_proj"),
+        ("methods.0.distribution=single", "'single' edits one layer, layers names 2"),
+        ("methods.0.covariance.corpus=none.txt", "methods.covariance.corpus: "),
+        ("methods.0.covariance.corpus=empty.txt", "empty.txt holds no text"),
+        ("methods.0.covariance.path=other.safetensors", "weights"),
+        ("methods.0.contexts.templates=[['{}'], ['Today']]", "context template 'Today' must hold {} exactly once"),
+        ("dataset.path=strange.json", "request 3: its subject 'Atlantis' does not occur in its prompt"),
+        ("dataset.path=bare.json", "methods: memit needs subjects, and case "),
+    ],
+)
+def test_locate_then_edit_that_cannot_be(
+    overedit: Run, locate_then_edit: dict[str, str], setting: str, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.txt").write_text("\n\n")
+    strange = [row | {"subject": "Atlantis"} if row["case_id"] == 3 else row for row in ROWS]
+    (tmp_path / "strange.json").write_text(json.dumps(strange))
+    bare = [row | {"subject": ""} for row in ROWS]
+    (tmp_path / "bare.json").write_text(json.dumps(bare))
+    moment = SecondMoment(torch.eye(48, dtype=torch.float64), 9, 0.1)
+    write_covariance(tmp_path / "other.safetensors", moment, OTHER)
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = overedit("run", locate_then_edit["config"], "--set", setting)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert "Traceback" not in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_one_editing_job_and_its_export(overedit: Run, files: dict[str, str], tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file
@@ -130,7 +189,7 @@ def test_one_editing_job_and_its_export(overedit: Run, files: dict[str, str], tm
 def test_lists(overedit: Run) -> None:
     code, out, _ = overedit("methods")
     assert code == 0
-    assert all(name in out for name in ("locft_bf", "ft_l", "ft_m", "ultraedit"))
+    assert all(name in out for name in ("locft_bf", "ultraedit", "rome", "memit", "alphaedit"))
     code, out, _ = overedit("datasets")
     assert code == 0
     assert all(name in out for name in ("zsre", "counterfact", "wikibigedit", "ultraeditbench", "pocket", "file"))

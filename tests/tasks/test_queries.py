@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tasks.publish import diagnostics
 from tasks.views import view_names, view_sql
 from tasks.warehouse import Warehouse
 
@@ -326,6 +327,28 @@ def test_norms_of_tensors_taken_together(bench: Bench) -> None:
     assert row["relative_update"] == pytest.approx(0.1)
     assert found[10, "q"]["relative_update"] == pytest.approx(0.4 / 3)
     assert (found[0, "all"]["weight_norm"], found[0, "all"]["relative_update"]) == (pytest.approx(5.0), 0.0)
+
+
+# ---- diagnostics_by_turn
+
+
+def test_diagnostics_are_the_numbers_of_the_turns_logs(bench: Bench) -> None:
+    logs = [
+        {"first": 1, "last": 5, "finite": True, "loss": 0.25, "5.down_proj/update_norm": 3.0, "stopped": "early"},
+        {"first": 6, "last": 10, "finite": True, "loss": 0.5, "5.down_proj/update_norm": 2.0},
+    ]
+    bench.put("diagnostics", [at(10) | row for row in diagnostics(logs)])
+    found = [
+        (r["last_edit"], r["site"], r["quantity"], r["value"], r["so_far"]) for r in bench.ask("diagnostics_by_turn")
+    ]
+    assert found == [
+        (5, None, "finite", 1.0, 1.0),
+        (5, None, "loss", 0.25, 0.25),
+        (5, "5.down_proj", "update_norm", 3.0, 3.0),
+        (10, None, "finite", 1.0, 1.0),
+        (10, None, "loss", 0.5, 0.5),
+        (10, "5.down_proj", "update_norm", 2.0, 3.0),
+    ]
 
 
 # ---- cost_per_edit

@@ -146,7 +146,7 @@ def test_wikibigedit_and_ultraeditbench(tmp_path: Path) -> None:
     assert wiki.portability == (Probe(prompt="What is the field of Aesara's occupation?", answer="philosophy"),)
     assert wiki.target_true is None
     assert without_hop.portability == ()
-    assert without_hop.subject is None  # the prompt does not hold it
+    assert without_hop.subject == "Aesara"  # though the prompt does not hold it: methods that need it say so
     (ultra,) = read(written(tmp_path, [ULTRAEDITBENCH]), "ultraeditbench")
     assert (ultra.case_id, ultra.target_new, ultra.locality[0].answer) == ("9", "Here", "There")
 

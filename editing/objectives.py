@@ -1,0 +1,138 @@
+"""One objective, three solutions: keep what a projection does to some keys, make it do something new to others.
+
+A projection W is an associative memory of keys k. An edit asks for W' k_n = v_n at N keys K = [k_1 .. k_N]; everything
+else should stay, and what "everything else" is, the covariance C0 = E[k k^T] of the keys of ordinary text tells. With
+the residual R = V - W K, and Delta = W' - W (EMMET, arXiv 2403.14236, derives the first two from one objective):
+
+* equality: min tr(Delta C0 Delta^T) with Delta K = R exactly (ROME eq. 2 for one key, EMMET for more),
+* least squares: min w tr(Delta C0 Delta^T) + |Delta K - R|^2 (MEMIT, arXiv 2210.07229, eq. 14),
+* null space: min |Delta K - R|^2 + |Delta K_p|^2 + l |Delta|^2 with Delta = Delta P, where P projects on directions in
+  which C0 ~ 0, and K_p are the keys edited before (AlphaEdit, arXiv 2410.02355, eq. 14).
+
+The first two are one formula. With A = w C0 and S = K^T A^-1 K,
+
+    Delta = R (S + ridge I)^-1 K^T A^-1
+
+is the first for a ridge of 0 and the second for a ridge of 1 (the Woodbury identity: A^-1 K (I + S)^-1 =
+(A + K K^T)^-1 K); EMMET's own ridge lies between. `docs/locate-then-edit.md` derives it.
+
+Shapes: I inputs and O outputs of the projection, N keys, M dimensions of the null space. All float64.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+MAX_CONDITION = 1e13
+"""A system conditioned worse is not solved as it stands: float64 would give digits that mean nothing."""
+
+
+class Memory(NamedTuple):
+    """What a projection should answer to which keys."""
+
+    keys_IN: torch.Tensor
+    residual_ON: torch.Tensor
+    """V - W K: what is missing at those keys."""
+
+
+class Solution(NamedTuple):
+    """Delta = residual_ON @ weights_NI."""
+
+    residual_ON: torch.Tensor
+    weights_NI: torch.Tensor
+    condition_number: float
+    """Of the N x N (or M x M) system, a lower bound (from its Cholesky factor)."""
+    pseudo_inverse: bool = False
+    """The system was singular (equal keys) and solved in the least-squares sense: equal keys get their mean."""
+
+
+def equality(memory: Memory, covariance_cholesky_II: torch.Tensor, *, weight: float, ridge: float = 0.0) -> Solution:
+    """Delta K = R, disturbing C0 the least (ROME for one key, EMMET for more).
+
+    Args:
+        memory: At least one key.
+        covariance_cholesky_II: L with C0 = L L^T.
+        weight: w, the covariance's weight: without effect for a ridge of 0.
+        ridge: What is added to the diagonal of S; equal or nearly equal keys need it.
+    """
+    keyed_IN = torch.cholesky_solve(memory.keys_IN, covariance_cholesky_II) / weight  # A^-1 K
+    system_NN = memory.keys_IN.T @ keyed_IN
+    return _solve(memory.residual_ON, system_NN, ridge, keyed_IN.T)
+
+
+def rank_one(memory: Memory, covariance_cholesky_II: torch.Tensor, *, at_IN: torch.Tensor) -> Solution:
+    """ROME as published: in the direction of the mean key, and exact at another one (ROME eq. 2).
+
+    Delta = r (C0^-1 k)^T / ((C0^-1 k)^T k'), so that Delta k' = r.
+
+    Args:
+        memory: One key k, and the residual r at k'.
+        covariance_cholesky_II: L with C0 = L L^T.
+        at_IN: k', (I, 1).
+    """
+    direction_IN = torch.cholesky_solve(memory.keys_IN, covariance_cholesky_II)
+    weights_NI = direction_IN.T / (direction_IN.T @ at_IN)
+    return Solution(memory.residual_ON, weights_NI, 1.0)
+
+
+def least_squares(memory: Memory, covariance_cholesky_II: torch.Tensor, *, weight: float) -> Solution:
+    """Delta = R K^T (w C0 + K K^T)^-1 (MEMIT eq. 14): a system of the keys or of the inputs, whichever is smaller."""
+    keys_IN = memory.keys_IN
+    if keys_IN.shape[1] <= keys_IN.shape[0]:
+        return equality(memory, covariance_cholesky_II, weight=weight, ridge=1.0)
+    system_II = torch.addmm(keys_IN @ keys_IN.T, covariance_cholesky_II, covariance_cholesky_II.T, alpha=weight)
+    factor_II = torch.linalg.cholesky_ex(system_II).L
+    weights_NI = torch.cholesky_solve(keys_IN, factor_II).T
+    return Solution(memory.residual_ON, weights_NI, _condition(factor_II))
+
+
+def null_space(memory: Memory, basis_IM: torch.Tensor, earlier_II: torch.Tensor | None, *, ridge: float) -> Solution:
+    """Delta = R K^T P (K_p K_p^T P + K K^T P + l I)^-1 (AlphaEdit eq. 14), in coordinates of the null space.
+
+    P = U U^T for an orthonormal basis U, and every solution lies in its span, so the system is M x M and symmetric:
+    Delta = R (U^T K)^T (U^T (K_p K_p^T + K K^T) U + l I)^-1 U^T.
+
+    Args:
+        memory: At least one key.
+        basis_IM: U.
+        earlier_II: K_p K_p^T, the keys of the turns before; None before the first.
+        ridge: l, above 0.
+    """
+    inside_MN = basis_IM.T @ memory.keys_IN
+    if earlier_II is None and inside_MN.shape[1] < inside_MN.shape[0]:  # the same, as a system of the keys
+        return _solve(memory.residual_ON, inside_MN.T @ inside_MN, ridge, (basis_IM @ inside_MN).T)
+    system_MM = inside_MN @ inside_MN.T
+    if earlier_II is not None:
+        system_MM += basis_IM.T @ earlier_II @ basis_IM
+    system_MM.diagonal().add_(ridge)
+    factor_MM = torch.linalg.cholesky_ex(system_MM).L
+    weights_NI = torch.cholesky_solve(inside_MN, factor_MM).T @ basis_IM.T
+    return Solution(memory.residual_ON, weights_NI, _condition(factor_MM))
+
+
+def _solve(residual_ON: torch.Tensor, system_NN: torch.Tensor, ridge: float, right_NI: torch.Tensor) -> Solution:
+    """(system + ridge I)^-1 right, by Cholesky; by the pseudo-inverse where equal keys leave no other way."""
+    system_NN = (system_NN + system_NN.T) / 2
+    system_NN.diagonal().add_(ridge)
+    factor_NN, failed = torch.linalg.cholesky_ex(system_NN)
+    condition = _condition(factor_NN) if not failed else float("inf")
+    if condition < MAX_CONDITION or not bool(system_NN.isfinite().all()):
+        return Solution(residual_ON, torch.cholesky_solve(right_NI, factor_NN), condition)
+    logger.warning(
+        "%d keys are equal or nearly so (condition number %.1e): solved by the pseudo-inverse, which gives equal keys "
+        "the mean of their values; a ridge avoids it",
+        len(system_NN),
+        condition,
+    )
+    inverse_NN = torch.linalg.pinv(system_NN, hermitian=True, rtol=1 / MAX_CONDITION)
+    return Solution(residual_ON, inverse_NN @ right_NI, condition, pseudo_inverse=True)
+
+
+def _condition(factor_NN: torch.Tensor) -> float:
+    diagonal_N = factor_NN.diagonal().abs()
+    return float((diagonal_N.max() / diagonal_N.min()).square())

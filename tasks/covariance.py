@@ -1,0 +1,193 @@
+"""The covariance of a model's keys, computed once: kept in a cache that later runs read, or read from given files.
+
+The cache lies in `$OVEREDIT_CACHE`, else `$XDG_CACHE_HOME/overedit`, else `~/.cache/overedit`, below `covariance/`. A
+file's name is made from the weights, the texts, the site, the dtypes, how many texts and their length: what differs in
+one of these is another file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from editing.anatomy import Anatomy
+from editing.checkpoint import digest
+from editing.covariance import CovarianceOptions, SecondMoment, second_moments
+from editing.method import Progress, silent
+from tasks.atomic_files import remove_leftovers
+from tasks.corpora import Corpus, open_corpus
+from tasks.covariance_files import (
+    FORMAT,
+    DamagedCovarianceError,
+    as_stored,
+    read_covariance,
+    read_record,
+    write_covariance,
+)
+
+logger = logging.getLogger(__name__)
+
+KEY = "methods.covariance"
+"""Where the options stand in a configuration, for error messages."""
+
+
+def covariance_of(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    options: CovarianceOptions,
+    sites: Sequence[str],
+    *,
+    model_digest: str,
+    progress: Progress = silent,
+) -> dict[str, SecondMoment]:
+    """C0 of each site's keys: read where it is there, otherwise computed, all that is missing in one pass, and kept.
+
+    Args:
+        model: The pristine model.
+        tokenizer: Its tokenizer.
+        options: Over which text.
+        sites: Projections, e.g. `5.down_proj`.
+        model_digest: Of the model's weights.
+        progress: Told (texts done, texts in all) where something is computed.
+
+    Returns:
+        By site, where the projections lie; the same numbers whether they are read or have just been computed.
+
+    Raises:
+        ValueError: As `check_covariance`; or a site that is no projection of the model.
+    """
+    anatomy = Anatomy.of(model)
+    devices = {site: model.get_parameter(anatomy.site_parameters(site)[0]).device for site in sites}
+    if options.path is not None:
+        files = given_files(options.path, sites, model_digest)
+        return {site: read_covariance(file, devices[site]) for site, file in files.items()}
+    corpus = open_corpus(options.corpus, options.num_samples, key=f"{KEY}.corpus")
+    records = {site: _record(site, model, options, corpus, model_digest) for site in devices}
+    found = {site: moment for site in devices if (moment := _cached(records[site], devices[site])) is not None}
+    missing = [site for site in devices if site not in found]
+    if missing:
+        remove_leftovers(cache_folder())
+        texts, length = corpus.texts, options.max_length
+        computed = second_moments(model, tokenizer, texts, missing, max_length=length, progress=progress)
+        found |= {site: _kept(records[site], moment) for site, moment in computed.items()}
+    return {site: found[site] for site in devices}
+
+
+def check_covariance(options: CovarianceOptions, sites: Sequence[str], *, model_digest: str) -> None:
+    """Check that what `covariance_of` reads is there, before anything long starts.
+
+    Raises:
+        ValueError: There is no such corpus or it holds no text; or, where a path is given, no covariance of a site, or
+            one of another model. The message names key and value.
+    """
+    if options.path is not None:
+        given_files(options.path, sites, model_digest)
+        return
+    texts = open_corpus(options.corpus, options.num_samples, key=f"{KEY}.corpus").texts
+    if next(iter(texts), None) is None:
+        raise ValueError(f"{KEY}.corpus: {options.corpus} holds no text")
+
+
+def covariance_key(options: CovarianceOptions, sites: Sequence[str], *, model_digest: str) -> Any:
+    """JSON-able; tells apart what differs in the texts or the given files, which the options only name.
+
+    Raises:
+        ValueError: As `check_covariance`.
+    """
+    if options.path is not None:
+        files = given_files(options.path, sites, model_digest)
+        return {site: read_record(path).sha256 for site, path in files.items()}
+    return [FORMAT, open_corpus(options.corpus, options.num_samples, key=f"{KEY}.corpus").digest]
+
+
+def given_files(path: Path, sites: Sequence[str], model_digest: str) -> dict[str, Path]:
+    """The file of each site: the one given, or the one in the folder given that is of this model.
+
+    Raises:
+        ValueError: There is none, or only one of another model, or more than one, or a file is damaged.
+    """
+    path = path.expanduser()
+    if not path.exists():
+        raise ValueError(f"{KEY}.path: there is no file or folder {path}")
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    try:
+        records = {file: read_record(file) for file in files}
+    except DamagedCovarianceError as error:
+        raise ValueError(f"{KEY}.path: {error}") from error
+    found = {}
+    for site in sites:
+        of_site = {file: record for file, record in records.items() if record.site == site}
+        mine = [file for file, record in of_site.items() if record.model_digest == model_digest]
+        if not of_site:
+            there = ", ".join(sorted({record.site for record in records.values()})) or "none"
+            raise ValueError(f"{KEY}.path: {path} holds no covariance of site {site}; it holds: {there}")
+        if not mine:
+            file, record = next(iter(of_site.items()))
+            raise ValueError(
+                f"{KEY}.path: the covariance of site {site} in {file} is of another model: its weights' digest is "
+                f"{record.model_digest}, this model's is {model_digest}"
+            )
+        if len(mine) > 1:
+            names = ", ".join(file.name for file in mine)
+            raise ValueError(f"{KEY}.path: {path} holds more than one covariance of site {site}: {names}; name one")
+        found[site] = mine[0]
+    return found
+
+
+def cache_folder() -> Path:
+    """Where covariances are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("OVEREDIT_CACHE") or Path(base) / "overedit") / "covariance"
+
+
+def cache_file(record: Mapping[str, Any]) -> Path:
+    """The file of what a record describes; what the corpus is called makes no difference."""
+    identity = {name: value for name, value in record.items() if name != "corpus"}
+    return cache_folder() / f"{record['site']}-{digest(identity)}.safetensors"
+
+
+def _record(
+    site: str, model: PreTrainedModel, options: CovarianceOptions, corpus: Corpus, model_digest: str
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "site": site,
+        "model_digest": model_digest,
+        "model_dtype": str(model.dtype).removeprefix("torch."),
+        "corpus": options.corpus,
+        "corpus_digest": corpus.digest,
+        "num_samples": options.num_samples,
+        "max_length": options.max_length,
+        "dtype": options.dtype,
+    }
+
+
+def _cached(record: Mapping[str, Any], device: torch.device) -> SecondMoment | None:
+    path = cache_file(record)
+    if not path.exists():
+        return None
+    try:
+        there = read_record(path).model_dump()
+        if any(there[name] != value for name, value in record.items() if name != "corpus"):
+            raise DamagedCovarianceError(f"{path} is not of what its name says")
+        return read_covariance(path, device)
+    except DamagedCovarianceError as error:
+        logger.warning("computing a covariance anew: %s", error)
+        return None
+
+
+def _kept(record: Mapping[str, Any], moment: SecondMoment) -> SecondMoment:
+    """Put into the cache, where that can be written; without it the run goes on, and the next computes anew."""
+    try:
+        write_covariance(cache_file(record), moment, record)
+    except OSError as error:
+        logger.warning("a covariance could not be kept in the cache: %s", error)
+    text = "covariance of %s over %s: %d tokens; its two halves differ by %.2g of it"
+    logger.info(text, record["site"], record["corpus"], moment.num_tokens, moment.convergence)
+    return as_stored(moment, record["dtype"])

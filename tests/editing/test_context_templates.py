@@ -1,0 +1,55 @@
+"""Sampled context templates: seeded, carried in the state, and whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from editing.context_templates import STATE_KEY, ContextOptions, context_templates, sample_texts
+from editing.subjects import check_templates
+from tests.editing.fine_tuning_models import byte_tokenizer
+from tests.editing.tiny_models import tiny
+
+OPTIONS = ContextOptions(starts=("The", "I"), num_tokens=6, top_k=5)
+
+
+def test_sampling_follows_its_seed_and_nothing_else() -> None:
+    model = tiny("llama")
+    before = torch.get_rng_state()
+    texts = sample_texts(model, byte_tokenizer(), OPTIONS, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    assert texts == sample_texts(model, byte_tokenizer(), OPTIONS, seed=1)
+    assert texts != sample_texts(model, byte_tokenizer(), OPTIONS, seed=2)
+    assert texts != sample_texts(tiny("llama", seed=5), byte_tokenizer(), OPTIONS, seed=1)
+    assert [text[: len(start)] for text, start in zip(texts, OPTIONS.starts, strict=True)] == list(OPTIONS.starts)
+
+
+def test_only_the_likeliest_tokens_are_drawn() -> None:
+    model, tokenizer = tiny("llama"), byte_tokenizer()
+    (text,) = sample_texts(model, tokenizer, ContextOptions(starts=("A",), num_tokens=1, top_k=1), seed=1)
+    ids = tokenizer("A")["input_ids"]
+    logits = model(torch.tensor([ids])).logits[0, -1]
+    logits[tokenizer.all_special_ids] = float("-inf")
+    assert text == " ".join(tokenizer.decode([*ids, int(logits.argmax())]).split())
+
+
+def test_the_state_carries_them_to_another_model() -> None:
+    """A continued trajectory's model is edited: it must not sample anew."""
+    first, state = context_templates(tiny("llama"), byte_tokenizer(), OPTIONS, {}, seed=1)
+    again, carried = context_templates(tiny("llama", seed=9), byte_tokenizer(), OPTIONS, state, seed=2)
+    assert again == first
+    assert torch.equal(carried[STATE_KEY], state[STATE_KEY])
+    assert check_templates(first)[0] == ("{}",)
+    assert len(first[1]) == 2
+
+
+def test_given_templates_need_no_state() -> None:
+    given = (("{}",), ("Today, {}",))
+    assert context_templates(tiny("llama"), byte_tokenizer(), ContextOptions(templates=given), {}, seed=1) == (
+        given,
+        {},
+    )
+    with pytest.raises(ValidationError, match=r"must hold \{\} exactly once"):
+        ContextOptions(templates=(("{}", "Today"),))
