@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from editing.covariance import CovarianceOptions
 from editing.methods import METHODS, MethodConfig
 from editing.trajectory import check_counts
 from tasks.capability import CapabilityOptions
@@ -35,6 +36,8 @@ class BenchmarkConfig(BaseModel):
     """Where the edit requests come from."""
     methods: tuple[MethodConfig, ...] = Field(min_length=1)
     """The methods to compare; a field left out takes the published preset for the model, where there is one."""
+    covariance: CovarianceOptions | None = None
+    """The text of the keys' covariance, for all methods that need one and name none of their own."""
     edit_counts: tuple[int, ...] = (1, 10, 100, 1000)
     """Where each trajectory stops to be measured; 0, the pristine model, is always measured."""
     turn_size: int = Field(default=100, ge=1)
@@ -53,11 +56,14 @@ class BenchmarkConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_presets(cls, values: Any) -> Any:
-        """Let a method's fields that are left out take the published preset for the model."""
+        """Let a method's fields that are left out take the run's covariance and the published preset for the model."""
         if not isinstance(values, dict) or not isinstance(values.get("methods"), list | tuple):
             return values
-        model = str(values.get("model", "pocket"))
-        return values | {"methods": [with_preset(method, model) for method in values["methods"]]}
+        model, covariance = str(values.get("model", "pocket")), values.get("covariance")
+        if isinstance(covariance, CovarianceOptions):
+            covariance = covariance.model_dump(exclude_unset=True)
+        methods = [_with_covariance(method, covariance) for method in values["methods"]]
+        return values | {"methods": [with_preset(method, model) for method in methods]}
 
     @field_validator("edit_counts")
     @classmethod
@@ -81,6 +87,17 @@ def with_preset(method: Any, model: str) -> Any:
     presets = METHODS[method["method"]].presets
     preset = presets.get(model) or presets.get(Path(model).name)
     return _completed(method, preset.model_dump(exclude_unset=True)) if preset else method
+
+
+def _with_covariance(method: Any, covariance: Any) -> Any:
+    """A method's fields, with the run's covariance where the method takes one and has none."""
+    if isinstance(method, str):
+        method = {"method": method}
+    known = isinstance(method, dict) and method.get("method") in METHODS and isinstance(covariance, dict)
+    if not known or "covariance" not in METHODS[method["method"]].config.model_fields:
+        return method
+    given = method.get("covariance", {})
+    return method | {"covariance": _completed(given, covariance) if isinstance(given, dict) else given}
 
 
 def _completed(given: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:

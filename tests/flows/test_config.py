@@ -1,0 +1,45 @@
+"""How a run's configuration completes its methods: what is given, then the run's covariance, then the preset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from editing.methods.memit import PRESETS as MEMIT
+from flows.config import BenchmarkConfig
+
+
+def config(*methods: dict[str, Any], **more: Any) -> BenchmarkConfig:
+    given = {"name": "r", "dataset": {"name": "pocket"}, "methods": list(methods)}
+    return BenchmarkConfig.model_validate(given | more)
+
+
+def test_a_nested_field_that_is_given_leaves_the_rest_of_the_preset() -> None:
+    (memit,) = config({"method": "memit", "values": {"num_steps": 3}}).methods
+    preset = MEMIT["pocket"]
+    assert memit.values == preset.values.model_copy(update={"num_steps": 3})
+    assert memit.layers == preset.layers
+    assert memit.covariance == preset.covariance
+
+
+def test_the_runs_covariance_is_for_methods_that_need_one() -> None:
+    methods = ({"method": "memit"}, {"method": "ft_m"}, {"method": "rome", "covariance": {"num_samples": 7}})
+    made = config(*methods, covariance={"corpus": "a.txt", "max_length": 9})
+    memit, ft_m, rome = made.methods
+    assert (memit.covariance.corpus, memit.covariance.max_length) == ("a.txt", 9)
+    assert memit.covariance.num_samples == MEMIT["pocket"].covariance.num_samples
+    assert not hasattr(ft_m, "covariance")
+    assert (rome.covariance.corpus, rome.covariance.num_samples) == ("a.txt", 7)
+    assert BenchmarkConfig.model_validate(made.model_dump()) == made
+    assert BenchmarkConfig.model_validate_json(made.model_dump_json()) == made
+
+
+def test_what_the_runs_covariance_cannot_be() -> None:
+    with pytest.raises(ValueError, match="num_samples"):
+        config({"method": "memit"}, covariance={"corpus": "a.txt", "num_samples": 0})
+
+
+def test_two_of_a_kind_are_told_apart() -> None:
+    labels = config({"method": "emmet", "batch_size": 1}, {"method": "emmet", "batch_size": 16}).labels
+    assert labels == ("EMMET (batch_size=1)", "EMMET (batch_size=16)")
