@@ -2,14 +2,17 @@
 
 Turns end at the scheduled counts and after `turn_size` edits, so where they lie depends on the schedule alone. Each
 turn's seed is derived from the trajectory's seed and the turn's place, so a trajectory continued from its newest
-whole checkpoint ends with the same bits as one that was never stopped.
+whole checkpoint ends with the same bits as one that was never stopped. Between two counts an interim checkpoint is
+written every ten minutes, and when a stop is asked for; it goes when the next count is reached.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -20,11 +23,24 @@ import torch
 from pydantic import BaseModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editing.checkpoint import Checkpoint, Costs, Norms, whole_checkpoints, write_checkpoint
-from editing.memory import peak_memory
+from editing.checkpoint import (
+    Checkpoint,
+    Costs,
+    DamagedCheckpointError,
+    Norms,
+    read_checkpoint,
+    whole_checkpoints,
+    write_checkpoint,
+)
+from editing.memory import peak_bytes, reset_peak
 from editing.method import MethodEntry, Progress, State, silent
 from editing.requests import EditRequest
 from editing.weights import apply_update, read_tensors, write_tensors
+
+logger = logging.getLogger(__name__)
+
+INTERIM = "interim"
+"""The folder of a trajectory's interim checkpoint."""
 
 
 class Schedule(NamedTuple):
@@ -35,6 +51,27 @@ class Schedule(NamedTuple):
     turn_size: int
     """The most edits a turn takes; cumulative methods take all edits so far in one turn."""
     seed: int = 0
+
+
+def never() -> bool:
+    """Nobody asks for a stop."""
+    return False
+
+
+class Interim(NamedTuple):
+    """When a trajectory writes what it has between two scheduled counts; turns are never cut."""
+
+    seconds: float = 600.0
+    """That much work is lost at most when the process is killed, and a turn."""
+    stop_asked: Callable[[], bool] = never
+    """Looked at after each turn: True writes an interim checkpoint and raises `StoppedError`."""
+
+
+EVERY_TEN_MINUTES = Interim()
+
+
+class StoppedError(KeyboardInterrupt):
+    """A trajectory that was asked to stop and has kept what it had; an interrupt, so nothing takes it for a failure."""
 
 
 class Source(NamedTuple):
@@ -56,6 +93,7 @@ def run_trajectory(
     source: Source,
     folder: Path,
     inputs: Mapping[str, Any] = MappingProxyType({}),
+    interim: Interim = EVERY_TEN_MINUTES,
     progress: Progress = silent,
 ) -> Iterator[Checkpoint]:
     """Edit a model to the last scheduled count and yield the checkpoint at each; what lies there already is not redone.
@@ -72,15 +110,17 @@ def run_trajectory(
         source: What the trajectory is made from.
         folder: Where its checkpoints lie, one folder an edit count.
         inputs: What else the method is told in every turn, argument -> value, made from the pristine model.
+        interim: When to write what there is between two counts.
         progress: Told (edits done, edits in all).
 
     Raises:
         ValueError: The schedule is not increasing or asks for more edits than there are.
+        StoppedError: A stop was asked for; the same call continues behind the last turn.
     """
     check_counts(schedule.edit_counts, len(requests))
     done = {checkpoint.record.edit_count: checkpoint for checkpoint in whole_checkpoints(folder, source.key)}
     told = method._replace(function=partial(method.function, **inputs))
-    run = _Run(model, tokenizer, requests, config, told, schedule, progress)
+    run = _Run(model, tokenizer, requests, config, told, schedule, interim, progress)
     try:
         for stop in schedule.edit_counts:
             if stop in done:
@@ -96,6 +136,18 @@ def run_trajectory(
         write_tensors(model, run.base)
 
 
+class _Stretch(NamedTuple):
+    """What leads from one scheduled count to the next, begun anew or behind an interim checkpoint."""
+
+    first: int
+    """Edits before it."""
+    log: list[dict[str, Any]]
+    begun: float
+    """Of the performance counter, time spent before an interruption taken off."""
+    peak_bytes: int
+    """Before an interruption."""
+
+
 class _Run:
     """A model on its way: where it stands, and how it goes on."""
 
@@ -107,10 +159,11 @@ class _Run:
         config: BaseModel,
         method: MethodEntry,
         schedule: Schedule,
+        interim: Interim,
         progress: Progress,
     ) -> None:
         self.model, self.tokenizer, self.requests, self.config = model, tokenizer, requests, config
-        self.method, self.schedule, self.progress = method, schedule, progress
+        self.method, self.schedule, self.interim, self.progress = method, schedule, interim, progress
         self.edit_count, self.turns = 0, 0
         self.state: State = {}
         self.base: dict[str, torch.Tensor] = {}
@@ -118,37 +171,63 @@ class _Run:
 
     def take_over(self, checkpoint: Checkpoint) -> None:
         """Stand where a checkpoint stands."""
-        tensors = checkpoint.tensors()
+        tensors, state = checkpoint.tensors(), checkpoint.state()
         self._keep_base(tensors)
         write_tensors(self.model, self.base | tensors)
-        self.state = checkpoint.state()
+        self.state = state
         self.edit_count, self.turns = checkpoint.record.edit_count, checkpoint.record.turns
 
     def edit_to(self, stop: int, source: Source, folder: Path) -> Checkpoint:
         """Apply turns until `stop` edits are in, or a weight is no longer finite, and write the checkpoint."""
-        begun, first, log, finite = time.perf_counter(), self.edit_count, [], True
-        with peak_memory() as memory:
-            while self.edit_count < stop and finite:
-                log.append(self._turn(stop))
-                finite = bool(log[-1]["finite"])
-        seconds = time.perf_counter() - begun
+        stretch, there, asked = self._go_on(stop, source, folder), False, False
+        kept = time.perf_counter()
+        while not (there or asked):
+            stretch.log.append(self._turn(stop))
+            there = self.edit_count == stop or not stretch.log[-1]["finite"]
+            asked = self.interim.stop_asked()
+            if not there and (asked or time.perf_counter() - kept >= self.interim.seconds):
+                self._write(folder / INTERIM, source, stretch)
+                kept = time.perf_counter()
+        if there:
+            checkpoint = self._write(folder / f"{self.edit_count:08d}", source, stretch)
+            shutil.rmtree(folder / INTERIM, ignore_errors=True)
+        if asked:
+            raise StoppedError(f"stopped after {self.edit_count} edits, as asked")
+        return checkpoint
+
+    def _go_on(self, stop: int, source: Source, folder: Path) -> _Stretch:
+        """Begin what leads to the next count, or go on where an interim checkpoint stands."""
+        reset_peak()
+        first = self.edit_count
+        try:
+            interim = read_checkpoint(folder / INTERIM) if (folder / INTERIM).is_dir() else None
+            if interim is None or interim.record.key != source.key or not first < interim.record.edit_count < stop:
+                return _Stretch(first, [], time.perf_counter(), 0)
+            self.take_over(interim)
+        except DamagedCheckpointError as error:
+            logger.warning("passed over a damaged interim checkpoint: %s", error)
+            return _Stretch(first, [], time.perf_counter(), 0)
+        costs = interim.costs
+        return _Stretch(first, list(interim.record.log), time.perf_counter() - costs.seconds, costs.peak_memory_bytes)
+
+    def _write(self, folder: Path, source: Source, stretch: _Stretch) -> Checkpoint:
+        seconds = time.perf_counter() - stretch.begun
         tensors = read_tensors(self.model, list(self.base))
         record = source._asdict() | {
             "edit_count": self.edit_count,
             "method": self.config.model_dump(mode="json"),
             "seed": self.schedule.seed,
             "turns": self.turns,
-            "finite": finite,
-            "log": log,
+            "finite": all(bool(tensor.isfinite().all()) for tensor in tensors.values()),
+            "log": stretch.log,
             "norms": {name: Norms.of(tensor, self.base[name]) for name, tensor in tensors.items()},
         }
-        return write_checkpoint(
-            folder / f"{self.edit_count:08d}",
-            tensors=tensors,
-            state=self.state,
-            record=record,
-            costs=Costs(seconds=seconds, num_edits=self.edit_count - first, peak_memory_bytes=memory.peak_bytes),
+        costs = Costs(
+            seconds=seconds,
+            num_edits=self.edit_count - stretch.first,
+            peak_memory_bytes=max(stretch.peak_bytes, peak_bytes()),
         )
+        return write_checkpoint(folder, tensors=tensors, state=self.state, record=record, costs=costs)
 
     def _turn(self, stop: int) -> dict[str, Any]:
         end = stop if self.method.cumulative else min(stop, self.edit_count + self.schedule.turn_size)

@@ -1,4 +1,4 @@
-"""The command line: `overedit VERB`. Exit codes: 0 done, 1 a run failed, 2 bad input."""
+"""The command line: `overedit VERB`. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 stopped on request."""
 
 from __future__ import annotations
 
@@ -186,7 +186,11 @@ def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str) 
     from tasks.report import summary_table
     from tasks.run import Run
 
-    page = benchmark(config)
+    try:
+        page = benchmark(config)
+    except KeyboardInterrupt as stop:
+        print(f"overedit: {stop or 'interrupted'}; the same command continues", file=sys.stderr)
+        sys.exit(130)
     warehouse = Run(name=config.name, home=config.home, model="", dataset="").warehouse
     Console().print(summary_table(warehouse, config.name))
     print(f"report: {page}")

@@ -14,11 +14,12 @@ from pydantic import BaseModel, ConfigDict
 from editing.checkpoint import Checkpoint, whole_checkpoints
 from editing.methods import METHODS, MethodConfig
 from editing.requests import EditRequest
-from editing.trajectory import Schedule, Source, run_trajectory
+from editing.trajectory import Interim, Schedule, Source, run_trajectory
 from tasks.covariance import covariance_key, covariance_of
 from tasks.models import LoadedModel, editing_threads, load_model, weights_digest
 from tasks.progress import ShowProgress, unseen
 from tasks.stage_key import stage_key
+from tasks.stopping import stop_on_signals
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ def run_editing_job(
 
     Raises:
         ValueError: A model, site, corpus or schedule that does not fit.
+        StoppedError: SIGTERM or Ctrl-C came; the same call continues.
     """
     key = job.key(requests)
     there = finished_checkpoints(job, key, folder)
@@ -87,7 +89,7 @@ def run_editing_job(
     digest = weights_digest(job.model, revision=job.revision)
     loaded = load_model(job.model, dtype=job.dtype, revision=job.revision)
     inputs = _inputs(job, loaded, digest, show)
-    with show(title or f"Editing with {entry.label}", "edits") as progress:
+    with show(title or f"Editing with {entry.label}", "edits") as progress, stop_on_signals() as stop_asked:
         checkpoints = list(
             run_trajectory(
                 *loaded,
@@ -98,6 +100,7 @@ def run_editing_job(
                 source=Source(key=key, model=job.model, model_digest=digest),
                 folder=folder,
                 inputs=inputs,
+                interim=Interim(stop_asked=stop_asked),
                 progress=progress,
             )
         )

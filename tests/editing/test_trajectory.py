@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterator
@@ -13,10 +14,11 @@ import torch
 from pydantic import BaseModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from editing import trajectory
 from editing.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint, whole_checkpoints
 from editing.method import EditResult, MethodEntry
 from editing.requests import EditRequest
-from editing.trajectory import Schedule, Source, run_trajectory, turn_seed
+from editing.trajectory import Interim, Schedule, Source, StoppedError, run_trajectory, turn_seed
 from editing.weights import Delta, Replacement, checksum
 
 NAME = "model.layers.0.mlp.down_proj.weight"
@@ -198,3 +200,58 @@ def test_replacement_keeps_exact_values(model: LlamaForCausalLM) -> None:
     with applied(model, {NAME: Replacement(values)}):
         assert torch.equal(model.get_parameter(NAME), values)
     assert checksum(model.get_parameter(NAME)) == before
+
+
+def interrupted(model: Any, folder: Path, counts: tuple[int, ...], interim: Interim) -> None:
+    schedule = Schedule(counts, turn_size=4, seed=7)
+    list(
+        run_trajectory(
+            model, None, REQUESTS, Config(), method=method(), schedule=schedule, source=SOURCE, folder=folder,
+            interim=interim,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, 5])
+def test_a_stop_that_is_asked_for_keeps_what_there_is(model: LlamaForCausalLM, tmp_path: Path, turns: int) -> None:
+    """Wherever it comes, the same call again ends with the same bytes, log and edits counted included."""
+    list(start(model, tmp_path / "whole", (1, 10, 20)))
+    before = {name: checksum(p) for name, p in model.named_parameters()}
+    looked: list[bool] = []
+
+    def stop_asked() -> bool:
+        looked.append(len(looked) + 1 == turns)
+        return looked[-1]
+
+    with contextlib.suppress(StoppedError):
+        interrupted(model, tmp_path / "stopped", (1, 10, 20), Interim(stop_asked=stop_asked))
+    assert {name: checksum(p) for name, p in model.named_parameters()} == before
+    again = list(start(model, tmp_path / "stopped", (1, 10, 20)))
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+    assert [c.costs.num_edits for c in again] == [1, 9, 10]
+
+
+def test_interim_checkpoints_come_in_time_and_go(model: LlamaForCausalLM, tmp_path: Path, monkeypatch: Any) -> None:
+    written: list[str] = []
+    real = trajectory.write_checkpoint
+    monkeypatch.setattr(
+        trajectory, "write_checkpoint", lambda folder, **k: (written.append(folder.name), real(folder, **k))[1]
+    )
+    interrupted(model, tmp_path, (1, 10), Interim(seconds=0))
+    assert written == ["00000001", "interim", "interim", "00000010"]  # behind edits 5 and 9
+    assert not (tmp_path / "interim").exists()
+
+
+def test_a_damaged_interim_checkpoint_is_passed_over(
+    model: LlamaForCausalLM, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    list(start(model, tmp_path / "whole", (1, 10)))
+    asked = iter([False, True, False, False])
+    with pytest.raises(StoppedError, match="after 5 edits"):
+        interrupted(model, tmp_path / "stopped", (1, 10), Interim(stop_asked=lambda: next(asked)))
+    state = tmp_path / "stopped" / "interim" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-1] + b"\x7f")
+    with caplog.at_level(logging.WARNING):
+        list(start(model, tmp_path / "stopped", (1, 10)))
+    assert "damaged interim checkpoint" in caplog.text
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")

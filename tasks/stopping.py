@@ -1,0 +1,40 @@
+"""Leaving cleanly: the first SIGTERM or Ctrl-C asks for a stop, the second one stops at once."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from editing.trajectory import never
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Let SIGTERM and SIGINT ask for a stop inside the block; the handlers before are back after it.
+
+    Yields:
+        Whether a stop has been asked for. Outside the main thread, which alone can handle signals, never.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield never
+        return
+    asked = threading.Event()
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        logger.warning("%s: stopping after this turn; once more stops at once", signal.Signals(number).name)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
