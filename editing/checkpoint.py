@@ -4,6 +4,8 @@ A folder with three files. `weights.safetensors` holds the edited tensors under 
 model's dtype, so base model + checkpoint = edited model, bit for bit. `state.safetensors` holds what the method carries
 from turn to turn. `checkpoint.json` says what made them, with a checksum of each tensor; it is the same, byte for byte,
 whether or not the run was interrupted. What the editing cost, which is not, lies beside it in `costs.json`.
+
+A checkpoint may be pruned: its records stay and say so, its tensors are gone.
 """
 
 from __future__ import annotations
@@ -26,9 +28,17 @@ from editing.weights import checksum
 
 logger = logging.getLogger(__name__)
 
+MOST_BYTES = 256 << 20
+"""The most that is read of a `checkpoint.json`: the log of some hundred thousand turns."""
+TENSOR_FILES = ("weights.safetensors", "state.safetensors")
+
 
 class DamagedCheckpointError(ValueError):
     """A checkpoint folder that is not whole: a file is missing, unreadable or has another checksum."""
+
+
+class PrunedCheckpointError(DamagedCheckpointError):
+    """A checkpoint whose tensors were removed to save space."""
 
 
 class TensorRecord(BaseModel):
@@ -49,7 +59,7 @@ class TensorRecord(BaseModel):
 class Norms(BaseModel):
     """Frobenius norms of an edited tensor, in float64."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
     weight: float
     base: float
@@ -66,7 +76,9 @@ class Norms(BaseModel):
 class CheckpointRecord(BaseModel):
     """The content of `checkpoint.json`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="constants"
+    )  # a model that broke has norms that are no numbers, and they must be read as what they are
 
     format: int = 1
     edit_count: int
@@ -90,6 +102,8 @@ class CheckpointRecord(BaseModel):
     norms: dict[str, Norms]
     tensors: dict[str, TensorRecord]
     state: dict[str, TensorRecord]
+    pruned: bool = False
+    """Whether the tensors and the state were removed since."""
 
 
 class Costs(BaseModel):
@@ -112,12 +126,25 @@ class Checkpoint(BaseModel):
     costs: Costs
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The edited tensors, on the CPU, verified."""
+        """The edited tensors, on the CPU, verified.
+
+        Raises:
+            DamagedCheckpointError: They are not what was written.
+            PrunedCheckpointError: They were removed.
+        """
+        self._check_not_pruned()
         return _verified(self.folder / "weights.safetensors", self.record.tensors)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The method's state, on the CPU, verified."""
+        """The method's state, on the CPU, verified; raises as `tensors` does."""
+        self._check_not_pruned()
         return _verified(self.folder / "state.safetensors", self.record.state) if self.record.state else {}
+
+    def _check_not_pruned(self) -> None:
+        if self.record.pruned:
+            raise PrunedCheckpointError(
+                f"{self.folder} was pruned: its weights are gone; remove {self.folder.parent} to have it edited again"
+            )
 
 
 def write_checkpoint(
@@ -149,9 +176,10 @@ def write_checkpoint(
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        save_file(_stored(tensors), beside / "weights.safetensors")
+        weights, states = (beside / name for name in TENSOR_FILES)
+        save_file(_stored(tensors), weights)
         if state:
-            save_file(_stored(state), beside / "state.safetensors")
+            save_file(_stored(state), states)
         (beside / "checkpoint.json").write_text(whole.model_dump_json(indent=1) + "\n")
         (beside / "costs.json").write_text(costs.model_dump_json(indent=1) + "\n")
         for path in (*beside.iterdir(), beside):
@@ -172,32 +200,66 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         DamagedCheckpointError: The folder is not a whole checkpoint.
     """
     try:
-        record = CheckpointRecord.model_validate_json((folder / "checkpoint.json").read_bytes())
-        costs = Costs.model_validate_json((folder / "costs.json").read_bytes())
-    except (OSError, ValidationError, UnicodeDecodeError) as error:
+        record = CheckpointRecord.model_validate_json(_content(folder / "checkpoint.json"))
+        costs = Costs.model_validate_json(_content(folder / "costs.json"))
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False, include_input=False, include_context=False)
+        shown = "; ".join(f"{'.'.join(map(str, m['loc']))[:80]}: {m['msg']}" for m in mistakes[:3])
+        raise DamagedCheckpointError(f"{folder} is not a whole checkpoint: {error.title}: {shown}") from error
+    except OSError as error:
         raise DamagedCheckpointError(f"{folder} is not a whole checkpoint: {error}") from error
     return Checkpoint(folder=folder, record=record, costs=costs)
 
 
-def whole_checkpoints(root: Path, key: str) -> Iterator[Checkpoint]:
+def whole_checkpoints(root: Path, key: str, *, or_pruned: bool = False) -> Iterator[Checkpoint]:
     """The whole checkpoints of a trajectory below `root`, the newest first; a damaged one is left out with a warning.
 
     Args:
         root: The trajectory's checkpoint folder; it need not exist.
         key: Checkpoints with another key were made by something else and are left out.
+        or_pruned: Whether those whose tensors were removed are among them.
     """
     for folder in sorted(root.glob("[0-9]*"), reverse=True):
         try:
             checkpoint = read_checkpoint(folder)
-            if checkpoint.record.key == key:
+            if checkpoint.record.key != key:
+                continue
+            if not checkpoint.record.pruned:
                 checkpoint.tensors(), checkpoint.state()
+                yield checkpoint
+            elif or_pruned:
                 yield checkpoint
         except DamagedCheckpointError as error:
             logger.warning("passed over a damaged checkpoint: %s", error)
 
 
+def prune_checkpoint(checkpoint: Checkpoint) -> None:
+    """Remove a checkpoint's tensors and state; its record says so before they go, so a stop in between is harmless."""
+    record = checkpoint.record.model_copy(update={"pruned": True})
+    beside = checkpoint.folder / f".checkpoint.json.{os.getpid()}.tmp"
+    try:
+        beside.write_text(record.model_dump_json(indent=1) + "\n")
+        _flush(beside)
+        beside.replace(checkpoint.folder / "checkpoint.json")
+    finally:
+        beside.unlink(missing_ok=True)
+    for name in TENSOR_FILES:
+        (checkpoint.folder / name).unlink(missing_ok=True)
+
+
+def _content(path: Path) -> bytes:
+    """A record's file; a pipe, which may never end, and one that no checkpoint writes, are not opened."""
+    if not path.is_file():
+        raise OSError(f"{path.name} is missing, or not a file")
+    if path.stat().st_size > MOST_BYTES:
+        raise OSError(f"{path.name} has more than {MOST_BYTES:,} bytes")
+    return path.read_bytes()
+
+
 def _verified(path: Path, records: Mapping[str, TensorRecord]) -> dict[str, torch.Tensor]:
     try:
+        if not path.is_file():
+            raise OSError("it is missing, or not a file")
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error

@@ -9,6 +9,7 @@ Shapes: S samples, T tokens, V vocabulary.
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from editing.method import State
 from editing.subjects import SLOT, Templates, check_templates
+from editing.tokens import encode_texts
 from editing.tracing import frozen
 
 STATE_KEY = "context_templates"
@@ -29,8 +31,8 @@ class ContextOptions(BaseModel):
 
     templates: tuple[tuple[str, ...], ...] | None = None
     """Given templates, in groups (keys are averaged within a group, then over groups), the first `{}`; None: sample."""
-    starts: tuple[str, ...] = ("The", "Therefore", "Because", "I", "You")
-    """What sampled texts begin with, one sample each (MEMIT's published settings)."""
+    starts: tuple[Annotated[str, Field(min_length=1)], ...] = ("The", "Therefore", "Because", "I", "You")
+    """What sampled texts begin with, one sample each (MEMIT's published settings); none: the bare prompt alone."""
     num_tokens: int = Field(default=10, ge=1)
     """Tokens sampled behind each start (MEMIT's published settings)."""
     top_k: int = Field(default=5, ge=1)
@@ -53,12 +55,15 @@ def context_templates(
         options: Which templates.
         state: The method's state so far.
         seed: Of the sampling.
+
+    Raises:
+        ValueError: The texts to be sampled do not fit into the model's context.
     """
     if options.templates is not None:
         return options.templates, {}
     if STATE_KEY not in state:
         sampled = sample_texts(model, tokenizer, options, seed=seed)
-        groups = ((SLOT,), tuple(f"{text}. {SLOT}" for text in sampled))
+        groups = ((SLOT,), *([tuple(f"{text}. {SLOT}" for text in sampled)] if sampled else []))
         text = json.dumps(groups, ensure_ascii=False).encode()
         state = {STATE_KEY: torch.tensor(list(text), dtype=torch.uint8)}
     kept = state[STATE_KEY]
@@ -73,13 +78,18 @@ def sample_texts(
     generator = torch.Generator().manual_seed(seed)
     special = torch.tensor(sorted(tokenizer.all_special_ids), dtype=torch.int64, device=model.device)
     texts = []
+    starts = encode_texts(tokenizer, options.starts) if options.starts else []
+    context = getattr(model.config, "max_position_embeddings", None)
+    longest = options.num_tokens + max(map(len, starts), default=0)
+    if context is not None and longest > context:
+        raise ValueError(f"contexts.num_tokens: {longest} tokens, start included, exceed the context of {context}")
     with frozen(model), torch.no_grad():
-        for start in options.starts:
-            ids_T = torch.tensor(tokenizer(start)["input_ids"], device=model.device)
+        for start in starts:
+            ids_T = torch.tensor(start, device=model.device)
             for _ in range(options.num_tokens):
                 logits_V = model(input_ids=ids_T[None], use_cache=False).logits[0, -1].float()
-                logits_V[special] = float("-inf")
-                likeliest = logits_V.topk(options.top_k)
+                logits_V[special[special < len(logits_V)]] = float("-inf")
+                likeliest = logits_V.topk(min(options.top_k, len(logits_V)))
                 drawn = torch.multinomial(likeliest.values.softmax(-1).cpu(), 1, generator=generator)
                 ids_T = torch.cat([ids_T, likeliest.indices[drawn.to(model.device)]])
             text = tokenizer.decode(ids_T, skip_special_tokens=True)

@@ -121,7 +121,8 @@ class SecondMoment:
 
     def null_space(self, threshold: float) -> torch.Tensor:
         """The eigenvectors whose eigenvalue is below a threshold: (I, M) float64, orthonormal columns."""
-        return self.eigen.eigenvectors[:, self.eigen.eigenvalues < threshold]
+        count = int((self.eigen.eigenvalues < threshold).sum())
+        return self.eigen.eigenvectors[:, :count]  # a view: the eigenvalues increase
 
 
 @torch.no_grad()

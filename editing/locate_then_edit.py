@@ -52,12 +52,13 @@ SHARES: Mapping[Distribution, Callable[[int], float]] = MappingProxyType(
 class LocateThenEdit(BaseModel):
     """What all locate-then-edit methods are told."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     layers: tuple[int, ...] = Field(min_length=1)
     """The edited layers, in increasing order; the value is optimized at the last."""
-    part: str = "down_proj"
-    """The edited projection of each layer: the MLP's second one, the associative memory (ROME, section 3)."""
+    part: Literal["down_proj", "o_proj"] = "down_proj"
+    """The edited projection of each layer: the MLP's second one, the associative memory (ROME, section 3), or the
+    attention's."""
     value_at: Literal["mlp", "layer"] = "layer"
     """Where the value is optimized: the last edited layer's MLP output (ROME) or its whole output (MEMIT)."""
     distribution: Distribution = "spread"
@@ -73,6 +74,20 @@ class LocateThenEdit(BaseModel):
     done for all methods alike by arXiv 2509.22072, appendix A.1.1."""
     max_tokens_per_pass: int = Field(default=8192, ge=1)
     """Tokens that run together when keys are read: bounds memory, without effect on the result."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        """Where some fields of a group are given, the others are the method's defaults, not the group's own."""
+        if not isinstance(given, dict):
+            return given
+        defaults = {name: cls.model_fields[name].default for name in given if name in cls.model_fields}
+        nested = {
+            name: default.model_dump() | given[name]
+            for name, default in defaults.items()
+            if isinstance(default, BaseModel) and isinstance(given[name], dict)
+        }
+        return given | nested
 
     @model_validator(mode="after")
     def _in_order(self) -> LocateThenEdit:
@@ -241,6 +256,8 @@ def diagnostics(problem: LayerProblem, solution: Solution) -> dict[str, float]:
     before; `update_norm`: Frobenius norm of Delta; `condition_number`: of the system solved, a lower bound.
     """
     residual_ON, weights_NI = solution.residual_ON, solution.weights_NI
+    if weights_NI.shape[0] > len(residual_ON):  # more edits than outputs: Delta itself is the smaller factor
+        residual_ON, weights_NI = torch.eye(len(residual_ON)).to(residual_ON), residual_ON @ weights_NI
     inner_NN = residual_ON.T @ residual_ON
     changed_NI = weights_NI @ problem.moment.matrix_II.to(weights_NI.device)
     missing_ON = problem.memory.residual_ON - residual_ON @ (weights_NI @ problem.memory.keys_IN)

@@ -62,7 +62,7 @@ def equality(memory: Memory, covariance_cholesky_II: torch.Tensor, *, weight: fl
     """
     keyed_IN = torch.cholesky_solve(memory.keys_IN, covariance_cholesky_II) / weight  # A^-1 K
     system_NN = memory.keys_IN.T @ keyed_IN
-    return _solve(memory.residual_ON, system_NN, ridge, keyed_IN.T)
+    return _by_keys(memory, system_NN, ridge, keyed_IN.T)
 
 
 def rank_one(memory: Memory, covariance_cholesky_II: torch.Tensor, *, at_IN: torch.Tensor) -> Solution:
@@ -86,9 +86,8 @@ def least_squares(memory: Memory, covariance_cholesky_II: torch.Tensor, *, weigh
     if keys_IN.shape[1] <= keys_IN.shape[0]:
         return equality(memory, covariance_cholesky_II, weight=weight, ridge=1.0)
     system_II = torch.addmm(keys_IN @ keys_IN.T, covariance_cholesky_II, covariance_cholesky_II.T, alpha=weight)
-    factor_II = torch.linalg.cholesky_ex(system_II).L
-    weights_NI = torch.cholesky_solve(keys_IN, factor_II).T
-    return Solution(memory.residual_ON, weights_NI, _condition(factor_II))
+    solved_IN, condition, pseudo_inverse = _solved(system_II, keys_IN)
+    return Solution(memory.residual_ON, solved_IN.T, condition, pseudo_inverse)
 
 
 def null_space(memory: Memory, basis_IM: torch.Tensor, earlier_II: torch.Tensor | None, *, ridge: float) -> Solution:
@@ -105,32 +104,36 @@ def null_space(memory: Memory, basis_IM: torch.Tensor, earlier_II: torch.Tensor 
     """
     inside_MN = basis_IM.T @ memory.keys_IN
     if earlier_II is None and inside_MN.shape[1] < inside_MN.shape[0]:  # the same, as a system of the keys
-        return _solve(memory.residual_ON, inside_MN.T @ inside_MN, ridge, (basis_IM @ inside_MN).T)
+        return _by_keys(memory, inside_MN.T @ inside_MN, ridge, (basis_IM @ inside_MN).T)
     system_MM = inside_MN @ inside_MN.T
     if earlier_II is not None:
         system_MM += basis_IM.T @ earlier_II @ basis_IM
     system_MM.diagonal().add_(ridge)
-    factor_MM = torch.linalg.cholesky_ex(system_MM).L
-    weights_NI = torch.cholesky_solve(inside_MN, factor_MM).T @ basis_IM.T
-    return Solution(memory.residual_ON, weights_NI, _condition(factor_MM))
+    solved_MN, condition, pseudo_inverse = _solved(system_MM, inside_MN)
+    return Solution(memory.residual_ON, solved_MN.T @ basis_IM.T, condition, pseudo_inverse)
 
 
-def _solve(residual_ON: torch.Tensor, system_NN: torch.Tensor, ridge: float, right_NI: torch.Tensor) -> Solution:
-    """(system + ridge I)^-1 right, by Cholesky; by the pseudo-inverse where equal keys leave no other way."""
+def _by_keys(memory: Memory, system_NN: torch.Tensor, ridge: float, right_NI: torch.Tensor) -> Solution:
+    """Delta = R (system + ridge I)^-1 right."""
     system_NN = (system_NN + system_NN.T) / 2
     system_NN.diagonal().add_(ridge)
-    factor_NN, failed = torch.linalg.cholesky_ex(system_NN)
-    condition = _condition(factor_NN) if not failed else float("inf")
-    if condition < MAX_CONDITION or not bool(system_NN.isfinite().all()):
-        return Solution(residual_ON, torch.cholesky_solve(right_NI, factor_NN), condition)
+    return Solution(memory.residual_ON, *_solved(system_NN, right_NI))
+
+
+def _solved(system_SS: torch.Tensor, right_SX: torch.Tensor) -> tuple[torch.Tensor, float, bool]:
+    """system^-1 right by Cholesky, or by the pseudo-inverse where there is no other way (then True); the condition."""
+    factor_SS, failed = torch.linalg.cholesky_ex(system_SS)
+    condition = _condition(factor_SS) if not failed else float("inf")
+    if condition < MAX_CONDITION or not bool(system_SS.isfinite().all()):
+        return torch.cholesky_solve(right_SX, factor_SS), condition, False
     logger.warning(
-        "%d keys are equal or nearly so (condition number %.1e): solved by the pseudo-inverse, which gives equal keys "
-        "the mean of their values; a ridge avoids it",
-        len(system_NN),
+        "a system of %d is singular or nearly so, as equal keys make it (condition number %.1e): solved by the "
+        "pseudo-inverse, which gives equal keys the mean of their values; a ridge avoids it",
+        len(system_SS),
         condition,
     )
-    inverse_NN = torch.linalg.pinv(system_NN, hermitian=True, rtol=1 / MAX_CONDITION)
-    return Solution(residual_ON, inverse_NN @ right_NI, condition, pseudo_inverse=True)
+    inverse_SS = torch.linalg.pinv(system_SS, hermitian=True, rtol=1 / MAX_CONDITION)
+    return inverse_SS @ right_SX, condition, True
 
 
 def _condition(factor_NN: torch.Tensor) -> float:

@@ -41,7 +41,7 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 class ValueOptions(BaseModel):
     """Settings of the optimization; the defaults are MEMIT's for GPT-J (arXiv 2210.07229, published settings)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     num_steps: int = Field(default=25, ge=1)
     """Evaluations of the loss; the last is not followed by an update."""

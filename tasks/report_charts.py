@@ -57,6 +57,18 @@ _SIGNS: tuple[
     ),
 )
 
+_UPDATES = {  # quantity -> title, hint
+    "preservation": (
+        "What the edits did to ordinary keys",
+        "Root mean square change of an edited projection's output on ordinary text, of the turn with the largest "
+        "since the count before; logarithmic.",
+    ),
+    "update_norm": (
+        "Size of the updates",
+        "Norm of a turn's update of a projection, the largest since the count before; logarithmic.",
+    ),
+}
+
 
 def chart_data(data: RunData) -> dict[str, Any]:
     """All that the page's script needs; no number in it is infinite or not a number."""
@@ -74,6 +86,7 @@ def chart_data(data: RunData) -> dict[str, Any]:
             _retention_chart(data),
             _portability_chart(data),
             *_signs(data),
+            *_updates(data),
         ],
     }
 
@@ -155,6 +168,19 @@ def _signs(data: RunData) -> list[dict[str, Any]]:
         ]
         charts.append(_chart("signs", title, hint, axis, {"all": series}) | {"lines_missing": "not measured"})
     return charts
+
+
+def _updates(data: RunData) -> list[dict[str, Any]]:
+    charts = []
+    for quantity, (title, hint) in _UPDATES.items() if data.updates else ():
+        rows = [[row for row in data.updates if _is(row, line, quantity)] for line in data.lines]
+        lines = [_series(index, of_line, bounds=None, size=None) for index, of_line in enumerate(rows)]
+        charts.append(_chart("signs", title, hint, "log", {"all": lines}))
+    return charts
+
+
+def _is(row: Row, line: Line, quantity: str) -> bool:
+    return (row["trajectory"], row["order_seed"], row["quantity"]) == (line.trajectory, line.order_seed, quantity)
 
 
 def _chart(

@@ -42,6 +42,14 @@ QUALIFY place IN (1, (places + 1) // 2, places)
 ORDER BY position, trajectory, order_seed
 """
 """The first, middle and last edit that was asked, and what each method answered at its last edit count."""
+UPDATES = """
+SELECT trajectory, order_seed, edit_count, quantity, max(value) AS value
+FROM diagnostics_by_turn
+WHERE run = $run AND site IS NOT NULL AND quantity IN ('preservation', 'update_norm') AND value > 0
+GROUP BY ALL
+ORDER BY edit_count
+"""
+"""Of the turns between two edit counts and the projections edited, the one with the largest update."""
 
 
 class Line(NamedTuple):
@@ -61,6 +69,8 @@ class RunData(NamedTuple):
     """In the order of the leaderboard."""
     runs: list[Row]
     samples: list[Row]
+    updates: list[Row]
+    """What the turns' updates did to ordinary keys; none where no method told."""
     views: dict[str, list[Row]]
 
     def of(self, line: Line, view: str, **values: Any) -> list[Row]:
@@ -99,8 +109,8 @@ def collect(warehouse: Warehouse, run: str) -> RunData:
         if not views["leaderboard"]:
             known = warehouse.query("SELECT DISTINCT run FROM trajectories ORDER BY run")["run"].to_pylist()
             raise ValueError(f"run: {run!r} is not in {warehouse.root}; its runs are: {', '.join(known) or 'none yet'}")
-        runs, samples = _read(connection, _RUNS, run), _read(connection, SAMPLES, run)
-    return RunData(run, _lines(views["leaderboard"]), runs, samples, views)
+        runs, samples, updates = (_read(connection, sql, run) for sql in (_RUNS, SAMPLES, UPDATES))
+    return RunData(run, _lines(views["leaderboard"]), runs, samples, updates, views)
 
 
 def _read(connection: duckdb.DuckDBPyConnection, sql: str, run: str) -> list[Row]:

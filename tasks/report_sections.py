@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from tasks.report_data import SAMPLES, VIEWS, Line, Row, RunData
+from tasks.report_data import SAMPLES, UPDATES, VIEWS, Line, Row, RunData
 from tasks.result_text import rounded
 from tasks.views import view_sql
 
 DASH = "–"
 
 
-_BENEATH = ("reliability_vs_capability", "trajectories", "_macros")
+_BENEATH = ("reliability_vs_capability", "diagnostics_by_turn", "trajectories", "_macros")
 """What those views are made of."""
 
 
@@ -206,6 +206,7 @@ def sql(run: str) -> str:
     parts = [
         ("Queries", reads),
         ("Samples", SAMPLES.strip()),
+        ("Updates", UPDATES.strip()),
         *((view, view_sql(view).strip()) for view in (*VIEWS, *_BENEATH)),
     ]
     return "\n".join(f"<h3>{escape(name)}</h3><pre>{escape(text)}</pre>" for name, text in parts)

@@ -99,14 +99,16 @@ def alphaedit(
         ValueError: A request without its subject, a layer or part that the model does not have, or a threshold below
             which no direction lies.
     """
+    for site in config.sites:  # before values are optimized
+        smallest = float(covariance[site].eigen.eigenvalues[0])
+        if smallest >= config.threshold:
+            raise ValueError(
+                f"threshold: no eigenvalue of {site}'s covariance is below {config.threshold}; the smallest is "
+                f"{smallest:.2e}"
+            )
 
     def solve(problem: LayerProblem) -> Solution:
         basis_IM = problem.moment.null_space(config.threshold)
-        if basis_IM.shape[1] == 0:
-            raise ValueError(
-                f"threshold: no eigenvalue of {problem.site}'s covariance is below {config.threshold}; the smallest is "
-                f"{float(problem.moment.eigen.eigenvalues[0]):.2e}"
-            )
         earlier_II = problem.state.get(_state_key(problem.site))
         earlier_II = earlier_II.to(basis_IM.device) if earlier_II is not None else None
         return null_space(problem.memory, basis_IM, earlier_II, ridge=config.ridge)

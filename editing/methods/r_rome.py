@@ -22,41 +22,29 @@ from typing import Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editing.covariance import CovarianceOptions, SecondMoment
-from editing.locate_then_edit import Distribution, LayerProblem, LocateThenEdit, edit_in_batches
+from editing.covariance import SecondMoment
+from editing.locate_then_edit import LayerProblem, edit_in_batches
 from editing.method import EditResult, Progress, State, silent
+from editing.methods.rome import PRESETS as ROME_PRESETS
+from editing.methods.rome import RankOneSettings
 from editing.objectives import Solution, equality
 from editing.requests import EditRequest
-from editing.values import ValueOptions
 
 
-class RRome(LocateThenEdit):
-    """Settings of R-ROME; the defaults are ROME's."""
+class RRome(RankOneSettings):
+    """Settings of R-ROME."""
 
     method: Literal["r_rome"] = "r_rome"
     """The method's name."""
-    value_at: Literal["mlp", "layer"] = "mlp"
-    """The value is the MLP's output."""
-    distribution: Distribution = "single"
-    """One layer."""
-    values: ValueOptions = ValueOptions(num_steps=20, clamp_norm_factor=4)
-    """How the value is optimized (ROME's published settings)."""
 
 
 PRESETS: Mapping[str, RRome] = MappingProxyType(
     {
-        # ROME's settings
-        "openai-community/gpt2-xl": RRome(layers=(17,)),
-        "EleutherAI/gpt-j-6b": RRome(layers=(5,)),
-        # ROME's settings
-        "pocket": RRome(
-            layers=(0,),
-            values=ValueOptions(learning_rate=2.0, weight_decay=1e-3, clamp_norm_factor=4.0),
-            covariance=CovarianceOptions(corpus="pocket", num_samples=2000),
-        ),
+        model: RRome.model_validate(preset.model_dump(exclude_unset=True, exclude={"method"}))
+        for model, preset in ROME_PRESETS.items()
     }
 )
-"""Model id -> published settings."""
+"""Model id -> ROME's settings."""
 
 
 def r_rome(

@@ -32,17 +32,22 @@ from editing.requests import EditRequest
 from editing.values import ValueOptions
 
 
-class Rome(LocateThenEdit):
-    """Settings of ROME; the defaults are the published ones."""
+class RankOneSettings(LocateThenEdit):
+    """What ROME and R-ROME are told; the defaults are ROME's published ones."""
 
-    method: Literal["rome"] = "rome"
-    """The method's name."""
     value_at: Literal["mlp", "layer"] = "mlp"
     """The value is the MLP's output (section 3.1)."""
     distribution: Distribution = "single"
     """One layer."""
     values: ValueOptions = ValueOptions(num_steps=20, clamp_norm_factor=4)
     """How the value is optimized (published settings)."""
+
+
+class Rome(RankOneSettings):
+    """Settings of ROME."""
+
+    method: Literal["rome"] = "rome"
+    """The method's name."""
 
 
 PRESETS: Mapping[str, Rome] = MappingProxyType(
@@ -53,7 +58,7 @@ PRESETS: Mapping[str, Rome] = MappingProxyType(
         # found on 100 to 400 edits of the pocket world that are not among the benchmark's
         "pocket": Rome(
             layers=(0,),
-            values=ValueOptions(learning_rate=2.0, weight_decay=1e-3, clamp_norm_factor=4.0),
+            values=ValueOptions(num_steps=25, learning_rate=2.0, weight_decay=1e-3, clamp_norm_factor=4.0),
             covariance=CovarianceOptions(corpus="pocket", num_samples=2000),
         ),
     }

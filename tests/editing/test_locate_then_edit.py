@@ -9,19 +9,22 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from editing.anatomy import Anatomy, stores_in_out
-from editing.covariance import SecondMoment, second_moments
-from editing.locate_then_edit import SHARES, LocateThenEdit
+from editing.covariance import CovarianceOptions, SecondMoment, second_moments
+from editing.locate_then_edit import SHARES, LayerProblem, LocateThenEdit, diagnostics
 from editing.method import EditResult
 from editing.methods import METHODS
+from editing.objectives import Memory, Solution
 from editing.requests import EditRequest
-from editing.subject_rows import Subjects, at_subjects
+from editing.subject_rows import Subjects
 from editing.subjects import Rewriting, encode_rewritings
-from editing.values import optimize_values
-from editing.weights import LowRank, applied
+from editing.values import ValueOptions, optimize_values
+from editing.weights import LowRank, applied, checksum
 from tests.editing.fine_tuning_models import WORDS, byte_tokenizer
+from tests.editing.test_tracing import num_hooks
 from tests.editing.tiny_models import tiny
 
 BARE, CONTEXTS = (("{}",),), (("{}",), ("Today, {}", "I heard. {}"))
@@ -284,16 +287,48 @@ def test_the_log_says_how_far_the_update_reaches() -> None:
         assert result.log[f"1.down_proj/{quantity}"] == pytest.approx(float(value), rel=1e-6), quantity
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "gpt_neox"])
-@pytest.mark.parametrize("max_tokens", [1, 30, 10_000])
-def test_rows_at_subjects_are_those_of_a_full_pass(family: str, max_tokens: int) -> None:
-    model = tiny(family)
-    rewritings = encode_rewritings(model, byte_tokenizer(), requests(), CONTEXTS)
-    placed = [prompt for rewriting in rewritings for prompt in rewriting.prompts]
-    seen = at_subjects(model, placed, outputs_of="1.layer", max_tokens=max_tokens)
-    for row, sequence in zip(seen, placed, strict=True):
-        hidden = model(torch.tensor([sequence.ids]), output_hidden_states=True).hidden_states[2]
-        torch.testing.assert_close(row, hidden[0, sequence.place].detach(), rtol=1e-4, atol=1e-5)
+def test_many_edits_are_measured_by_the_update_itself() -> None:
+    """Nothing of the size of the edits squared is made where the update is smaller."""
+    generator = torch.Generator().manual_seed(0)
+    residual, weights, keys, half = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((4, 50), (50, 6), (6, 50), (6, 6))
+    )
+    moment = SecondMoment(half @ half.T, 100, 0.1)
+    problem = LayerProblem("1.down_proj", Memory(keys, residual), keys, moment, {})
+    with Shapes() as shapes:
+        found = diagnostics(problem, Solution(residual, weights, 1.0))
+    delta = residual @ weights
+    assert found["update_norm"] == pytest.approx(float(delta.norm()))
+    assert found["preservation"] == pytest.approx(float(torch.trace(delta @ moment.matrix_II @ delta.T).sqrt()))
+    assert found["memorization"] == pytest.approx(float((residual - delta @ keys).norm(dim=0).mean()))
+    assert shapes.largest <= 6 * 50
+
+
+class Shapes(TorchDispatchMode):
+    """The largest tensor that operations gave, in elements."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.largest = max(self.largest, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("name", ["rome", "r_rome", "memit", "emmet", "alphaedit"])
+def test_an_error_in_the_middle_leaves_the_model_as_it_was(name: str) -> None:
+    """The second layer has no covariance: the first has been written by then."""
+    model = tiny("llama")
+    bits = {key: checksum(tensor) for key, tensor in model.state_dict().items()}
+    more = {"threshold": 1e6} if name == "alphaedit" else {}
+    config = config_of(name, layers=(0, 1), distribution="spread", **more)
+    missing = {"0.down_proj": covariance(model, config.sites)["0.down_proj"]}
+    with pytest.raises(KeyError):
+        METHODS[name].function(model, byte_tokenizer(), requests(), config, {}, covariance=missing)
+    assert {key: checksum(tensor) for key, tensor in model.state_dict().items()} == bits
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert num_hooks(model) == 0
 
 
 @pytest.mark.parametrize(
@@ -304,6 +339,10 @@ def test_rows_at_subjects_are_those_of_a_full_pass(family: str, max_tokens: int)
         ({"layers": (1, 2), "distribution": "single"}, "'single' edits one layer, layers names 2"),
         ({"layers": ()}, "at least 1 item"),
         ({"layers": (1,), "values": {"num_steps": 0}}, "num_steps"),
+        ({"layers": (1,), "part": "gate_proj"}, "part\n.*'down_proj' or 'o_proj'"),
+        ({"layers": (1,), "covariance_weight": float("inf")}, "covariance_weight\n.*finite"),
+        ({"layers": (1,), "values": {"learning_rate": float("inf")}}, "values.learning_rate\n.*finite"),
+        ({"layers": (1,), "contexts": {"starts": ("",)}}, "starts.0\n.*at least 1 character"),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], said: str) -> None:
@@ -311,6 +350,22 @@ def test_settings_that_cannot_be(settings: dict[str, Any], said: str) -> None:
         METHODS["memit"].config(**settings)
 
 
+def test_a_group_given_in_part_keeps_the_methods_other_defaults() -> None:
+    rome = METHODS["rome"].config(layers=(1,), values={"learning_rate": 0.1})
+    assert isinstance(rome, LocateThenEdit)
+    assert rome.values == ValueOptions(num_steps=20, clamp_norm_factor=4, learning_rate=0.1)
+    memit = METHODS["memit"].config(layers=(1,), covariance={"num_samples": 10})
+    assert isinstance(memit, LocateThenEdit)
+    assert memit.covariance == CovarianceOptions(corpus="wikimedia/wikipedia:20231101.en", num_samples=10)
+
+
+@pytest.mark.parametrize("name", ["rome", "r_rome", "memit", "emmet", "alphaedit"])
+def test_a_preset_is_what_its_own_fields_make(name: str) -> None:
+    """A configuration file gets the fields that a preset sets, and the method's defaults for the others."""
+    for preset in METHODS[name].presets.values():
+        assert METHODS[name].config.model_validate(preset.model_dump(exclude_unset=True)) == preset
+
+
 def test_a_threshold_below_every_eigenvalue_is_named() -> None:
     with pytest.raises(ValueError, match=r"threshold: no eigenvalue of 1\.down_proj's covariance is below 1e-30"):
-        run("alphaedit", tiny("llama", dtype=torch.float64), config_of("alphaedit", threshold=1e-30), requests())
+        run("alphaedit", tiny("llama", dtype=torch.float64), config_of("alphaedit", threshold=1e-30), [])  # at once

@@ -123,6 +123,23 @@ def test_equal_keys_are_solved_by_the_pseudo_inverse_and_said(caplog: pytest.Log
     torch.testing.assert_close(given[:, 1:3], asked.residual_ON[:, 1:3], rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("objective", ["least squares", "null space"])
+def test_more_equal_keys_than_inputs_without_a_weight_to_speak_of(
+    objective: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The system of the inputs is singular then; equal keys get the mean of their values, and the log says so."""
+    one = drawn(INPUTS, 1, seed=3)
+    many = Memory(one.expand(INPUTS, 2 * INPUTS), drawn(4, 2 * INPUTS, seed=4))
+    with caplog.at_level(logging.WARNING):
+        if objective == "least squares":
+            solution = least_squares(many, cholesky(covariance()), weight=1e-30)
+        else:
+            solution = null_space(many, torch.eye(INPUTS, dtype=torch.float64), None, ridge=1e-30)
+    assert solution.pseudo_inverse
+    assert "singular" in caplog.text
+    torch.testing.assert_close(delta(solution) @ one, many.residual_ON.mean(1, keepdim=True), rtol=1e-8, atol=1e-10)
+
+
 def test_a_ridge_makes_equal_keys_ordinary() -> None:
     asked = memory(4)
     asked.keys_IN[:, 3] = asked.keys_IN[:, 0]

@@ -112,6 +112,36 @@ def test_the_charts_hold_the_views_numbers(warehouse: Warehouse) -> None:
     assert data["lines"][names.index("FT-L")]["collapse_at"] == 10
 
 
+def told(root: Path) -> Warehouse:
+    """The made-up run, of which one method told what its updates did, two turns to each edit count."""
+    warehouse = fill(root, cases=4)
+    for count in COUNTS:
+        rows = [
+            identity("ft_l", count)
+            | {"first_edit": turn, "last_edit": turn, "site": site, "quantity": quantity, "value": value * size * count}
+            for turn, size in ((count - 1, 1.0), (count, 0.5))
+            for site, value in (("1.down_proj", 2.0), ("2.down_proj", 3.0))
+            for quantity in ("preservation", "update_norm", "memorization")
+        ]
+        rows[0]["value"] = 0.0  # nothing that a logarithm could show
+        warehouse.write("diagnostics", rows, partition=partition("ft_l", count), key="made up")
+    return warehouse
+
+
+def test_what_the_updates_did_is_shown_where_a_method_told_it(warehouse: Warehouse, tmp_path: Path) -> None:
+    titles = {"What the edits did to ordinary keys", "Size of the updates"}
+    assert not titles & {chart["title"] for chart in chart_data(collect(warehouse, RUN))["charts"]}
+    data = chart_data(collect(told(tmp_path), RUN))
+    charts = [chart for chart in data["charts"] if chart["title"] in titles]
+    index = next(i for i, line in enumerate(data["lines"]) if line["name"] == "FT-L")
+    assert len(charts) == 2
+    for chart in charts:
+        points = {series["line"]: series["points"] for series in chart["lines"]["all"]}
+        assert chart["y"] == "log"
+        assert [(point["x"], point["y"]) for point in points.pop(index)] == [(count, 3.0 * count) for count in COUNTS]
+        assert not any(points.values())
+
+
 def test_gaps_are_said(warehouse: Warehouse) -> None:
     said = "\n".join(gaps(collect(warehouse, RUN)))
     assert re.search(
@@ -228,6 +258,14 @@ def test_the_page_in_a_browser(browser: Any, page: Path, width: int) -> None:
         "const box = text.getBoundingClientRect(); return box.left < 0 || box.right > innerWidth; }).length"
     )
     assert cut == 0
+
+
+def test_the_updates_in_a_browser(browser: Any, tmp_path: Path) -> None:
+    open_page(browser, write_report(told(tmp_path / "warehouse"), RUN, tmp_path / "page.html"), 1280)
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.querySelectorAll('figure svg').length") == 12
+    (path,) = (line for line in lines_drawn(browser, "What the edits did to ordinary keys") if line)
+    assert re.fullmatch(r"M[\d. ]+(L[\d. ]+){3}", path)
 
 
 def test_the_protocol_switch(browser: Any, page: Path) -> None:
