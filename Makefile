@@ -3,13 +3,14 @@
 #   make test    the tests
 #   make check   format, lint, types, import contract
 #   make bench   speed, as ratios, with the operations counted beside
+#   make fuzz    thousands of damaged and hostile datasets, configurations and checkpoints
 #   make ui      the Prefect UI, with the runs made so far
 SHELL := /bin/bash
 LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 STAMP := .venv/.installed-$(LOCK)
 PYTHON := .venv/bin/python
 
-.PHONY: demo test check ui bench lock environment
+.PHONY: demo test check fuzz ui bench lock environment
 .DEFAULT_GOAL := demo
 
 environment: $(STAMP)
@@ -28,6 +29,9 @@ check: $(STAMP)
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@$(PYTHON) -m pytest -q tests/test_house.py
+
+fuzz: $(STAMP)
+	@OVEREDIT_FUZZ_INPUTS=$(or $(INPUTS),1500) $(PYTHON) -m pytest -q tests/fuzz $(ARGS)
 
 ui: $(STAMP)
 	@.venv/bin/overedit ui

@@ -7,11 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from tasks.hostile_input import printable
 
 app = typer.Typer(
     name="overedit",
@@ -98,8 +100,10 @@ def report(
 ) -> None:
     """Write a run's report page and picture anew from the warehouse."""
     from tasks.report import save_curve_png, write_report
+    from tasks.run import check_name
     from tasks.warehouse import Warehouse
 
+    check_name(name)
     warehouse = Warehouse(_warehouse(home))
     page = home / "reports" / f"{name}.html"
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -141,6 +145,41 @@ def status(home: Home = Path()) -> None:
 
 
 @app.command()
+def verify(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[RUN|FOLDER]", help="A run, or a folder of checkpoints.")
+    ] = None,
+    home: Home = Path(),
+) -> None:
+    """Check checkpoints against their checksums and read the whole warehouse; exit code 1 if anything is damaged."""
+    from tasks.verify import verify, verify_table
+
+    parts = verify(home, what)
+    Console().print(verify_table(parts))
+    damages = [damage for part in parts for damage in part.damages]
+    for path, reason in damages:
+        print(printable(f"damaged: {path}: {reason}"))
+    if damages:
+        raise typer.Exit(1)
+    print("everything is as it was written")
+
+
+@app.command()
+def prune(
+    name: Annotated[str, typer.Argument(help="A run's name.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    home: Home = Path(),
+) -> None:
+    """Remove the weights of a run's checkpoints, but the newest and those around the collapse; every row stays."""
+    from tasks.prune import prune_run, prune_table
+
+    prunings = prune_run(home, name, dry_run=dry_run)
+    Console().print(prune_table(prunings))
+    num_bytes = sum(pruning.num_bytes for pruning in prunings)
+    print(f"{'would free' if dry_run else 'freed'} {num_bytes:,} bytes")
+
+
+@app.command()
 def deploy() -> None:
     """Register the scheduled deployments, their work pool and the GPU's limit with the Prefect server."""
     _prepare_prefect()
@@ -167,11 +206,17 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except ValueError as error:
-        print(f"overedit: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(str(error), 2)
     except (RuntimeError, OSError) as error:
-        print(f"overedit: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(str(error), 1)
+    except MemoryError as error:
+        _end(f"out of memory {error}".strip(), 1)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    """Say why it ends; what a hostile file put into the message does nothing to the terminal."""
+    print(f"overedit: {printable(message)}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -15,6 +15,7 @@ from tasks.engine import EngineOptions
 from tasks.evaluation import EvaluationOptions
 from tasks.perplexity import PerplexityOptions
 from tasks.requests import DatasetOptions
+from tasks.run import NAME
 
 
 class BenchmarkConfig(BaseModel):
@@ -22,7 +23,7 @@ class BenchmarkConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(pattern=NAME)
     """The run's name; the same name with the same configuration continues the run."""
     home: Path = Path()
     """The folder in which `warehouse/`, `runs/` and `reports/` lie."""
@@ -42,7 +43,7 @@ class BenchmarkConfig(BaseModel):
     """Where each trajectory stops to be measured; 0, the pristine model, is always measured."""
     turn_size: int = Field(default=100, ge=1)
     """The most edits that one call of a method takes (cumulative methods take all so far)."""
-    order_seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    order_seeds: tuple[Annotated[int, Field(ge=-(2**63), lt=2**63)], ...] = Field(default=(0,), min_length=1)
     """Each orders the requests anew and makes one trajectory a method."""
     evaluation: EvaluationOptions = EvaluationOptions()
     """Which cases and probes are asked, and how."""
@@ -82,7 +83,7 @@ def with_preset(method: Any, model: str) -> Any:
     """A method's fields as given, completed by its preset for the model's name (or the name of its folder)."""
     if isinstance(method, str):
         method = {"method": method}
-    if not isinstance(method, dict) or method.get("method") not in METHODS:
+    if not isinstance(method, dict) or method.get("method") not in tuple(METHODS):
         return method
     presets = METHODS[method["method"]].presets
     preset = presets.get(model) or presets.get(Path(model).name)
@@ -93,7 +94,7 @@ def _with_covariance(method: Any, covariance: Any) -> Any:
     """A method's fields, with the run's covariance where the method takes one and has none."""
     if isinstance(method, str):
         method = {"method": method}
-    known = isinstance(method, dict) and method.get("method") in METHODS and isinstance(covariance, dict)
+    known = isinstance(method, dict) and method.get("method") in tuple(METHODS) and isinstance(covariance, dict)
     if not known or "covariance" not in METHODS[method["method"]].config.model_fields:
         return method
     given = method.get("covariance", {})

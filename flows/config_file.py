@@ -3,47 +3,92 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from tasks.hostile_input import printable, read_plain_file, shown_value
+
 Model = TypeVar("Model", bound=BaseModel)
+
+MOST_BYTES = 1 << 20  # a configuration is a short file
+DEEPEST = 20  # levels of lists and mappings
+_MOST_MISTAKES = 20  # that one message lists
+_NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
+_SHOWN = 80  # characters of a value, in a message
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key that stands twice, and aliases (a few lines can fill the memory)."""
+    """YAML's safe loader; it refuses keys that stand twice, great depth, and aliases (which can fill the memory)."""
+
+    depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError(f"aliases are not accepted{self.peek_event().start_mark}")
-        return super().compose_node(parent, index)
+        if self.depth > DEEPEST:
+            raise yaml.YAMLError(f"at most {DEEPEST} levels are accepted{self.peek_event().start_mark}")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = {str(key) for key in keys if keys.count(key) > 1}
-        if twice:
-            raise yaml.YAMLError(f"the key {', '.join(sorted(twice))} stands twice{node.start_mark}")
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.YAMLError(f"the key {shown_value(key)} stands twice{key_node.start_mark}")
+            seen |= {key} if isinstance(key, Hashable) else set()
         return super().construct_mapping(node, deep)
+
+
+def _construct_integer(loader: _UniqueKeyLoader, node: yaml.ScalarNode) -> int:
+    number: int = loader.construct_yaml_int(node)
+    if number.bit_length() > 64:
+        raise ValueError(f"a number of {number.bit_length():,} bits, at most 64 are accepted")
+    return number
+
+
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
+
+
+def _parsed(text: str) -> Any:
+    """A YAML document's content.
+
+    Raises:
+        ValueError: It is not one, with the reason.
+    """
+    try:
+        return _UniqueKeyLoader(text).get_single_data()
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(printable(str(error))) from error
+    except (ValueError, ArithmeticError, LookupError, AttributeError) as error:  # e.g. 2001-99-99, `!!timestamp x`
+        raise ValueError(f"a value that cannot be ({str(error).partition(';')[0]})") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A configuration file's content.
 
     Raises:
-        ValueError: It is missing, not YAML, or not a mapping.
+        ValueError: It is missing, not an ordinary short file, not YAML, or not a mapping.
     """
+    content = read_plain_file(path, what="the configuration file", most_bytes=MOST_BYTES)
     try:
-        content = _UniqueKeyLoader(path.read_text(encoding="utf-8")).get_single_data()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the configuration file {path} cannot be read: {error}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not YAML: byte {error.start + 1} is not UTF-8 text") from error
+    try:
+        found = _parsed(text)
+    except ValueError as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
+    if not isinstance(found, dict):
         raise ValueError(f"{path} holds no configuration: a mapping of keys to values is needed")
-    return content
+    return found
 
 
 def with_settings(content: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -56,13 +101,17 @@ def with_settings(content: dict[str, Any], settings: Sequence[str]) -> dict[str,
     """
     for setting in settings:
         key, equals, text = setting.partition("=")
+        shown = _shortened(setting)
+        path = key.split(".")
         if not equals or not key:
-            raise ValueError(f"--set {setting}: give key=value, e.g. --set dataset.limit=500")
+            raise ValueError(f"--set {shown}: give key=value, e.g. --set dataset.limit=500")
+        if len(path) > DEEPEST:
+            raise ValueError(f"--set {shown}: the key has {len(path)} parts; at most {DEEPEST} are accepted")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"--set {setting}: the value is not YAML: {error}") from error
-        content = _put(content, key.split("."), value, setting)
+            value = _parsed(text)
+        except ValueError as error:
+            raise ValueError(f"--set {shown}: the value is not YAML: {error}") from error
+        content = _put(content, path, value, shown)
     return content
 
 
@@ -71,11 +120,13 @@ def _put(content: Any, path: list[str], value: Any, setting: str) -> Any:
         return value
     first, rest = path[0], path[1:]
     if isinstance(content, list):
-        if not first.isdigit() or int(first) >= len(content):
-            raise ValueError(f"--set {setting}: {first} is not a place in a list of {len(content)} (0 is the first)")
-        return [_put(item, rest, value, setting) if index == int(first) else item for index, item in enumerate(content)]
+        place = int(first) if first.isdecimal() and len(first) < 10 else len(content)
+        if place >= len(content):
+            where = f"{_shortened(first)} is not a place in a list of {len(content)} (0 is the first)"
+            raise ValueError(f"--set {setting}: {where}")
+        return [_put(item, rest, value, setting) if index == place else item for index, item in enumerate(content)]
     if content is not None and not isinstance(content, dict):
-        raise ValueError(f"--set {setting}: there is no key below a value such as {content!r}")
+        raise ValueError(f"--set {setting}: there is no key below a value such as {shown_value(content)}")
     return (content or {}) | {first: _put((content or {}).get(first), rest, value, setting)}
 
 
@@ -85,33 +136,56 @@ def validated(model: type[Model], content: dict[str, Any], *, where: str) -> Mod
     Raises:
         ValueError: Each key that is wrong, with the value given and what would be accepted.
     """
+    _check_texts(content, where)
     try:
         return model.model_validate(content)
     except ValidationError as error:
         raise ValueError(f"{where}:\n{explain(error, model)}") from error
 
 
+def _check_texts(content: Any, where: str) -> None:
+    """Refuse texts that no file and no path can hold, keys included."""
+    waiting = [("", content)]
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, str) and (bad := _NO_TEXT.search(value)):
+            raise ValueError(
+                f"{where}:\n  {_shortened(key)}: a text with U+{ord(bad[0]):04X} (given: {shown_value(value)})"
+            )
+        if isinstance(value, dict):
+            waiting += [(f"{key}.{name}".lstrip("."), part) for name, item in value.items() for part in (name, item)]
+        elif isinstance(value, list):
+            waiting += [(f"{key}.{index}", item) for index, item in enumerate(value)]
+
+
 def explain(error: ValidationError, model: Any) -> str:
-    """One line a mistake: key, what is wrong, the value given, what would be accepted."""
-    return "\n".join(f"  {_line(dict(mistake), model)}" for mistake in error.errors(include_url=False))
+    """One line a mistake: key, what is wrong, the value given, what would be accepted; of very many the first."""
+    mistakes = error.errors(include_url=False)
+    lines = [f"  {_line(dict(mistake), model)}" for mistake in mistakes[:_MOST_MISTAKES]]
+    more = len(mistakes) - len(lines)
+    return "\n".join([*lines, *([f"  and {more:,} more"] if more else [])])
 
 
 def _line(mistake: dict[str, Any], model: Any) -> str:
     path = tuple(str(part) for part in mistake["loc"])
-    key, given = ".".join(path) or "(whole)", mistake.get("input")
+    key, given = ".".join(_shortened(part) for part in path) or "(whole)", mistake.get("input")
     if mistake["type"] == "extra_forbidden":
         accepted = _fields(model, path[:-1])
-        near = difflib.get_close_matches(path[-1], accepted, n=1)
+        near = difflib.get_close_matches(path[-1][:_SHOWN], accepted, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         return f"{key}: there is no such key; {hint}accepted here: {', '.join(accepted)}"
     if mistake["type"] == "union_tag_invalid":
         context = mistake["ctx"]
         tag = context["discriminator"].strip("'")
-        return f"{key}.{tag}: unknown {context['tag']!r}; accepted: {context['expected_tags']}"
+        return f"{key}.{tag}: unknown {shown_value(context['tag'])}; accepted: {context['expected_tags']}"
     if mistake["type"] == "missing":
         return f"{key}: is needed and not given"
-    shown = repr(given) if len(repr(given)) <= 80 else f"{repr(given)[:77]}..."
-    return f"{key}: {mistake['msg'].removeprefix('Value error, ')} (given: {shown})"
+    what = _shortened(mistake["msg"].removeprefix("Value error, "), 400)
+    return f"{key}: {what} (given: {shown_value(given, _SHOWN)})"
+
+
+def _shortened(text: str, length: int = _SHOWN) -> str:
+    return printable(text if len(text) <= length else f"{text[: length - 3]}...")
 
 
 def _fields(model: Any, path: tuple[str, ...]) -> list[str]:

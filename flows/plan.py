@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from editing.anatomy import Anatomy
-from editing.checkpoint import Checkpoint
+from editing.checkpoint import Checkpoint, digest
 from editing.methods import METHODS
 from editing.requests import EditRequest
 from editing.subjects import subject_end
@@ -24,6 +24,8 @@ from tasks.measure import MeasureOptions, Subject
 from tasks.models import context_length, load_config, locate, weights_digest
 from tasks.requests import RequestSet, check_lengths, load_requests
 from tasks.run import BASE, Place, Run
+
+_LONGEST_NAME = 100  # characters of a trajectory's name, which is a folder's
 
 
 class Trajectory(NamedTuple):
@@ -113,6 +115,7 @@ def make_plan(config: BenchmarkConfig) -> Plan:
     """
     if config.engine.kind == "vllm" and find_spec("vllm") is None:
         raise ValueError("engine.kind: vllm is not installed here; choose auto or transformers")
+    _check_names(config)
     run = Run(name=config.name, home=config.home.resolve(), model=_short(config.model), dataset=config.dataset.name)
     _check_same_configuration(run, config)
     check_model(config.model, config.methods, revision=config.revision)
@@ -127,14 +130,27 @@ def make_plan(config: BenchmarkConfig) -> Plan:
     return Plan(config, run, requests, weights_digest(config.model, revision=config.revision))
 
 
+def _check_names(config: BenchmarkConfig) -> None:
+    """Two methods that differ must not share a folder."""
+    named: dict[str, Any] = {}
+    for label, method in zip(config.labels, config.methods, strict=True):
+        if named.setdefault(_slug(label), method) != method:
+            raise ValueError(f"methods: two of them would both be called {_slug(label)!r}; put them in two runs")
+
+
 def check_model(model: str, methods: tuple[Any, ...], *, revision: str | None = None) -> None:
     """Check that a model is of a known family and has the sites that methods edit; no weights are loaded.
 
     Raises:
         ValueError: It is not, or has not.
     """
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(load_config(model, revision=revision), trust_remote_code=False)
+    config = load_config(model, revision=revision)
+    try:
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (TypeError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"model: the config.json of {model} describes no model that can be built: {reason}") from error
     anatomy = Anatomy.of(skeleton)
     for method in methods:
         for site in METHODS[method.method].sites(method):
@@ -219,5 +235,7 @@ def _short(model: str) -> str:
 
 
 def _slug(label: str) -> str:
-    kept = "".join(character if character.isalnum() else "-" for character in label.lower())
-    return "-".join(part for part in kept.split("-") if part)
+    """A label as the name of a folder: it leads to no other, and is short enough for every file system."""
+    kept = "".join(character if character.isascii() and character.isalnum() else "-" for character in label.lower())
+    name = "-".join(part for part in kept.split("-") if part)
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 17]}-{digest(label)}"

@@ -1,4 +1,7 @@
-"""Rows of a dataset from a local file (JSON, JSONL, Parquet) or from the dataset hub; nothing is written or run."""
+"""Rows of a dataset from a local file (JSON, JSONL, Parquet) or from the dataset hub; nothing is written or run.
+
+A file is hostile until it is read: what it holds is bounded, checked and named in an error, and never run.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.datasets_catalog import Hub
+from tasks.hostile_input import read_plain_file, shown_value
 
 Row = Mapping[str, Any]
+
+MOST_BYTES = 4 << 30
+MOST_ROWS = 10_000_000  # a Parquet file of a few bytes can claim any number
+MOST_BYTES_UNPACKED = 16 << 30
 
 
 def read_file(path: Path) -> list[Row]:
     """The rows of a file: a JSON array of objects, one JSON object a line (JSONL), or Parquet, told by its content.
 
     Raises:
-        ValueError: the file is missing, a folder, empty, unreadable, of another kind, or broken (line and column
-            named).
+        ValueError: the file is missing, not an ordinary one, empty, unreadable, too large, of another kind, or broken
+            (line and column named).
     """
-    if not path.exists():
-        raise ValueError(f"dataset file {path} does not exist")
-    if path.is_dir():
-        raise ValueError(f"dataset file {path} is a folder; name a .json, .jsonl or .parquet file in it")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"dataset file {path} cannot be read: {error.strerror or error}") from error
+    content = read_plain_file(path, what="dataset file", most_bytes=MOST_BYTES)
     if not content.strip():
         raise ValueError(f"dataset file {path} is empty")
-    rows = _parquet_rows(path) if content.startswith(b"PAR1") else _json_rows(_text_of(content, path), path)
+    rows = _parquet_rows(content, path) if content.startswith(b"PAR1") else _json_rows(_text_of(content, path), path)
     if not rows:
         raise ValueError(f"dataset file {path} holds no rows")
     return rows
@@ -67,11 +68,22 @@ def _text_of(content: bytes, path: Path) -> str:
         ) from error
 
 
-def _parquet_rows(path: Path) -> list[Row]:
+def _parquet_rows(content: bytes, path: Path) -> list[Row]:
     try:
-        rows: list[Row] = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"dataset file {path} is not a whole Parquet file: {error}") from error
+        file = pq.ParquetFile(pa.BufferReader(content))
+        size = sum(file.metadata.row_group(index).total_byte_size for index in range(file.metadata.num_row_groups))
+        if file.metadata.num_rows > MOST_ROWS or size > MOST_BYTES_UNPACKED:
+            raise ValueError(
+                f"dataset file {path} has {file.metadata.num_rows:,} rows of {size:,} bytes in all; at most "
+                f"{MOST_ROWS:,} rows and {MOST_BYTES_UNPACKED:,} bytes are read"
+            )
+        names = file.schema_arrow.names
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"dataset file {path}: the column {shown_value(twice)} stands twice; once is accepted")
+        rows: list[Row] = file.read().to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, LookupError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"dataset file {path} is not a whole Parquet file: {reason}") from error
     return rows
 
 
@@ -93,14 +105,38 @@ def _is_json(text: str) -> bool:
     return True
 
 
+class _Doubled(dict[str, Any]):
+    """An object of a file in which a key stands twice."""
+
+    key: str
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    doubled = _Doubled(found)
+    keys = [key for key, _ in pairs]
+    doubled.key = next(key for key in keys if keys.count(key) > 1)
+    return doubled
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON value; numbers, texts, true, false and null are accepted")
+
+
 def _parsed(text: str, path: Path, line: int | None = None) -> Any:
+    at = f" in line {line}" if line else ""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         where = f"line {line or error.lineno}, column {error.colno}"
         raise ValueError(f"dataset file {path} is not JSON: {error.msg} at {where}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"dataset file {path} is not readable JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"dataset file {path} is not readable JSON: lists or objects nested too deep{at}") from error
+    except ValueError as error:
+        reason = str(error).partition(";")[0] if "digits" in str(error) else str(error)
+        raise ValueError(f"dataset file {path} is not readable JSON: {reason}{at}") from error
 
 
 def _objects(rows: Any, path: Path) -> list[Row]:
@@ -111,7 +147,23 @@ def _objects(rows: Any, path: Path) -> list[Row]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise ValueError(f"dataset file {path}, row {number}: a JSON {_kind(row)}, not an object")
+        if (key := _doubled_key(row)) is not None:
+            raise ValueError(f"dataset file {path}, row {number}: the key {shown_value(key)} stands twice in an object")
     return rows
+
+
+def _doubled_key(row: Any) -> str | None:
+    """A key that stands twice in an object, at any depth."""
+    waiting = [row]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, _Doubled):
+            return value.key
+        if isinstance(value, dict):
+            waiting += [item for item in value.values() if isinstance(item, dict | list)]
+        elif isinstance(value, list):
+            waiting += [item for item in value if isinstance(item, dict | list)]
+    return None
 
 
 def _kind(value: Any) -> str:

@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 from editing.metrics import same_text
 from editing.requests import EditRequest, Probe
 from tasks.datasets_catalog import Layout
+from tasks.hostile_input import shown_value
 
 _ABSENT = object()
 _BAD_CHARACTER = re.compile(r"[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # tab and line ends are good
-_SHOWN = 60  # characters of a faulty value that a message shows
+_LONGEST_TEXT = 100_000  # characters; no model's context is as long
+_LONGEST_CASE_ID = 256
+_SHOWN_COLUMNS = 20  # of the columns that are there, when one is missing
 _ANSWER_KEYS = ("answer", "ground_truth")  # of a probe that is an object
 
 
@@ -45,22 +48,26 @@ class RowReader(NamedTuple):
 
     def fault(self, column: str, what: str) -> ValueError:
         """The error for a faulty value."""
-        return ValueError(f"{self.source}, row {self.number}, column {column!r}: {what}")
+        return ValueError(f"{self.source}, row {self.number}, column {shown_value(column)}: {what}")
 
     def missing(self, columns: Sequence[str]) -> ValueError:
         """The error for a column that is not there."""
         wanted = " or ".join(repr(column) for column in columns)
-        there = ", ".join(repr(str(column)) for column in self.row) or "none"
+        columns_there = [shown_value(str(column)) for column in self.row]
+        more = ", ..." if len(columns_there) > _SHOWN_COLUMNS else ""
+        there = (", ".join(columns_there[:_SHOWN_COLUMNS]) or "none") + more
         return ValueError(f"{self.source}, row {self.number}: lacks the column {wanted}; the columns there are {there}")
 
     def text(self, column: str, value: Any) -> str:
         """A value as text without blanks at its ends.
 
         Raises:
-            ValueError: not a text, or with a character that no tokenizer or table can take.
+            ValueError: not a text, too long, or with a character that no tokenizer or table can take.
         """
         if not isinstance(value, str):
-            raise self.fault(column, f"expected a text, found {type(value).__name__} {_shortened(value)}")
+            raise self.fault(column, f"expected a text, found {type(value).__name__} {shown_value(value)}")
+        if len(value) > _LONGEST_TEXT:
+            raise self.fault(column, f"a text of {len(value):,} characters; up to {_LONGEST_TEXT:,} are accepted")
         if bad := _BAD_CHARACTER.search(value):
             kind = "half a surrogate pair" if bad.group() >= "\ud800" else "a control character"
             raise self.fault(column, f"{kind} (U+{ord(bad.group()):04X}) at character {bad.start() + 1}")
@@ -71,9 +78,9 @@ class RowReader(NamedTuple):
         found: list[str] = []
         pending = [self.get(column)]
         while pending:
-            value = pending.pop(0)
+            value = pending.pop()
             if isinstance(value, list | tuple):
-                pending[:0] = value
+                pending += reversed(value)
             elif value is not None and (text := self.text(column, value)):
                 found.append(text)
         return found
@@ -125,7 +132,10 @@ def _case_id(reader: RowReader, layout: Layout, prefix: str) -> str:
     if value is None or value == "":
         return f"{prefix}-{reader.number}"
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise reader.fault(str(layout.case_id), f"expected a text or a whole number, found {_shortened(value)}")
+        raise reader.fault(str(layout.case_id), f"expected a text or a whole number, found {shown_value(value)}")
+    if (isinstance(value, str) and len(value) > _LONGEST_CASE_ID) or (isinstance(value, int) and abs(value) >= 1 << 64):
+        what = f"up to {_LONGEST_CASE_ID} characters, or 64 bits, are accepted; found {shown_value(value)}"
+        raise reader.fault(str(layout.case_id), what)
     return reader.text(str(layout.case_id), str(value))
 
 
@@ -166,7 +176,7 @@ def _answers(
     if isinstance(value, str) or alone:
         return [next(iter(reader.texts(answers)), None)] * len(texts)
     if not isinstance(value, list | tuple):
-        raise reader.fault(answers, f"expected a text or a list, found {type(value).__name__} {_shortened(value)}")
+        raise reader.fault(answers, f"expected a text or a list, found {type(value).__name__} {shown_value(value)}")
     if len(value) != len(texts):
         raise reader.fault(answers, f"{len(value)} answers for the {len(texts)} prompts in {prompts!r}")
     nested = [RowReader(reader.source, reader.number, {answers: answer}) for answer in value]
@@ -193,8 +203,3 @@ def _probe_of(reader: RowReader, column: str, item: Mapping[str, Any]) -> Probe:
     if f"{column}.prompt" not in inner.row:
         raise inner.missing([f"{column}.prompt"])
     return Probe(prompt=_required(inner, f"{column}.prompt"), answer=answer)
-
-
-def _shortened(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."

@@ -109,8 +109,11 @@ def run_editing_job(
 
 
 def finished_checkpoints(job: EditingJob, key: str, folder: Path) -> list[Checkpoint]:
-    """The checkpoints of a trajectory that was edited to its end, in their order; none if anything is missing."""
-    there = sorted(whole_checkpoints(folder, key), key=lambda checkpoint: checkpoint.record.edit_count)
+    """The checkpoints of a trajectory that was edited to its end, in their order, pruned ones too.
+
+    None if anything is missing.
+    """
+    there = sorted(whole_checkpoints(folder, key, or_pruned=True), key=lambda checkpoint: checkpoint.record.edit_count)
     counts = tuple(checkpoint.record.edit_count for checkpoint in there)
     ended_early = bool(there) and not there[-1].record.finite
     return there if counts == job.edit_counts or ended_early else []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from editing.checkpoint import DamagedCheckpointError, read_checkpoint
 from editing.weights import write_tensors
-from tasks.models import load_model, weights_digest
+from tasks.models import DTYPES, load_model, weights_digest
 
 
 def export_checkpoint(folder: Path, out: Path, *, model: str | None = None) -> None:
@@ -30,9 +30,15 @@ def export_checkpoint(folder: Path, out: Path, *, model: str | None = None) -> N
     base = model or checkpoint.record.model
     if weights_digest(base) != checkpoint.record.model_digest:
         raise DamagedCheckpointError(f"model: {base} does not have the weights that {folder} was edited from")
-    dtype = next(iter(checkpoint.record.tensors.values())).dtype
-    loaded = load_model(base, dtype=dtype)
-    write_tensors(loaded.model, tensors)
+    dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
+    if len(dtypes) != 1 or not dtypes <= set(DTYPES):
+        found = ", ".join(sorted(dtypes)) or "no dtype at all"
+        raise DamagedCheckpointError(f"{folder} holds tensors of {found}; one of {', '.join(DTYPES[1:])} is needed")
+    loaded = load_model(base, dtype=dtypes.pop())
+    try:
+        write_tensors(loaded.model, tensors)
+    except ValueError as error:
+        raise DamagedCheckpointError(f"{folder} does not fit {base}: {error}") from error
     beside = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     try:

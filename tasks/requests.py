@@ -15,6 +15,7 @@ from tasks.dataset_conflicts import Conflict, ConflictRule, find_overwritten, se
 from tasks.dataset_files import Row, read_file, read_hub
 from tasks.dataset_records import RowReader, to_request
 from tasks.datasets_catalog import HUBS, LAYOUTS, Hub, Layout
+from tasks.hostile_input import shown_value
 
 DatasetName = Literal["pocket", "zsre", "counterfact", "wikibigedit", "ultraeditbench", "file"]
 DATASETS: tuple[str, ...] = get_args(DatasetName)
@@ -89,7 +90,7 @@ class DatasetOptions(BaseModel):
     """Commit, branch or tag on the hub; name a commit to have the same rows for ever."""
     limit: int | None = Field(default=None, ge=1)
     """How many edits to take, after ordering; all where not given."""
-    order_seed: int | None = 0
+    order_seed: int | None = Field(default=0, ge=-(2**63), lt=2**63)
     """Seed of the order of editing; null keeps the dataset's order."""
     columns: FileColumns = FileColumns()
     """For `file`: which column holds what."""
@@ -101,9 +102,9 @@ class DatasetOptions(BaseModel):
     def _known(cls, name: Any) -> Any:
         if name in DATASETS:
             return name
-        near = difflib.get_close_matches(str(name).lower(), DATASETS, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name[:40].lower() if isinstance(name, str) else "", DATASETS, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown dataset {name!r}{hint} (known: {', '.join(DATASETS)})")
+        raise ValueError(f"unknown dataset {shown_value(name)}{hint} (known: {', '.join(DATASETS)})")
 
     @model_validator(mode="after")
     def _fitting(self) -> DatasetOptions:
@@ -241,7 +242,7 @@ def _check_case_ids(requests: Iterable[EditRequest], source: str) -> None:
     first: dict[str, int] = {}
     for number, request in enumerate(requests, 1):
         if (row := first.setdefault(request.case_id, number)) != number:
-            raise ValueError(f"{source}, row {number}: case id {request.case_id!r} is row {row}'s already")
+            raise ValueError(f"{source}, row {number}: case id {shown_value(request.case_id)} is row {row}'s already")
 
 
 def check_lengths(requests: Sequence[EditRequest], tokenizer: Any, max_length: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,10 +13,26 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from tasks.hostile_input import shown_value
 from tasks.warehouse import Warehouse
 
 BASE = "base"
 """The trajectory of the pristine model: edit count 0, method `none`, shared by all methods of a run."""
+
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""What a run may be called: its name is that of a folder, and leads to no other."""
+
+
+def check_name(name: str) -> None:
+    """Check a run's name.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if re.fullmatch(NAME, name) is None:
+        accepted = "1 to 64 letters, digits, dots, hyphens and underscores, the first a letter or a digit"
+        raise ValueError(f"name: {shown_value(name)} is not a run's name; accepted: {accepted}")
 
 
 class Run(BaseModel):

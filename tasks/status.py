@@ -1,24 +1,77 @@
-"""Which runs there are, how each trajectory ended, and what they use of the disk."""
+"""Which runs there are, how each trajectory ended and why, and what they use of the disk."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from rich.table import Table
+from rich.text import Text
 
+from tasks.hostile_input import printable
+from tasks.run import BASE
 from tasks.warehouse import Warehouse
+
+NOT_FINISHED = {"status": "not finished", "error": None}
+
+
+class _Place(NamedTuple):
+    """Which trajectory a row of the table is about."""
+
+    run: str
+    trajectory: str
+    order_seed: int
 
 
 def status_table(home: Path) -> Table:
-    """One row a trajectory: run, method, checkpoints on disk, how it ended, bytes used."""
-    rows = Warehouse(home / "warehouse").rows("runs", {}) if (home / "warehouse").is_dir() else []
-    ended = {(row["run"], row["trajectory"], row["order_seed"]): row for row in rows}
+    """One row a trajectory: checkpoints, how it ended and why, megabytes; and one a run, with its rows and report."""
+    ended = _ended(home)
+    folders = dict(_folders(home))
     table = Table("run", "trajectory", "order", "checkpoints", "status", "MB", "error")
-    for folder in sorted((home / "runs").glob("*/*/order-*")):
-        run, trajectory, order = folder.parts[-3], folder.parts[-2], int(folder.name.removeprefix("order-"))
-        row = ended.get((run, trajectory, order), {"status": "not finished", "error": None})
-        counts = [str(int(path.name)) for path in sorted(folder.glob("[0-9]*"))]
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        cells = (run, trajectory, str(order), " ".join(counts), row["status"], f"{size / 1e6:.1f}", row["error"] or "")
-        table.add_row(*cells)
+    for run in sorted({place.run for place in (*ended, *folders)}):
+        for place in sorted(place for place in {*ended, *folders} if place.run == run):
+            counts = _counts(folders[place]) if place in folders else []
+            row = ended.get(place, NOT_FINISHED)
+            size = _num_bytes([folders[place]]) if place in folders else 0
+            cells = (run, place.trajectory, str(place.order_seed), " ".join(counts), row["status"], _megabytes(size))
+            table.add_row(*cells, Text(printable(row["error"] or "")))
+        size = _num_bytes(_of_run(home, run))
+        table.add_row(run, "all, with rows and report", "", "", "", _megabytes(size), "", end_section=True)
     return table
+
+
+def _ended(home: Path) -> dict[_Place, dict[str, Any]]:
+    """How each trajectory ended; of several rows of one, the one that was begun last."""
+    rows = Warehouse(home / "warehouse").rows("runs", {}) if (home / "warehouse").is_dir() else []
+    rows.sort(key=lambda row: str(row["started_at"]))
+    return {_Place(row["run"], row["trajectory"], row["order_seed"]): row for row in rows if row["trajectory"] != BASE}
+
+
+def _folders(home: Path) -> Iterator[tuple[_Place, Path]]:
+    for folder in (home / "runs").glob("*/*/order-*"):
+        order = folder.name.removeprefix("order-")
+        if order.lstrip("-").isdecimal():
+            yield _Place(folder.parts[-3], folder.parts[-2], int(order)), folder
+
+
+def _counts(folder: Path) -> list[str]:
+    """The edit counts that have a checkpoint; in brackets where its weights were pruned."""
+    folders = [path for path in sorted(folder.glob("[0-9]*")) if path.name.isdecimal()]
+    return [
+        str(int(path.name)) if (path / "weights.safetensors").is_file() else f"({int(path.name)})" for path in folders
+    ]
+
+
+def _of_run(home: Path, run: str) -> list[Path]:
+    reports = [home / "reports" / f"{run}{ending}" for ending in (".html", ".png")]
+    return [home / "runs" / run, *(home / "warehouse").glob(f"*/run={run}"), *reports]
+
+
+def _num_bytes(paths: Iterable[Path]) -> int:
+    files = (file for path in paths for file in ([path] if path.is_file() else path.rglob("*")))
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f}"

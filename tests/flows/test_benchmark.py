@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,23 @@ def test_a_run_that_is_complete_changes_nothing_and_starts_no_engine(finished: t
     assert {k: v for k, v in after.items() if not k.endswith(".duckdb")} == {
         k: v for k, v in before.items() if not k.endswith(".duckdb")
     }
+
+
+@pytest.mark.slow
+def test_a_run_that_was_pruned_is_still_complete(finished: tuple[Path, BenchmarkConfig], tmp_path: Path) -> None:
+    from flows.benchmark import benchmark
+    from tasks.prune import prune_run
+    from tasks.verify import verify
+
+    for part in ("runs", "warehouse"):
+        shutil.copytree(finished[0] / part, tmp_path / part)
+    config = finished[1].model_copy(update={"home": tmp_path})
+    assert sum(len(pruning.pruned) for pruning in prune_run(tmp_path, "r")) >= 3
+    before = files(tmp_path, "runs", *(f"warehouse/{table}" for table in ("outcomes", "checkpoints", "costs", "runs")))
+    benchmark(config)
+    after = files(tmp_path, "runs", *(f"warehouse/{table}" for table in ("outcomes", "checkpoints", "costs", "runs")))
+    assert after == before, "nothing is edited or measured again, and no engine is started"
+    assert not [part for part in verify(tmp_path) if part.damages]
 
 
 @pytest.mark.slow

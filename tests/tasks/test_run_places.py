@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -35,13 +36,33 @@ def test_rows_are_held_under_their_key_only(place: Place) -> None:
     assert not place.model_copy(update={"edit_count": 11}).holds("perplexity", "k")
 
 
+def cells(home: Path) -> list[tuple[str, ...]]:
+    return list(zip(*(map(str, column.cells) for column in status_table(home).columns), strict=True))
+
+
 def test_status_names_unfinished_trajectories(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "r" / "ft-m" / "order-0" / "00000010"
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_bytes(b"x" * 2_000_000)
-    table = status_table(tmp_path)
-    cells = [next(iter(column.cells)) for column in table.columns]
-    assert cells == ["r", "ft-m", "0", "10", "not finished", "2.0", ""]
+    (tmp_path / "runs" / "r" / "ft-m" / "order-x").mkdir()
+    (folder.parent / "1-is-no-count").mkdir()
+    assert cells(tmp_path)[0] == ("r", "ft-m", "0", "10", "not finished", "2.0", "")
+
+
+def test_status_says_why_a_trajectory_failed_and_what_a_run_uses(place: Place) -> None:
+    home = place.run.home
+    row = {
+        "status": "failed",
+        "error": "RuntimeError: no memory \x1b[2J",
+        "started_at": datetime(2026, 1, 2, tzinfo=UTC),
+    }
+    place.store("runs", [row], key="k")
+    place.run.report.parent.mkdir()
+    place.run.report.write_bytes(b"x" * 3_000_000)
+    failed, whole = cells(home)
+    assert failed == ("r", "ft-m", "0", "", "failed", "0.0", "RuntimeError: no memory \\u001b[2J"), "nothing on disk"
+    assert whole[:2] == ("r", "all, with rows and report")
+    assert whole[5] == "3.0"
 
 
 def test_progress_tells_rate_and_time_left(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

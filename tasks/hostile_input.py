@@ -1,0 +1,62 @@
+"""What reading files that others wrote needs: a bounded read of a plain file, and values shown safely in a message."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+import stat
+from pathlib import Path
+from typing import Any
+
+_NOT_PLAIN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_KINDS = {
+    stat.S_ISDIR: "a folder",
+    stat.S_ISFIFO: "a pipe",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
+
+
+def read_plain_file(path: Path, *, what: str, most_bytes: int) -> bytes:
+    """The content of an ordinary file; nothing else is opened, as a pipe may never end.
+
+    Args:
+        path: The file; a symbolic link to one counts as one.
+        what: What a message calls it, e.g. "dataset file".
+        most_bytes: The most that is read.
+
+    Raises:
+        ValueError: It is missing, not an ordinary file, too large, or not readable.
+    """
+    name = f"{what} {printable(str(path))!s}"
+    try:
+        found = path.stat()
+        kind = next((kind for is_kind, kind in _KINDS.items() if is_kind(found.st_mode)), None)
+        if kind is not None:
+            raise ValueError(f"{name} is {kind}; name a file")
+        if found.st_size > most_bytes:
+            raise ValueError(f"{name} has {found.st_size:,} bytes; at most {most_bytes:,} are read")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        missing = "is a link that leads nowhere" if path.is_symlink() else "does not exist"
+        raise ValueError(f"{name} {missing}") from error
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read: {error.strerror or error}") from error
+
+
+def shown_value(value: Any, length: int = 60) -> str:
+    """A value as a message shows it: on one line, shortened, whatever it is and however deep it is nested."""
+    shortened = reprlib.Repr()
+    shortened.maxlevel = 3
+    shortened.maxstring = shortened.maxother = shortened.maxlong = length
+    try:
+        shown = shortened.repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        shown = f"a number of {value.bit_length():,} bits" if isinstance(value, int) else "a very large number"
+    return printable(shown if len(shown) <= length else f"{shown[: length - 3]}...")
+
+
+def printable(text: str) -> str:
+    """A text that does nothing to a terminal: control characters, but tab and line end, are written as escapes."""
+    return _NOT_PLAIN.sub(lambda found: f"\\u{ord(found.group()):04x}", text)

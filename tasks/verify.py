@@ -1,0 +1,189 @@
+"""Whether what lies on the disk is still what was written: checkpoints by their checksums, the warehouse file by file.
+
+A checkpoint's tensors are read and compared with the checksums in its record, and these with the rows that the
+warehouse has of it. A file of the warehouse is read whole; its columns must be its table's, its rows must belong to
+the folders it lies in, and its name must follow from them. What its cells hold has no checksum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.table import Table
+
+from editing.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint
+from tasks.hostile_input import shown_value
+from tasks.run import NAME
+from tasks.tables import TABLES
+from tasks.warehouse import KEY
+
+
+class Damage(NamedTuple):
+    """What is wrong with one file or folder."""
+
+    path: Path
+    what: str
+
+
+class Part(NamedTuple):
+    """What was found in one trajectory, or in one table of the warehouse."""
+
+    name: str
+    num_checked: int
+    """Checkpoints, or files."""
+    num_bytes: int
+    num_pruned: int
+    damages: tuple[Damage, ...]
+
+
+def verify(home: Path, what: str | None = None) -> list[Part]:
+    """Check a run, a folder, or everything in a home.
+
+    Args:
+        home: The folder in which `warehouse/` and `runs/` lie.
+        what: A run's name, or a folder: a checkpoint, one that holds checkpoints, or another home. None: the home.
+
+    Raises:
+        ValueError: There is nothing to check under that name.
+    """
+    if what is None:
+        parts = _home(home, None)
+    elif re.fullmatch(NAME, what) and _has_run(home, what):
+        parts = _home(home, what)
+    elif Path(what).is_dir():
+        folder = Path(what)
+        is_home = (folder / "runs").is_dir() or (folder / "warehouse").is_dir()
+        parts = _home(folder, None) if is_home else _trajectories(folder, home=None)
+    else:
+        raise ValueError(f"{shown_value(what)} is neither a run in {home.resolve()} nor a folder")
+    if not parts:
+        raise ValueError(f"{what or home.resolve()} holds neither checkpoints nor rows to check")
+    return parts
+
+
+def verify_table(parts: list[Part]) -> Table:
+    """One row a trajectory or table."""
+    table = Table("part", "checked", "pruned", "MB", "damaged")
+    for part in parts:
+        counts = (f"{part.num_checked:,}", str(part.num_pruned or "-"), f"{part.num_bytes / 1e6:,.1f}")
+        table.add_row(part.name, *counts, str(len(part.damages) or "-"))
+    return table
+
+
+def _has_run(home: Path, run: str) -> bool:
+    return (home / "runs" / run).is_dir() or any((home / "warehouse").glob(f"*/run={run}"))
+
+
+def _home(home: Path, run: str | None) -> list[Part]:
+    runs = home / "runs" if run is None else home / "runs" / run
+    return [*_trajectories(runs, home=home), *_warehouse(home / "warehouse", run)]
+
+
+def _trajectories(root: Path, *, home: Path | None) -> list[Part]:
+    """The checkpoints at and below a folder, by the folder they lie in."""
+    found: dict[Path, list[Path]] = {}
+    candidates = {path.parent for name in ("checkpoint.json", "weights.safetensors") for path in root.rglob(name)}
+    for folder in sorted(candidates):
+        if not folder.name.startswith("."):  # a writer's, not yet in its place
+            found.setdefault(folder.parent, []).append(folder)
+    return [_trajectory(folder, checkpoints, root, home) for folder, checkpoints in found.items()]
+
+
+def _trajectory(folder: Path, checkpoints: list[Path], root: Path, home: Path | None) -> Part:
+    damages, num_pruned = [], 0
+    stored = _stored_checksums(folder, home)
+    for path in checkpoints:
+        try:
+            checkpoint = read_checkpoint(path)
+            if checkpoint.record.pruned:
+                num_pruned += 1
+            else:
+                checkpoint.tensors(), checkpoint.state()
+            damages += [Damage(path, what) for what in _disagreements(checkpoint, stored)]
+        except DamagedCheckpointError as error:
+            damages.append(Damage(path, str(error)))
+    name = str(folder.relative_to(root.parent)) if folder.is_relative_to(root.parent) else folder.name
+    size = sum(file.stat().st_size for path in checkpoints for file in path.iterdir() if file.is_file())
+    return Part(name, len(checkpoints), size, num_pruned, tuple(damages))
+
+
+def _stored_checksums(folder: Path, home: Path | None) -> dict[int, dict[str, str]]:
+    """Edit count -> parameter -> checksum, as the warehouse has them of a trajectory."""
+    if home is None or len(folder.relative_to(home).parts) != 4:
+        return {}
+    run, trajectory, order = folder.parts[-3:]
+    below = home / "warehouse" / "checkpoints" / f"run={run}" / f"trajectory={trajectory}"
+    stored: dict[int, dict[str, str]] = {}
+    for path in (below / f"order_seed={order.removeprefix('order-')}").rglob("*.parquet"):
+        try:
+            rows = pq.ParquetFile(path).read(columns=["edit_count", "parameter", "sha256"]).to_pylist()
+        except (pa.ArrowException, OSError):  # said where the table is checked
+            continue
+        for row in rows:
+            stored.setdefault(row["edit_count"], {})[row["parameter"]] = row["sha256"]
+    return stored
+
+
+def _disagreements(checkpoint: Checkpoint, stored: dict[int, dict[str, str]]) -> Iterator[str]:
+    record = checkpoint.record
+    if checkpoint.folder.name.isdecimal() and int(checkpoint.folder.name) != record.edit_count:
+        yield f"the folder is named {checkpoint.folder.name}, its record says {record.edit_count} edits"
+    rows = stored.get(record.edit_count)
+    if checkpoint.folder.name.isdecimal() and rows and rows != {n: t.sha256 for n, t in record.tensors.items()}:
+        yield "the warehouse has other checksums of it"
+
+
+def _warehouse(root: Path, run: str | None) -> list[Part]:
+    parts = []
+    for table in TABLES:
+        folder = root / table if run is None else root / table / f"run={run}"
+        files = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
+        damages = tuple(Damage(path, what) for path in files for what in _file_damage(root, table, path))
+        if files:
+            size = sum(path.stat().st_size for path in files)
+            parts.append(Part(f"warehouse/{table}", len(files), size, 0, damages))
+    return parts
+
+
+def _file_damage(root: Path, table: str, path: Path) -> Iterator[str]:
+    try:
+        content = pq.ParquetFile(path).read()
+        content.validate(full=True)
+        values = _folder_values(root, path)
+        records = content.select([name for name in content.column_names if name in (*values, "stage")]).to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        yield f"cannot be read: {' '.join(str(error).split())[:200]}"
+        return
+    schema = TABLES[table]
+    unknown = [name for name in content.column_names if name not in schema.names]
+    lacking = [field.name for field in schema if not field.nullable and field.name not in content.column_names]
+    if unknown or lacking:
+        yield f"its columns are not those of {table}: {shown_value((unknown or lacking)[0])}"
+        return
+    for name, value in values.items():
+        if any(str(record.get(name)) != value for record in records):
+            yield f"holds rows that are not of {name}={value}"
+    key = (content.schema.metadata or {}).get(KEY, b"").decode(errors="replace")
+    if not key:
+        yield "does not say which stage wrote it"
+    elif path.name not in _names(root, path, {"", key, *(str(record.get("stage")) for record in records)}):
+        yield "its name does not follow from what it holds"
+
+
+def _folder_values(root: Path, path: Path) -> dict[str, str]:
+    parts = (part.partition("=") for part in path.parent.relative_to(root).parts)
+    return {name: unquote(value) for name, equals, value in parts if equals}
+
+
+def _names(root: Path, path: Path, parts: set[Any]) -> set[str]:
+    """What a file of a folder may be called, as the warehouse names it."""
+    table, *folders = path.parent.relative_to(root).parts
+    wanted = (f"{table}/{'/'.join(folders)}/{part}" for part in parts)
+    return {f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.parquet" for name in wanted}
