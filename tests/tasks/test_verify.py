@@ -102,7 +102,9 @@ def test_a_run_a_folder_or_a_checkpoint_alone(home: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["none", "..", "/dev/null", "a\0b"])
-def test_nothing_to_check(home: Path, what: str) -> None:
+def test_nothing_to_check(home: Path, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "empty" / "here")  # a folder is looked for from here
     with pytest.raises(ValueError, match="neither"):
         verify(home / "runs", what)
 
