@@ -43,21 +43,34 @@ ARMS = {
 STAGES = ("forward", "backward", "solve", "write")
 
 
+Rates = dict[torch.dtype, float]
+
+
 class Turn(NamedTuple):
     seconds: dict[str, float]
     update: dict[str, torch.Tensor]
 
 
-def matrix_rate(model: LlamaForCausalLM, dtype: torch.dtype, rows: int = 512) -> float:
-    """Rate in FLOP/s of bare matrix products: every projection of the model's layers, one after the other."""
+def matrix_rate(model: LlamaForCausalLM, dtype: torch.dtype, rows: int = 512, rounds: int = 3) -> float:
+    """Rate in FLOP/s of bare matrix products: every projection of the model's layers, one after the other.
+
+    Three rounds take about as long as half a turn: a shorter look would see the machine's moods, not its rate.
+    """
     weights = [
         module.weight.detach().to(dtype).T for module in model.model.layers.modules() if hasattr(module, "in_features")
     ]
     inputs = {width: torch.randn(rows, width, dtype=dtype) for width in {weight.shape[0] for weight in weights}}
     begun = time.process_time()
-    for weight in weights:
+    for weight in weights * rounds:
         inputs[weight.shape[0]] @ weight
-    return 2 * rows * sum(weight.numel() for weight in weights) / (time.process_time() - begun)
+    return 2 * rows * rounds * sum(weight.numel() for weight in weights) / (time.process_time() - begun)
+
+
+def measured_rates(model: LlamaForCausalLM) -> Rates:
+    return {
+        torch.float64: matrix_rate(model, torch.float64, rounds=1),
+        torch.float32: matrix_rate(model, torch.float32),
+    }
 
 
 def make_model() -> LlamaForCausalLM:
@@ -192,18 +205,19 @@ def bench_turn(title: str, sites: tuple[str, ...], repeats: int) -> bool:
     }
     turns: dict[str, list[Turn]] = {name: [] for name in arms}
     counts: dict[str, Counted] = {}
-    rates: list[dict[torch.dtype, float]] = []
+    rates: dict[str, list[Rates]] = {name: [] for name in arms}
     for name, run in arms.items():  # also the warm-up
         copies = [copy.deepcopy(model), copy.deepcopy(model)]
         with Counted() as counts[name]:
             run()
     for _ in range(repeats):
         copies = [copy.deepcopy(model), copy.deepcopy(model)]
-        around = []  # the rate drifts on a shared machine: each turn is held against the rate measured about it
+        found = [measured_rates(model)]  # the rate drifts on a shared machine: each turn is held against those about it
         for name, run in arms.items():
-            around.append({dtype: matrix_rate(model, dtype) for dtype in (torch.float64, torch.float32)})
             turns[name].append(run())
-        rates.append({dtype: statistics.mean(rate[dtype] for rate in around) for dtype in around[0]})
+            found.append(measured_rates(model))
+        for name, before, after in zip(arms, found, found[1:], strict=False):
+            rates[name].append({dtype: (before[dtype] + after[dtype]) / 2 for dtype in before})
     ours, plain = turns["UltraEdit"][-1].update, turns["plain"][-1].update
     error = max(float((ours[name] - plain[name]).norm() / plain[name].norm()) for name in plain)
     assert error < 1e-3, error
@@ -215,12 +229,13 @@ def report_turn(
     title: str,
     turns: dict[str, list[Turn]],
     counts: dict[str, Counted],
-    rates: list[dict[torch.dtype, float]],
+    rates: dict[str, list[Rates]],
     error: float,
 ) -> bool:
     print(f"UltraEdit, a turn of {NUM_EDITS} edits, {title}, {len(turns['plain'])} repeats, one thread")
-    for dtype in rates[0]:
-        low, middle, high = (found / 1e9 for found in statistics.quantiles([rate[dtype] for rate in rates], n=4))
+    seen = [rate for found in rates.values() for rate in found]
+    for dtype in seen[0]:
+        low, middle, high = (found / 1e9 for found in statistics.quantiles([rate[dtype] for rate in seen], n=4))
         print(f"{dtype}: {middle:.1f} GFLOP/s in the model's matrix products (quartiles {low:.1f} - {high:.1f})")
     print(f"{'arm':<12}" + "".join(f"{stage:>10}" for stage in STAGES) + f"{'turn, s':>10}{'quartiles':>16}", end="")
     print(f"{'GFLOP':>8}{'GB':>7}{'floor, s':>10}{'of floor':>10}")
@@ -228,7 +243,7 @@ def report_turn(
     for name, runs in turns.items():
         totals[name] = [sum(turn.seconds.values()) for turn in runs]
         low, middle, high = statistics.quantiles(totals[name], n=4)
-        floors = [sum(flop / rate[dtype] for dtype, flop in counts[name].flop.items()) for rate in rates]
+        floors = [sum(flop / rate[dtype] for dtype, flop in counts[name].flop.items()) for rate in rates[name]]
         shares[name] = statistics.median(total / floor for total, floor in zip(totals[name], floors, strict=True))
         stages = "".join(f"{statistics.median(turn.seconds[stage] for turn in runs):>10.3f}" for stage in STAGES)
         print(f"{name:<12}{stages}{middle:>10.3f}{low:>9.3f} - {high:.3f}", end="")
