@@ -56,14 +56,18 @@ PRESETS: Mapping[str, AlphaEdit] = MappingProxyType(
         "meta-llama/Meta-Llama-3-8B-Instruct": AlphaEdit(
             layers=(4, 5, 6, 7, 8), values=ValueOptions(learning_rate=0.1)
         ),
-        # found on 100 edits of the pocket world that are not among the benchmark's; C0's eigenvalues are large there
+        # found on 300 edits of the pocket world that are not among the benchmark's; C0's eigenvalues are large there
         "pocket": AlphaEdit(
             layers=(0,),
-            threshold=100,
+            threshold=10,
             ridge=300,
             values=ValueOptions(learning_rate=2.0, weight_decay=1e-3, clamp_norm_factor=1.0),
             covariance=CovarianceOptions(corpus="pocket", num_samples=2000),
         ),
+        # in common use for these models; no source confirms them
+        "meta-llama/Llama-2-7b-hf": AlphaEdit(layers=(4, 5, 6, 7, 8)),
+        "mistralai/Mistral-7B-v0.1": AlphaEdit(layers=(4, 5, 6, 7, 8)),
+        "Qwen/Qwen2.5-7B-Instruct": AlphaEdit(layers=(4, 5, 6, 7, 8), values=ValueOptions(learning_rate=0.1)),
     }
 )
 """Model id -> published settings."""

@@ -60,6 +60,10 @@ PRESETS: Mapping[str, Emmet] = MappingProxyType(
             values=ValueOptions(learning_rate=2.0, weight_decay=1e-3, clamp_norm_factor=1.0),
             covariance=CovarianceOptions(corpus="pocket", num_samples=2000),
         ),
+        # the layer of Llama-2's; no source confirms them
+        "meta-llama/Meta-Llama-3-8B-Instruct": Emmet(layers=(5,)),
+        "mistralai/Mistral-7B-v0.1": Emmet(layers=(5,)),
+        "Qwen/Qwen2.5-7B-Instruct": Emmet(layers=(5,)),
     }
 )
 """Model id -> published settings."""

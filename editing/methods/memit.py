@@ -56,6 +56,15 @@ PRESETS: Mapping[str, Memit] = MappingProxyType(
             values=ValueOptions(learning_rate=2.0, weight_decay=1e-3, clamp_norm_factor=1.0),
             covariance=CovarianceOptions(corpus="pocket", num_samples=2000),
         ),
+        # in common use for these models; no source confirms them
+        "meta-llama/Llama-2-7b-hf": Memit(
+            layers=(4, 5, 6, 7, 8), values=ValueOptions(weight_decay=1e-3, clamp_norm_factor=4)
+        ),
+        "meta-llama/Meta-Llama-3-8B-Instruct": Memit(layers=(4, 5, 6, 7, 8), values=ValueOptions(learning_rate=0.1)),
+        "mistralai/Mistral-7B-v0.1": Memit(
+            layers=(4, 5, 6, 7, 8), values=ValueOptions(weight_decay=1e-3, clamp_norm_factor=4)
+        ),
+        "Qwen/Qwen2.5-7B-Instruct": Memit(layers=(4, 5, 6, 7, 8), values=ValueOptions(learning_rate=0.1)),
     }
 )
 """Model id -> published settings."""

@@ -61,6 +61,19 @@ PRESETS: Mapping[str, Rome] = MappingProxyType(
             values=ValueOptions(num_steps=25, learning_rate=2.0, weight_decay=1e-3, clamp_norm_factor=4.0),
             covariance=CovarianceOptions(corpus="pocket", num_samples=2000),
         ),
+        # in common use for these models; no source confirms them
+        "meta-llama/Llama-2-7b-hf": Rome(
+            layers=(5,), values=ValueOptions(num_steps=25, weight_decay=1e-3, clamp_norm_factor=4)
+        ),
+        "meta-llama/Meta-Llama-3-8B-Instruct": Rome(
+            layers=(5,), values=ValueOptions(num_steps=25, weight_decay=1e-3, clamp_norm_factor=4)
+        ),
+        "mistralai/Mistral-7B-v0.1": Rome(
+            layers=(5,), values=ValueOptions(num_steps=25, weight_decay=1e-3, clamp_norm_factor=4)
+        ),
+        "Qwen/Qwen2.5-7B-Instruct": Rome(
+            layers=(5,), values=ValueOptions(num_steps=25, weight_decay=1e-3, clamp_norm_factor=4)
+        ),
     }
 )
 """Model id -> published settings."""
