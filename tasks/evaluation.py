@@ -35,6 +35,7 @@ from tasks.outcomes import (
     Question,
     outcome_row,
     question_key,
+    unanswered_row,
     with_agreement,
 )
 
@@ -134,6 +135,17 @@ def evaluate_checkpoint(
             rows.append(with_agreement(row, question, before))
     costs = [StageCost("generate", middle - begun, len(prompts)), StageCost("score", ended - middle, len(pairs))]
     return EvaluationResult(rows, [cost for cost in costs if cost.num_items])
+
+
+def unanswered(
+    requests: Sequence[EditRequest], edit_count: int, options: EvaluationOptions, reason: str
+) -> list[dict[str, Any]]:
+    """Rows of the table `outcomes` for a checkpoint that cannot be asked: every question, no answer, and why."""
+    return [
+        unanswered_row(protocol, question, reason)
+        for question in _questions(requests, edit_count, options)
+        for protocol in options.protocols
+    ]
 
 
 def sampled_positions(edit_count: int, sample: int | None) -> list[int]:

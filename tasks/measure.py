@@ -14,7 +14,7 @@ from editing.checkpoint import Checkpoint, digest
 from editing.requests import EditRequest
 from tasks.capability import CapabilityOptions, measure_capability
 from tasks.engine import EngineDiedError, EngineOptions, LazyEngine
-from tasks.evaluation import EvaluationOptions, evaluate_checkpoint
+from tasks.evaluation import EvaluationOptions, evaluate_checkpoint, unanswered
 from tasks.outcomes import NO_PRE_EDIT, PreEdit
 from tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
 from tasks.progress import ShowProgress
@@ -55,6 +55,11 @@ class Subject(NamedTuple):
         return digest([self.model_digest, {name: record.sha256 for name, record in tensors.items()}])
 
     @property
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers."""
+        return self.checkpoint is None or self.checkpoint.record.finite
+
+    @property
     def base(self) -> Place:
         """Where the pristine model's rows lie."""
         return self.place.model_copy(update={"trajectory": "base", "method": "none", "edit_count": 0})
@@ -63,7 +68,8 @@ class Subject(NamedTuple):
 def measure(subject: Subject, options: MeasureOptions, *, engine: LazyEngine, show: ShowProgress) -> None:
     """Measure a checkpoint under everything asked for, and store the rows; what is stored already is left as it is.
 
-    An engine that dies is replaced by a new one, and what it had not finished at this checkpoint is asked again.
+    Weights that are not numbers answer nothing: their questions are stored without answers, and no engine is asked. An
+    engine that dies is replaced by a new one, and what it had not finished at this checkpoint is asked again.
 
     Args:
         subject: The checkpoint.
@@ -87,6 +93,8 @@ def measure(subject: Subject, options: MeasureOptions, *, engine: LazyEngine, sh
 
 def _measure_missing(subject: Subject, options: MeasureOptions, engine: LazyEngine, show: ShowProgress) -> None:
     _measure_outcomes(subject, options, engine, show)
+    if not subject.is_finite:
+        return
     _measure_perplexity(subject, options, engine)
     if _capability_is_due(subject, options.capability):
         _measure_capability(subject, options, engine)
@@ -96,6 +104,10 @@ def _measure_outcomes(subject: Subject, options: MeasureOptions, engine: LazyEng
     place = subject.place
     key = _key(subject, options, "tasks.evaluation", asked=options.evaluation, requests=_digest(subject.requests))
     if place.holds("outcomes", key):
+        return
+    if not subject.is_finite:
+        rows = unanswered(subject.requests, place.edit_count, options.evaluation, "the weights are not finite")
+        place.store("outcomes", rows, key=key)
         return
     _swap(subject, engine)
     pre_edit = _pre_edit(subject)
