@@ -45,7 +45,7 @@ class EditingJob(BaseModel):
         sites = entry.sites(self.method)
         covariance = {"covariance": covariance_key(options, sites, model_digest=weights)} if options else {}
         return stage_key(
-            entry.function.__module__,
+            entry.config.__module__,
             "editing.trajectory",
             weights=weights,
             dtype=self.dtype,
