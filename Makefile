@@ -4,13 +4,14 @@
 #   make check   format, lint, types, import contract
 #   make bench   speed, as ratios, with the operations counted beside
 #   make fuzz    thousands of damaged and hostile datasets, configurations and checkpoints
+#   make million a million edits one after another: memory, speed and what is remembered (an hour)
 #   make ui      the Prefect UI, with the runs made so far
 SHELL := /bin/bash
 LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 STAMP := .venv/.installed-$(LOCK)
 PYTHON := .venv/bin/python
 
-.PHONY: demo test check fuzz ui bench lock environment
+.PHONY: demo test check fuzz million ui bench lock environment
 .DEFAULT_GOAL := demo
 
 environment: $(STAMP)
@@ -32,6 +33,9 @@ check: $(STAMP)
 
 fuzz: $(STAMP)
 	@OVEREDIT_FUZZ_INPUTS=$(or $(INPUTS),1500) $(PYTHON) -m pytest -q tests/fuzz $(ARGS)
+
+million: $(STAMP)
+	@$(PYTHON) tests/benchmarks/million.py $(ARGS)
 
 ui: $(STAMP)
 	@.venv/bin/overedit ui

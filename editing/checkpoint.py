@@ -109,11 +109,13 @@ class CheckpointRecord(BaseModel):
 class Costs(BaseModel):
     """The content of `costs.json`: what the edits since the checkpoint before took."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     seconds: float
     num_edits: int
     peak_memory_bytes: int
+    turn_seconds: tuple[float, ...] = ()
+    """Of each turn, to the microsecond; beside the log and not in it, which is the same whenever it is made."""
 
 
 class Checkpoint(BaseModel):

@@ -142,6 +142,7 @@ class _Stretch(NamedTuple):
     first: int
     """Edits before it."""
     log: list[dict[str, Any]]
+    turn_seconds: list[float]
     begun: float
     """Of the performance counter, time spent before an interruption taken off."""
     peak_bytes: int
@@ -182,7 +183,9 @@ class _Run:
         stretch, there, asked = self._go_on(stop, source, folder), False, False
         kept = time.perf_counter()
         while not (there or asked):
+            begun = time.perf_counter()
             stretch.log.append(self._turn(stop))
+            stretch.turn_seconds.append(round(time.perf_counter() - begun, 6))
             there = self.edit_count == stop or not stretch.log[-1]["finite"]
             asked = self.interim.stop_asked()
             if not there and (asked or time.perf_counter() - kept >= self.interim.seconds):
@@ -202,13 +205,14 @@ class _Run:
         try:
             interim = read_checkpoint(folder / INTERIM) if (folder / INTERIM).is_dir() else None
             if interim is None or interim.record.key != source.key or not first < interim.record.edit_count < stop:
-                return _Stretch(first, [], time.perf_counter(), 0)
+                return _Stretch(first, [], [], time.perf_counter(), 0)
             self.take_over(interim)
         except DamagedCheckpointError as error:
             logger.warning("passed over a damaged interim checkpoint: %s", error)
-            return _Stretch(first, [], time.perf_counter(), 0)
-        costs = interim.costs
-        return _Stretch(first, list(interim.record.log), time.perf_counter() - costs.seconds, costs.peak_memory_bytes)
+            return _Stretch(first, [], [], time.perf_counter(), 0)
+        log, costs = list(interim.record.log), interim.costs
+        begun = time.perf_counter() - costs.seconds
+        return _Stretch(first, log, list(costs.turn_seconds), begun, costs.peak_memory_bytes)
 
     def _write(self, folder: Path, source: Source, stretch: _Stretch) -> Checkpoint:
         seconds = time.perf_counter() - stretch.begun
@@ -226,6 +230,7 @@ class _Run:
             seconds=seconds,
             num_edits=self.edit_count - stretch.first,
             peak_memory_bytes=max(stretch.peak_bytes, peak_bytes()),
+            turn_seconds=tuple(stretch.turn_seconds),
         )
         return write_checkpoint(folder, tensors=tensors, state=self.state, record=record, costs=costs)
 

@@ -51,7 +51,7 @@ def edit_file(
     if count > len(everything):
         raise ValueError(f"num_edits: {count} edits are asked for, but {requests} holds {len(everything)} requests")
     check_model(config.model, (config.method,), revision=config.revision)
-    check_requests(config.model, (config.method,), everything[:count], revision=config.revision)
+    check_requests(config.model, (config.method,), everything.first(count), revision=config.revision)
     check_corpora(config.model, (config.method,), revision=config.revision)
     job = EditingJob(
         model=config.model,

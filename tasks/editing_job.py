@@ -13,13 +13,13 @@ from pydantic import BaseModel, ConfigDict
 
 from editing.checkpoint import Checkpoint, whole_checkpoints
 from editing.methods import METHODS, MethodConfig
-from editing.requests import EditRequest
 from editing.trajectory import Interim, Schedule, Source, run_trajectory
 from tasks.covariance import covariance_key, covariance_of
 from tasks.models import LoadedModel, editing_threads, load_model, weights_digest
 from tasks.progress import ShowProgress, unseen
 from tasks.stage_key import stage_key
 from tasks.stopping import stop_on_signals
+from tasks.stored_requests import StoredRequests
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class EditingJob(BaseModel):
     turn_size: int = 100
     seed: int = 0
 
-    def key(self, requests: Sequence[EditRequest]) -> str:
+    def key(self, requests: StoredRequests) -> str:
         """Digest of the base weights, requests, configuration and code that make the trajectory."""
         entry = METHODS[self.method.method]
         weights = weights_digest(self.model, revision=self.revision)
@@ -53,14 +53,14 @@ class EditingJob(BaseModel):
             edit_counts=self.edit_counts,
             turn_size=self.turn_size,
             seed=self.seed,
-            requests=[request.model_dump(mode="json") for request in requests[: self.edit_counts[-1]]],
+            requests=requests.first(self.edit_counts[-1]).digest,
             **covariance,
         )
 
 
 def run_editing_job(
     job: EditingJob,
-    requests: Sequence[EditRequest],
+    requests: StoredRequests,
     folder: Path,
     *,
     show: ShowProgress = unseen,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from editing.checkpoint import Checkpoint, digest
-from editing.requests import EditRequest
 from tasks.capability import CapabilityOptions, measure_capability
 from tasks.engine import EngineOptions, LazyEngine
 from tasks.evaluation import EvaluationOptions, evaluate_checkpoint
@@ -19,6 +18,7 @@ from tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
 from tasks.progress import ShowProgress
 from tasks.run import Place
 from tasks.stage_key import stage_key
+from tasks.stored_requests import StoredRequests
 
 
 class MeasureOptions(BaseModel):
@@ -36,8 +36,11 @@ class Subject(NamedTuple):
     """A checkpoint to be measured; `checkpoint` None is the pristine model."""
 
     place: Place
-    requests: Sequence[EditRequest]
+    requests: StoredRequests
+    """Those that the run will edit."""
     overwritten: Mapping[str, str]
+    edit_counts: tuple[int, ...]
+    """Where the run stops: what is asked there is asked of the pristine model."""
     checkpoint: Checkpoint | None
     model_digest: str
     is_last: bool
@@ -71,7 +74,9 @@ def measure(subject: Subject, options: MeasureOptions, *, engine: LazyEngine, sh
 
 def _measure_outcomes(subject: Subject, options: MeasureOptions, engine: LazyEngine, show: ShowProgress) -> None:
     place = subject.place
-    key = _key(subject, options, "tasks.evaluation", asked=options.evaluation, requests=_digest(subject.requests))
+    at = subject.edit_counts if subject.checkpoint is None else ()
+    requests = digest([subject.requests.digest, at])
+    key = _key(subject, options, "tasks.evaluation", asked=options.evaluation, requests=requests)
     if place.holds("outcomes", key):
         return
     _swap(subject, engine)
@@ -83,6 +88,7 @@ def _measure_outcomes(subject: Subject, options: MeasureOptions, engine: LazyEng
             place.edit_count,
             options.evaluation,
             pre_edit=pre_edit,
+            edit_counts=subject.edit_counts,
             progress=progress,
         )
     place.store("outcomes", result.rows, key=key)
@@ -170,7 +176,3 @@ def _key(subject: Subject, options: MeasureOptions, module: str, *, asked: BaseM
         engine=options.engine.model_dump(mode="json"),
         requests=requests,
     )
-
-
-def _digest(requests: Sequence[EditRequest]) -> str:
-    return digest([request.model_dump(mode="json") for request in requests])

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -43,7 +44,8 @@ def store_checkpoint(place: Place, checkpoint: Checkpoint) -> None:
         }
         for name, tensor in record.tensors.items()
     ]
-    place.store("diagnostics", list(diagnostics(record.log)), key=record.key)
+    rows_of_turns = chain(diagnostics(record.log), turn_seconds(record.log, costs.turn_seconds))
+    place.store("diagnostics", rows_of_turns, key=record.key)
     place.store("checkpoints", rows, key=record.key)
     place.store_cost("edit", costs.seconds, costs.num_edits, key=record.key, peak_memory_bytes=costs.peak_memory_bytes)
 
@@ -57,6 +59,12 @@ def diagnostics(log: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             site, _, quantity = name.rpartition("/")
             edits = {"first_edit": turn["first"], "last_edit": turn["last"]}
             yield edits | {"site": site or None, "quantity": quantity, "value": float(value)}
+
+
+def turn_seconds(log: Sequence[Mapping[str, Any]], seconds: Sequence[float]) -> Iterator[dict[str, Any]]:
+    """Rows of the table `diagnostics`: what each turn took."""
+    for turn, value in zip(log, seconds, strict=bool(seconds)):
+        yield {"first_edit": turn["first"], "last_edit": turn["last"], "quantity": "seconds", "value": value}
 
 
 def store_run(
@@ -94,22 +102,20 @@ def store_run(
 def store_requests(base: Subject) -> None:
     """Store the requests in the order of editing, once a run and ordering."""
     run, seed = base.place.run, base.place.order_seed
-    rows = [
+    columns = ("case_id", "prompt", "subject", "target_new", "target_true")
+    rows = (
         {
             "run": run.name,
             "dataset": run.dataset,
             "order_seed": seed,
             "position": position,
             "overwritten_by": base.overwritten.get(request.case_id),
-            **{
-                column: getattr(request, column)
-                for column in ("case_id", "prompt", "subject", "target_new", "target_true")
-            },
+            **{column: getattr(request, column) for column in columns},
         }
         for position, request in enumerate(base.requests, start=1)
-    ]
+    )
     partition: dict[str, str | int] = {"run": run.name, "order_seed": seed}
-    key = digest(rows)
+    key = digest([run.dataset, base.requests.digest, dict(base.overwritten)])
     if not run.warehouse.holds("requests", partition, key):
         run.warehouse.write("requests", rows, partition=partition, key=key)
 

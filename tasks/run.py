@@ -89,7 +89,7 @@ class Place(BaseModel):
 
     def store(self, table: str, rows: Iterable[Mapping[str, Any]], *, key: str, part: str = "") -> None:
         """Write the rows of this place (and part), in the place of those that were there."""
-        whole = [self.identity | dict(row) for row in rows]
+        whole = (self.identity | dict(row) for row in rows)
         self.run.warehouse.write(table, whole, partition=self.partition, key=key, part=part)
 
     def holds(self, table: str, key: str) -> bool:

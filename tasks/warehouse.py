@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 import duckdb
@@ -56,7 +56,7 @@ class Warehouse:
 
         Args:
             table: A name in `tasks.tables.TABLES`.
-            rows: An Arrow table, or records; a nullable column may be left out of either.
+            rows: An Arrow table, or records, which need not all be in memory; a nullable column may be left out.
             partition: The identity that the rows share, e.g. `{"run": "demo", "edit_count": 10}`. With
                 `part` it names the file, so two stages of one identity need two parts.
             key: Digest of the stage's inputs and code, kept in the file's schema under `overedit.key`.
@@ -69,14 +69,22 @@ class Warehouse:
             ValueError: An unknown table or column, a wrong type, a missing value, or a row outside the partition.
         """
         path = self._file(table, partition, part)
-        content = to_arrow(table, rows, partition).replace_schema_metadata({KEY: key.encode()})
+        schema = TABLES[table].with_metadata({KEY: key.encode()})
+
+        def write_to(stream: IO[bytes]) -> None:
+            with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+                for some in to_arrow(table, rows, partition):
+                    writer.write_table(some)
+
         if self._is_local:
             with replace_file(Path(path)) as stream:
-                pq.write_table(content, stream, compression="zstd")
-        else:  # an object store shows an object only when its upload has ended
+                write_to(stream)
+        else:  # an object store would show what was uploaded before a bad row
             self._files.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
-            with self._files.open(path, "wb") as stream:
-                pq.write_table(content, stream, compression="zstd")
+            with tempfile.NamedTemporaryFile() as stream:
+                write_to(stream)
+                stream.flush()
+                self._files.put_file(stream.name, path)
         return self._url(path)
 
     def holds(self, table: str, partition: Partition, key: str, *, part: str = "") -> bool:

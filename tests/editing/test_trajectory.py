@@ -85,6 +85,8 @@ def test_turns_end_at_the_counts_and_the_turn_size(model: LlamaForCausalLM, tmp_
     assert [c.record.turns for c in checkpoints] == [1, 4, 5]
     assert [int(c.state()["count"]) for c in checkpoints] == [1, 10, 12]
     assert [c.costs.num_edits for c in checkpoints] == [1, 9, 2]
+    assert [len(c.costs.turn_seconds) for c in checkpoints] == [1, 3, 1]
+    assert all(0 < sum(c.costs.turn_seconds) <= c.costs.seconds + 1e-4 for c in checkpoints)
 
 
 def test_a_checkpoint_is_the_edited_tensor_and_the_model_is_its_own_again(
@@ -229,6 +231,7 @@ def test_a_stop_that_is_asked_for_keeps_what_there_is(model: LlamaForCausalLM, t
     again = list(start(model, tmp_path / "stopped", (1, 10, 20)))
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
     assert [c.costs.num_edits for c in again] == [1, 9, 10]
+    assert [len(c.costs.turn_seconds) for c in again] == [1, 3, 3]
 
 
 def test_interim_checkpoints_come_in_time_and_go(model: LlamaForCausalLM, tmp_path: Path, monkeypatch: Any) -> None:

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from editing.requests import EditRequest, Probe
 from tasks.datasets_catalog import HUBS, LAYOUTS
-from tasks.requests import DATASETS, DatasetOptions, FileColumns, check_lengths, find_overwritten, load_requests
+from tasks.request_lengths import check_lengths
+from tasks.requests import DATASETS, DatasetOptions, FileColumns, find_overwritten, load_requests
 
 ZSRE = {
     "subject": "IronPython",
@@ -84,7 +85,7 @@ def written(folder: Path, content: Any, name: str = "edits.json") -> Path:
 
 
 def read(path: Path, name: str = "file", **options: Any) -> tuple[EditRequest, ...]:
-    return load_requests(DatasetOptions(name=name, path=path, **{"order_seed": None, **options})).requests
+    return tuple(load_requests(DatasetOptions(name=name, path=path, **{"order_seed": None, **options})).requests)
 
 
 def edit(prompt: str, target: str, case: str | None = None) -> dict[str, str]:
@@ -383,7 +384,7 @@ def test_pocket_edits() -> None:
     assert len(requests) == report.num_requests == 25
     assert len({request.case_id for request in requests}) == 25
     assert (report.overwritten, report.duplicates) == ({}, ())
-    assert requests[:5] == load_requests(DatasetOptions(limit=5, order_seed=3)).requests
+    assert requests[:5] == tuple(load_requests(DatasetOptions(limit=5, order_seed=3)).requests)
 
 
 class WordTokenizer:
