@@ -457,9 +457,10 @@ def test_check_lengths_names_the_case() -> None:
 
 def test_check_lengths_of_what_is_not_asked_is_of_the_edit_alone() -> None:
     probed = EditRequest(case_id="p", prompt="a", target_new="b", target_true="c d e", rephrase_prompts=("1 2 3",))
-    check_lengths([probed] * 5, WordTokenizer(), 3, asked=())
+    short = EditRequest(case_id="s", prompt="a", target_new="b")
+    check_lengths([short, short, probed, short], WordTokenizer(), 3, asked={1, 2, 4})
     with pytest.raises(ValueError, match="'p'"):
-        check_lengths([probed] * 5, WordTokenizer(), 3, asked={4})
+        check_lengths([short, short, probed, short], WordTokenizer(), 3, asked={3})
     with pytest.raises(ValueError, match="case 'l': its edit prompt with the answer has 4 tokens"):
         long = EditRequest(case_id="l", prompt="a", target_new="b c d")
         check_lengths([*[probed] * 5000, long], WordTokenizer(), 4, asked=())
