@@ -20,7 +20,7 @@ _TYPE_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError,
 
 
 def to_arrow(table: str, rows: Rows, partition: Mapping[str, str | int]) -> Iterator[pa.Table]:
-    """The rows as Arrow tables of the warehouse's schema; of records, some ten thousand at a time are in memory.
+    """The rows as Arrow tables of the warehouse's schema; of records, some ten thousand are in memory at a time.
 
     Raises:
         ValueError: The table and column at fault, and what it takes.
@@ -29,8 +29,8 @@ def to_arrow(table: str, rows: Rows, partition: Mapping[str, str | int]) -> Iter
         yield _checked(table, rows, partition)
         return
     records = iter(rows)
-    while some := list(islice(records, _RECORDS_AT_ONCE)):
-        yield _checked(table, _from_records(table, some, TABLES[table]), partition)
+    while some := _from_records(table, list(islice(records, _RECORDS_AT_ONCE)), TABLES[table]):
+        yield _checked(table, some, partition)
 
 
 def _checked(table: str, rows: pa.Table, partition: Mapping[str, str | int]) -> pa.Table:
