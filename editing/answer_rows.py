@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from editing.anatomy import Anatomy, stores_in_out
+from editing.halving import Halving
 from editing.lanes import check_attention, lay_out, plan_lanes, plan_passes, run_prompts
 from editing.method import Progress, silent
 from editing.tokens import TokenPair
@@ -63,7 +64,8 @@ def trace_answers(
         pairs: Prompts and targets, at least one.
         modules: Names of projections.
         weights: Weight of each pair's tokens in the loss.
-        max_tokens_per_pass: The most tokens that run together; a longer sequence runs alone.
+        max_tokens_per_pass: The most tokens that run together; a longer sequence runs alone. Where that proves too much
+            it is halved.
         lane_tokens: Tokens of a lane, about; more leave less padding and make attention dearer.
         progress: Told (sequences done, sequences in all).
 
@@ -76,17 +78,19 @@ def trace_answers(
     found = {name: _empty_rows(model.get_submodule(name), first_rows[-1]) for name in modules}
     losses_R = torch.empty(first_rows[-1], device=model.device)
     done = computed = 0
+
+    def trace(chosen: Sequence[int]) -> tuple[list[int], _TracedPass]:
+        lanes = plan_lanes([pairs[i] for i in chosen], lane_tokens)
+        order = [chosen[i] for lane in lanes for i in lane]
+        weights_R = torch.tensor([weights[i] for i in order for _ in pairs[i].target])
+        return order, _run(model, anatomy, [[pairs[chosen[i]] for i in lane] for lane in lanes], modules, weights_R)
+
+    def size(chosen: Sequence[int]) -> int:
+        return sum(len(pairs[i].prompt) + len(pairs[i].target) for i in chosen)
+
     with frozen(model):
-        for chosen in plan_passes(pairs, _limit(model, max_tokens_per_pass)):
-            lanes = plan_lanes([pairs[i] for i in chosen], lane_tokens)
-            order = [chosen[i] for lane in lanes for i in lane]
-            traced_pass = _run(
-                model,
-                anatomy,
-                [[pairs[chosen[i]] for i in lane] for lane in lanes],
-                modules,
-                torch.tensor([weights[i] for i in order for _ in pairs[i].target]),
-            )
+        passes = plan_passes(pairs, _limit(model, max_tokens_per_pass))
+        for chosen, (order, traced_pass) in Halving().run(passes, trace, size=size):
             rows = torch.tensor([row for i in order for row in range(first_rows[i], first_rows[i + 1])])
             _keep(traced_pass, rows, found, losses_R)
             done, computed = done + len(chosen), computed + traced_pass.num_tokens

@@ -22,7 +22,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -33,7 +33,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from editing.anatomy import Anatomy, stores_in_out
-from editing.frozen_prefix import length_groups
+from editing.frozen_prefix import length_groups, padded_tokens
+from editing.halving import Halving
 from editing.method import Progress, silent
 from editing.tokens import encode_texts
 from editing.tracing import frozen, standing_in
@@ -157,16 +158,18 @@ def second_moments(
     modules = {site: model.get_submodule(anatomy.site_module(site)) for site in sites}
     sums = {site: _Sum(module) for site, module in modules.items()}
     cap = min(max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
-    done = 0
+    halving, done = Halving(), 0
     in_all = len(texts) if isinstance(texts, Sequence) else 0
     with frozen(model):
         for ids in _encoded(tokenizer, texts, cap):
             lengths = [len(row) for row in ids]
             filled = [n for n, length in enumerate(lengths) if length]
             done += len(ids) - len(filled)
-            for group in length_groups(lengths, filled, max_tokens_per_pass):
+            groups = length_groups(lengths, filled, max_tokens_per_pass)
+            for group, keys in halving.run(
+                groups, partial(_keys, model, modules, ids), size=partial(padded_tokens, lengths)
+            ):
                 halves = _places_by_half(ids, group)
-                keys = _keys(model, modules, _padded(ids, group).to(model.device))
                 for site, entering in keys.items():
                     sums[site].add(entering, halves)
                 done += len(group)
@@ -241,8 +244,10 @@ class _AllSeen(BaseException):
     """Ends a forward pass once every site has read its input; no error, so nothing may catch it as one."""
 
 
-def _keys(model: PreTrainedModel, modules: Mapping[str, nn.Module], ids_BT: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What enters each module, in a forward pass that ends when the last of them is reached."""
+def _keys(
+    model: PreTrainedModel, modules: Mapping[str, nn.Module], ids: Sequence[Sequence[int]], group: Sequence[int]
+) -> dict[str, torch.Tensor]:
+    """What enters each module, in a forward pass over some texts that ends when the last of them is reached."""
     seen: dict[str, torch.Tensor] = {}
 
     def watch(site: str, run: Callable[..., Any]) -> Callable[..., Any]:
@@ -257,7 +262,7 @@ def _keys(model: PreTrainedModel, modules: Mapping[str, nn.Module], ids_BT: torc
     stand_ins = {module: watch(site, module.forward) for site, module in modules.items()}
     try:
         with standing_in(stand_ins):
-            model(input_ids=ids_BT, use_cache=False)
+            model(input_ids=_padded(ids, group).to(model.device), use_cache=False)
     except _AllSeen:
         return seen
     raise AssertionError("the forward pass did not come to every site")

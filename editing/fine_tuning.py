@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from editing.anatomy import Anatomy
-from editing.frozen_prefix import Prefix, compute_prefix, length_groups
+from editing.frozen_prefix import Prefix, compute_prefix, length_groups, padded_tokens
+from editing.halving import Halving
 from editing.method import EditResult, Progress, silent
 from editing.requests import EditRequest
 from editing.tokens import TokenPair, encode_requests
@@ -146,6 +147,7 @@ class Tuner:
         """Name -> trained values, float32, on the model's device."""
         self._dtypes = {name: own[name].dtype for name in names}
         self._suffix, self._samples, self._config, self._norm_constraint = suffix, samples, config, norm_constraint
+        self._halving = Halving()
         self.start()
 
     @property
@@ -175,15 +177,20 @@ class Tuner:
             The batch's loss before the step, in nats, computed in float32.
         """
         self._optimizer.zero_grad(set_to_none=True)
-        groups = length_groups(self.prefix.lengths, batch, self._config.max_tokens_per_pass)
+        lengths, values, loss = self.prefix.lengths, list(self.values.values()), 0.0
+        groups = length_groups(lengths, batch, self._config.max_tokens_per_pass)
         num_terms = sum(len(self._samples[n].labels) for n in batch)
-        loss = 0.0
-        for group in groups:
+
+        def run(group: Sequence[int]) -> tuple[float, Sequence[torch.Tensor]]:
             shares = [1 / (len(batch) * len(self._samples[n].labels)) for n in group]
             part = self.loss(group, shares if average == "sample" else [1 / num_terms] * len(group))
-            loss += part.item()
-            if len(groups) > 1 or not loss < skip_below:
-                part.backward()
+            skipped = len(group) == len(batch) and part.item() < skip_below
+            return part.item(), () if skipped else torch.autograd.grad(part, values)
+
+        for _, (part, gradients) in self._halving.run(groups, run, size=lambda group: padded_tokens(lengths, group)):
+            loss += part
+            for value, gradient in zip(values, gradients, strict=False):
+                value.grad = gradient if value.grad is None else value.grad + gradient
         if not loss < skip_below:  # a loss that is not a number takes its step: the damage must show
             self._optimizer.step()
             self._constrain()

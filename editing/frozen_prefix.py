@@ -17,6 +17,7 @@ is kept (D, or the trained module's input).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
@@ -25,6 +26,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from editing.anatomy import Anatomy
+from editing.halving import Halving
 from editing.tracing import standing_in
 
 Start = Literal["module", "layer", "embedding"]
@@ -84,6 +86,11 @@ def length_groups(lengths: Sequence[int], chosen: Sequence[int], max_tokens: int
     return groups
 
 
+def padded_tokens(lengths: Sequence[int], chosen: Sequence[int]) -> int:
+    """Tokens of a pass over the chosen sequences, padding included."""
+    return len(chosen) * max(lengths[n] for n in chosen)
+
+
 @torch.no_grad()
 def compute_prefix(
     model: PreTrainedModel,
@@ -120,8 +127,10 @@ def compute_prefix(
         prefix, module = prefix._replace(start="layer", inputs_RX=_empty(model, ids_R, width)), None
     else:
         return prefix
-    for group in length_groups(lengths, range(len(lengths)), max_tokens_per_pass):
-        _fill(model, layer, module, prefix, group)
+    groups = length_groups(lengths, range(len(lengths)), max_tokens_per_pass)
+    halving, size = Halving(), partial(padded_tokens, lengths)
+    for _ in halving.run(groups, partial(_fill, model, layer, module, prefix), size=size):
+        pass
     return prefix
 
 

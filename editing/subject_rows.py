@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from editing.anatomy import Anatomy
+from editing.halving import Halving
 from editing.subjects import Placed, Rewriting, Templates
 from editing.tokens import pad
 from editing.tracing import frozen, traced
@@ -96,7 +97,8 @@ def at_subjects(
     name = Anatomy.of(model).site_module(site)
     rows_SX: torch.Tensor | None = None
     with frozen(model), traced(model, [name]) as trace, _ending_at(model.get_submodule(name)):
-        for chosen in batches(sequences, max_tokens):
+
+        def read(chosen: Sequence[int]) -> torch.Tensor:
             cut = [sequences[i].ids[: sequences[i].place + 1] for i in chosen]
             longest = max(map(len, cut))
             ids_ST = pad([[*ids, *[ids[-1]] * (longest - len(ids))] for ids in cut], value=0).to(model.device)
@@ -105,9 +107,15 @@ def at_subjects(
             seen = (trace.inputs if inputs_of else trace.outputs)[name]
             last_S = torch.tensor([len(ids) - 1 for ids in cut], device=seen.device)
             seen_STX = seen.reshape(*ids_ST.shape, -1)  # a shared expert sees all tokens in one row
+            return seen_STX[torch.arange(len(cut)), last_S]
+
+        def size(chosen: Sequence[int]) -> int:
+            return sum(sequences[i].place + 1 for i in chosen)
+
+        for chosen, found_SX in Halving().run(batches(sequences, max_tokens), read, size=size):
             if rows_SX is None:
-                rows_SX = seen.new_empty(len(sequences), seen.shape[-1])
-            rows_SX[torch.tensor(chosen, device=seen.device)] = seen_STX[torch.arange(len(cut)), last_S]
+                rows_SX = found_SX.new_empty(len(sequences), found_SX.shape[-1])
+            rows_SX[torch.tensor(chosen, device=found_SX.device)] = found_SX
     assert rows_SX is not None
     return rows_SX
 

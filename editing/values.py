@@ -17,9 +17,8 @@ S steps.
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -27,13 +26,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel
 
+from editing.halving import Halving
 from editing.method import Progress, silent
 from editing.shifted_suffix import Packed, ShiftedSuffix, placed_tokens, tokens_that_fit
 from editing.subjects import Rewriting
 from editing.tokens import pad
 from editing.tracing import frozen
-
-logger = logging.getLogger(__name__)
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 
@@ -115,40 +113,32 @@ def optimize_values(
     def advance(steps: int) -> None:
         progress(done * options.num_steps + steps, len(rewritings) * options.num_steps)
 
+    def descend(group: Sequence[Rewriting]) -> Values:
+        return _Descent(model, site, group, options).run(advance)
+
     with frozen(model):
-        while done < len(rewritings):
-            group = _next_group(rewritings[done:], limit)
-            try:
-                found.append(_Descent(model, site, group, options).run(advance))
-            except RuntimeError as error:  # torch's OutOfMemoryError is one, and on a processor there is no other kind
-                if not _says_out_of_memory(error) or len(group) == 1:
-                    raise
-                limit = max(1, min(limit, sum(map(_num_tokens, group))) // 2)
-                logger.warning("%d requests at once exceed the memory: now %d tokens a pass", len(group), limit)
-            else:
-                done += len(group)
+        for group, values in Halving().run(_groups(rewritings, limit), descend, size=_num_tokens):
+            found.append(values)
+            done += len(group)
     fields = {name: torch.cat([getattr(part, name) for part in found]) for name in Values._fields[:-1]}
     course = Course(*(torch.cat(parts) for parts in zip(*(part.course for part in found), strict=True)))
     return Values(**fields, course=course)
 
 
-def _next_group(rewritings: Sequence[Rewriting], limit: int) -> Sequence[Rewriting]:
-    """As many of the first requests as `limit` tokens allow, at least one."""
-    total = 0
-    for count, rewriting in enumerate(rewritings):
-        total += _num_tokens(rewriting)
-        if count and total > limit:
-            return rewritings[:count]
-    return rewritings
+def _groups(rewritings: Sequence[Rewriting], limit: int) -> Iterator[Sequence[Rewriting]]:
+    """Consecutive requests, as many together as `limit` tokens allow, at least one."""
+    first, total = 0, 0
+    for place, rewriting in enumerate(rewritings):
+        size = _num_tokens([rewriting])
+        if place > first and total + size > limit:
+            yield rewritings[first:place]
+            first, total = place, 0
+        total += size
+    yield rewritings[first:]
 
 
-def _num_tokens(rewriting: Rewriting) -> int:
-    return sum(placed_tokens(placed) for placed in (*rewriting.prompts, rewriting.kl))
-
-
-def _says_out_of_memory(error: RuntimeError) -> bool:
-    words = ("not enough memory", "can't allocate memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
+def _num_tokens(rewritings: Sequence[Rewriting]) -> int:
+    return sum(placed_tokens(placed) for rewriting in rewritings for placed in (*rewriting.prompts, rewriting.kl))
 
 
 class _Batch(NamedTuple):

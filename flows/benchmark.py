@@ -16,7 +16,7 @@ from editing.checkpoint import Checkpoint
 from editing.method import Progress
 from flows.config import BenchmarkConfig
 from flows.plan import Plan, Trajectory, make_plan, write_configuration
-from tasks.editing_job import run_editing_job
+from tasks.editing_job import run_editing_job, written_checkpoints
 from tasks.engine import LazyEngine
 from tasks.measure import Subject, measure
 from tasks.models import locate
@@ -60,13 +60,15 @@ def benchmark(config: BenchmarkConfig) -> str:
     write_configuration(plan)
     edited = [(trajectory, *edit_or_fail(plan, trajectory)) for trajectory in plan.trajectories()]
     with LazyEngine(locate(config.model), config.engine, revision=config.revision) as engine:
-        for order_seed in config.order_seeds:
-            measure_checkpoint(plan, plan.base(order_seed), engine)
-        for trajectory, checkpoints, _ in edited:
-            for checkpoint in checkpoints:
-                measure_checkpoint(plan, plan.subject(trajectory, checkpoint), engine)
+        base = {order_seed: measure_or_fail(plan, plan.base(order_seed), engine) for order_seed in config.order_seeds}
+        failed = {}
+        for trajectory, checkpoints, edit_error in edited:
+            errors = [edit_error, base[trajectory.order_seed]]
+            if errors[1] is None:  # without the pristine model's answers there is nothing to compare with
+                errors += [measure_or_fail(plan, plan.subject(trajectory, done), engine) for done in checkpoints]
+            if any(errors):
+                failed[trajectory] = "; ".join(error for error in errors if error)
         store_costs_of_engine(plan, engine)
-    failed = {trajectory: error for trajectory, _, error in edited if error}
     publish_run(plan, failed, started_at)
     if failed:
         raise RuntimeError("; ".join(f"{trajectory.label} failed: {error}" for trajectory, error in failed.items()))
@@ -74,13 +76,19 @@ def benchmark(config: BenchmarkConfig) -> str:
 
 
 def edit_or_fail(plan: Plan, trajectory: Trajectory) -> tuple[list[Checkpoint], str | None]:
-    """Edit along a trajectory; running out of memory or an unsolvable system is a result, not the end of the run."""
+    """Edit along a trajectory; running out of memory or an unsolvable system is a result, not the end of the run.
+
+    Returns:
+        The checkpoints, those before the failure if it failed, and how it failed.
+    """
     name = f"edit {trajectory.label}, order {trajectory.order_seed}"
     tags = ["gpu"] if torch.cuda.is_available() else ["cpu"]
     try:
         return edit.with_options(task_run_name=name, tags=tags)(plan, trajectory), None
     except (RuntimeError, MemoryError) as error:
-        return [], one_line(error)
+        folder, requests = plan.checkpoints_folder(trajectory), plan.planned(trajectory.order_seed)
+        before = written_checkpoints(trajectory.job, requests, folder)
+        return store_checkpoints(plan, trajectory, before), one_line(error)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -89,15 +97,28 @@ def edit(plan: Plan, trajectory: Trajectory) -> list[Checkpoint]:
     requests = plan.planned(trajectory.order_seed)
     folder, title = plan.checkpoints_folder(trajectory), f"Editing with {trajectory.label}"
     checkpoints = run_editing_job(trajectory.job, requests, folder, show=shown_in_flow, title=title)
+    return store_checkpoints(plan, trajectory, checkpoints)
+
+
+def store_checkpoints(plan: Plan, trajectory: Trajectory, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """Store what is known of each checkpoint: its tensors, its turns, and what they took."""
     for checkpoint in checkpoints:
         store_checkpoint(plan.place(trajectory, checkpoint.record.edit_count), checkpoint)
     return checkpoints
 
 
-def measure_checkpoint(plan: Plan, subject: Subject, engine: LazyEngine) -> None:
-    """Measure one checkpoint, in a task run that says which."""
+def measure_or_fail(plan: Plan, subject: Subject, engine: LazyEngine) -> str | None:
+    """Measure one checkpoint, in a task run that says which; an engine that cannot do it is no end of the run.
+
+    Returns:
+        How it failed, if it did; what was measured of it before is stored.
+    """
     name = f"measure {subject.place.trajectory} at {subject.place.edit_count}"
-    measure_stored.with_options(task_run_name=name)(plan, subject, engine)
+    try:
+        measure_stored.with_options(task_run_name=name)(plan, subject, engine)
+    except (RuntimeError, MemoryError) as error:
+        return f"{name}: {one_line(error)}"
+    return None
 
 
 def is_input_output(_task: Any, _run: Any, state: Any) -> bool:

@@ -113,10 +113,20 @@ def finished_checkpoints(job: EditingJob, key: str, folder: Path) -> list[Checkp
 
     None if anything is missing.
     """
-    there = sorted(whole_checkpoints(folder, key, or_pruned=True), key=lambda checkpoint: checkpoint.record.edit_count)
+    there = _in_order(folder, key)
     counts = tuple(checkpoint.record.edit_count for checkpoint in there)
     ended_early = bool(there) and not there[-1].record.finite
     return there if counts == job.edit_counts or ended_early else []
+
+
+def written_checkpoints(job: EditingJob, requests: Sequence[EditRequest], folder: Path) -> list[Checkpoint]:
+    """The checkpoints of a trajectory that are there, in their order, however far it came; pruned ones too."""
+    return _in_order(folder, job.key(requests))
+
+
+def _in_order(folder: Path, key: str) -> list[Checkpoint]:
+    there = whole_checkpoints(folder, key, or_pruned=True)
+    return sorted(there, key=lambda checkpoint: checkpoint.record.edit_count)
 
 
 def _inputs(job: EditingJob, loaded: LoadedModel, digest: str, show: ShowProgress) -> dict[str, Any]:

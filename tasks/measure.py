@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from editing.checkpoint import Checkpoint, digest
 from tasks.capability import CapabilityOptions, measure_capability
-from tasks.engine import EngineOptions, LazyEngine
+from tasks.engine import EngineDiedError, EngineOptions, LazyEngine
 from tasks.evaluation import EvaluationOptions, evaluate_checkpoint
 from tasks.outcomes import NO_PRE_EDIT, PreEdit
 from tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
@@ -19,6 +20,11 @@ from tasks.progress import ShowProgress
 from tasks.run import Place
 from tasks.stage_key import stage_key
 from tasks.stored_requests import StoredRequests
+
+logger = logging.getLogger(__name__)
+
+ENGINES_A_CHECKPOINT = 3
+"""So many engines may die over one checkpoint; a question that kills each of them is not worth a fourth."""
 
 
 class MeasureOptions(BaseModel):
@@ -60,12 +66,29 @@ class Subject(NamedTuple):
 def measure(subject: Subject, options: MeasureOptions, *, engine: LazyEngine, show: ShowProgress) -> None:
     """Measure a checkpoint under everything asked for, and store the rows; what is stored already is left as it is.
 
+    An engine that dies is replaced by a new one, and what it had not finished at this checkpoint is asked again.
+
     Args:
         subject: The checkpoint.
         options: What is measured.
         engine: Started, and given the checkpoint's weights, only if something is missing.
         show: Shows the progress.
+
+    Raises:
+        EngineDiedError: As many engines as may have died over this checkpoint.
     """
+    for engines_left in reversed(range(ENGINES_A_CHECKPOINT)):
+        try:
+            return _measure_missing(subject, options, engine, show)
+        except EngineDiedError as error:
+            engine.close()
+            if not engines_left:
+                raise
+            place = subject.place
+            logger.warning("%s; a new one goes on with %s at %d edits", error, place.trajectory, place.edit_count)
+
+
+def _measure_missing(subject: Subject, options: MeasureOptions, engine: LazyEngine, show: ShowProgress) -> None:
     _measure_outcomes(subject, options, engine, show)
     _measure_perplexity(subject, options, engine)
     if _capability_is_due(subject, options.capability):

@@ -1,11 +1,12 @@
 """The engine: one running model that generates, scores and serves lm-eval, and takes new weights while it runs."""
 
-from tasks.engine.base import Engine, Generation, Score, SwapReport
+from tasks.engine.base import Engine, EngineDiedError, Generation, Score, SwapReport
 from tasks.engine.lazy import EngineStart, LazyEngine, open_engine
 from tasks.engine.options import EngineOptions, engine_kind
 
 __all__ = [
     "Engine",
+    "EngineDiedError",
     "EngineOptions",
     "EngineStart",
     "Generation",

@@ -10,6 +10,10 @@ NO_TOKEN = -1
 """Stands for the likeliest token where no likelihood is a number; it equals no token."""
 
 
+class EngineDiedError(RuntimeError):
+    """The engine's process is gone, or unusable; another one can be started and asked the same again."""
+
+
 class Generation(NamedTuple):
     """One greedy continuation."""
 

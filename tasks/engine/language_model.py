@@ -1,13 +1,16 @@
-"""The running engines as lm-eval sees them: one that asks a transformers model, and vLLM's without progress bars."""
+"""The running engines as lm-eval sees them.
+
+One asks a transformers model, one is vLLM's without progress bars, and one stands for either in another process.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from lm_eval.api.model import TemplateLM
+from lm_eval.api.model import LM, TemplateLM
 
 from tasks.engine.local_model import LocalModel
 from tasks.engine.text import encode, generation, windows
@@ -87,6 +90,33 @@ class LocalLanguageModel(TemplateLM):
             for i, new in zip(group, self._local.continue_all(ids, max_tokens=max_tokens, stop=stop), strict=True):
                 answers[i] = generation(self._local.tokenizer, new, stop=stop, ends=self._local.ends).text
         return [answers[i] for i in range(len(requests))]
+
+
+class DistantLanguageModel(LM):
+    """The language model of an engine in another process.
+
+    Args:
+        ask: Puts a question to it: the name of a method, and its arguments by name.
+    """
+
+    def __init__(self, ask: Callable[..., Any]) -> None:
+        super().__init__()
+        self._ask = ask
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """Log-likelihood of each continuation, in nats, and whether it is what greedy decoding gives."""
+        return [(total, greedy) for total, greedy in self._answers("loglikelihood", requests)]
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:
+        """Log-likelihood of each whole text, in nats."""
+        return self._answers("loglikelihood_rolling", requests)
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
+        """Greedy continuations."""
+        return self._answers("generate_until", requests)
+
+    def _answers(self, call: str, requests: Sequence[Any]) -> list[Any]:
+        return list(self._ask(call, requests=[request.args for request in requests]))
 
 
 def without_progress_bars(language_model: Any) -> Any:

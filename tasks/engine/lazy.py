@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 
 from tasks.engine.base import Engine, Generation, Score, SwapReport
 from tasks.engine.options import EngineOptions, engine_kind
+from tasks.engine.own_process import OwnProcessEngine
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ class EngineStart(NamedTuple):
 
 
 def open_engine(model: str, options: EngineOptions | None = None, *, revision: str | None = None) -> Engine:
-    """Start an engine.
+    """Start an engine: vLLM in a process of its own, which a crash ends alone; transformers in this one.
 
     Args:
         model: Folder, hub name or `pocket`.
@@ -31,8 +32,16 @@ def open_engine(model: str, options: EngineOptions | None = None, *, revision: s
 
     Raises:
         ValueError: There is no such model, or the engine asked for by name is not installed.
+        EngineDiedError: It died while it started.
     """
     options = options or EngineOptions()
+    if engine_kind(options) == "vllm":
+        return OwnProcessEngine(model, options, revision=revision)
+    return open_here(model, options, revision=revision)
+
+
+def open_here(model: str, options: EngineOptions, *, revision: str | None = None) -> Engine:
+    """Start an engine in this process; see `open_engine`."""
     if engine_kind(options) == "vllm":
         from tasks.engine.vllm_engine import VLLMEngine
 

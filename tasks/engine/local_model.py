@@ -15,6 +15,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from editing.halving import Halving
 from tasks.engine.base import NO_TOKEN
 
 
@@ -38,22 +39,38 @@ class LocalModel(NamedTuple):
     """Ids of the tokens that end a text."""
     batch_tokens: int
     """Tokens of a batch, padding included."""
+    halving: Halving
+    """Makes a batch that exceeds the memory smaller, and those after it."""
 
     def continue_all(
         self, ids: Sequence[Sequence[int]], *, max_tokens: int, stop: Sequence[str] = ()
     ) -> list[list[int]]:
         """Greedy new tokens of each sequence, at least up to its first end token or stop string, if it has one."""
         answers: dict[int, list[int]] = {}
-        for batch in self._batches(ids, room_for=max_tokens):
+
+        def run(batch: Sequence[int]) -> list[list[int]]:
             most = min(max_tokens, self.room - len(ids[batch[0]]))
-            answers |= zip(batch, self._continue([ids[i] for i in batch], most, stop), strict=True)
+            return self._continue([ids[i] for i in batch], most, stop)
+
+        def size(batch: Sequence[int]) -> int:
+            return len(batch) * (len(ids[batch[0]]) + max_tokens)
+
+        for batch, new in self.halving.run(self._batches(ids, room_for=max_tokens), run, size=size):
+            answers |= zip(batch, new, strict=True)
         return [answers[i] for i in range(len(ids))]
 
     def read_all(self, ids: Sequence[Sequence[int]]) -> list[Reading]:
         """Read sequences; each of at least two tokens."""
         found: dict[int, Reading] = {}
-        for batch in self._batches(ids):
-            found |= zip(batch, self._read([ids[i] for i in batch]), strict=True)
+
+        def run(batch: Sequence[int]) -> list[Reading]:
+            return self._read([ids[i] for i in batch])
+
+        def size(batch: Sequence[int]) -> int:
+            return len(batch) * len(ids[batch[0]])
+
+        for batch, readings in self.halving.run(self._batches(ids), run, size=size):
+            found |= zip(batch, readings, strict=True)
         return [found[i] for i in range(len(ids))]
 
     def _batches(self, ids: Sequence[Sequence[int]], *, room_for: int = 0) -> Iterator[list[int]]:

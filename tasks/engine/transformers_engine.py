@@ -14,6 +14,7 @@ import torch
 from transformers import GenerationConfig
 
 from editing.checkpoint import read_checkpoint
+from editing.halving import Halving
 from editing.tokens import encode_pairs
 from editing.weights import checksum, read_tensors, write_tensors
 from tasks.engine.base import Generation, Score, SwapReport
@@ -49,7 +50,7 @@ class TransformersEngine:
         context = context_length(self._base.config)
         self._room = min(options.max_model_len or context, context)
         self._ends = eos_ids(tokenizer, self._base.folder)
-        self._local = LocalModel(loaded, tokenizer, self._room, self._ends, options.batch_tokens)
+        self._local = LocalModel(loaded, tokenizer, self._room, self._ends, options.batch_tokens, Halving())
         self._pristine: dict[str, torch.Tensor] = {}
         self.start_seconds = time.perf_counter() - begun
         logger.info("transformers started with %s in %.1f s", model, self.start_seconds)

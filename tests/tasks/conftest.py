@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from editing.checkpoint import Costs, Norms, write_checkpoint
 from tasks.engine import Engine, EngineOptions, open_engine
+from tasks.engine.lazy import open_here
 from tests.tasks.small_model import write_small_model
 
 WriteCheckpoint = Callable[[Mapping[str, torch.Tensor]], Path]
@@ -69,8 +70,9 @@ def transformers_engine(running_transformers: Engine) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def running_vllm(small_model: Path) -> Iterator[Engine]:
+    """In this process, where tests can look into it; in one of its own it is met in `test_own_process`."""
     pytest.importorskip("vllm")
-    engine = open_engine(str(small_model), EngineOptions(kind="vllm"))
+    engine = open_here(str(small_model), EngineOptions(kind="vllm"))
     yield engine
     engine.close()
 

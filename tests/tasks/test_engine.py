@@ -22,6 +22,7 @@ from tasks.engine import Engine, EngineOptions, Generation, LazyEngine, Score, S
 from tasks.engine.base import NO_TOKEN
 from tasks.engine.base_weights import BaseWeights
 from tasks.engine.text import check_lengths, encode, eos_ids, generation, windows
+from tasks.engine.transformers_engine import TransformersEngine
 from tasks.engine.vllm_platform import kv_cache_bytes, vllm_named
 from tests.tasks.small_model import EOS, FACTS, changed
 
@@ -287,6 +288,34 @@ def test_transformers_swaps_exactly_and_goes_back(
     assert transformers_engine.token_nlls(texts) == edited, "the second checkpoint's tensors are the base's again"
     transformers_engine.swap(None)
     assert transformers_engine.token_nlls(texts) == before
+
+
+def test_transformers_halves_a_batch_that_exceeds_the_memory(small_model: Path) -> None:
+    engine = TransformersEngine(str(small_model), EngineOptions())
+    failed: list[int] = []
+
+    def limited(_: Any, arguments: tuple[torch.Tensor, ...], named: dict[str, Any]) -> None:
+        entering = arguments[0] if arguments else named["input_ids"]
+        if entering.numel() > 250:
+            failed.append(entering.numel())
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def answers() -> tuple[list[Generation], list[Score], list[tuple[float, ...]]]:
+        generations = engine.generate(PROMPTS, max_tokens=12, stop=(".",))
+        return generations, engine.score(FACTS), engine.token_nlls(PROMPTS)
+
+    generations, scores, nlls = answers()
+    engine._local.model.register_forward_pre_hook(limited, with_kwargs=True)
+    halved = answers()
+    assert len(failed) >= 2
+    assert halved[0] == generations
+    for score, expected in zip(halved[1], scores, strict=True):
+        assert score.token_nlls == pytest.approx(expected.token_nlls, abs=1e-5)
+        assert score[1:] == expected[1:]
+    assert all(seen == pytest.approx(known, abs=1e-5) for seen, known in zip(halved[2], nlls, strict=True))
+    found = len(failed)
+    answers()
+    assert len(failed) == found, "what does not fit is not tried again"
 
 
 ENGINES = ["transformers_engine", pytest.param("vllm_engine", marks=pytest.mark.slow)]

@@ -1,0 +1,150 @@
+"""An engine in a process of its own, so that it may be killed or crash without taking the run along.
+
+Question and answer are a line of JSON each, over a pair of connected sockets; the other end is `served`. An end that
+goes away is seen at once at the other one: a dead engine raises `EngineDiedError` here, and an engine whose run has
+died ends itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from editing.checkpoint import DamagedCheckpointError
+from tasks.engine import served
+from tasks.engine.base import EngineDiedError, Generation, Score, SwapReport
+from tasks.engine.options import EngineOptions, engine_kind
+
+logger = logging.getLogger(__name__)
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SECONDS_TO_END = 5.0
+
+
+class OwnProcessEngine:
+    """An engine in a process of its own.
+
+    Args:
+        model: Folder, hub name or `pocket`.
+        options: How it is started.
+        revision: Of a hub model.
+
+    Raises:
+        ValueError: There is no such model, or the engine cannot run it.
+        EngineDiedError: It died while it started.
+    """
+
+    def __init__(self, model: str, options: EngineOptions, *, revision: str | None = None) -> None:
+        begun = time.perf_counter()
+        self.kind = engine_kind(options)
+        _free_device_memory()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", f"from {served.__name__} import main; main()", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=_environment(),
+            )
+        self._socket, self._lines = ours, ours.makefile("rb")
+        self._ask("start", model=model, options=options.model_dump(mode="json"), revision=revision)
+        self.start_seconds = time.perf_counter() - begun
+        logger.info("%s started with %s in %.1f s", self.kind, model, self.start_seconds)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def generate(self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = ()) -> list[Generation]:
+        """Greedy continuations of the prompts, in their order."""
+        answers = self._ask("generate", prompts=list(prompts), max_tokens=max_tokens, stop=list(stop))
+        return [Generation(*answer) for answer in answers]
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+        """Teacher-forced scores of (prompt, continuation) pairs; a blank joins them unless one is there."""
+        return [Score(*map(tuple, answer)) for answer in self._ask("score", pairs=list(pairs))]
+
+    def token_nlls(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
+        """NLL of each token of each text after its first, for perplexity; see `Engine.token_nlls`."""
+        return [tuple(nlls) for nlls in self._ask("token_nlls", texts=list(texts))]
+
+    def swap(self, checkpoint: Path | None) -> SwapReport:
+        """Write a checkpoint's edited tensors into the running engine, None the base's; see `Engine.swap`."""
+        return SwapReport(*self._ask("swap", checkpoint=None if checkpoint is None else str(checkpoint.absolute())))
+
+    def language_model(self) -> Any:
+        """The same running model as an lm-eval `LM`."""
+        from tasks.engine.language_model import DistantLanguageModel
+
+        return DistantLanguageModel(self._ask)
+
+    def close(self) -> None:
+        """End the process, whatever it is doing; that frees the model."""
+        self._process.kill()
+        self._process.wait()
+        self._lines.close()
+        self._socket.close()
+
+    def _ask(self, call: str, **arguments: Any) -> Any:
+        """Put one question; an engine whose answer is not waited for is ended, or its next one would be that.
+
+        Raises:
+            ValueError: What the engine says about the question.
+            EngineDiedError: There was no answer.
+        """
+        try:
+            line = self._exchange(json.dumps({"call": call, "arguments": arguments}).encode())
+        except BaseException:
+            self.close()
+            raise
+        reply = json.loads(line) if line else {}
+        if not line or "died" in reply:
+            how = self._end()
+            raise EngineDiedError(f"the {self.kind} engine died during {call}: {reply.get('died') or how}")
+        if "refused" in reply:
+            raise (DamagedCheckpointError if reply["damaged"] else ValueError)(reply["refused"])
+        return reply["answer"]
+
+    def _exchange(self, question: bytes) -> bytes:
+        """The answering line; empty if the process died before it was whole."""
+        try:
+            self._socket.sendall(question + b"\n")
+            line = self._lines.readline()
+        except (OSError, ValueError):  # a closed pair of sockets, or one that was closed here
+            return b""
+        return line if line.endswith(b"\n") else b""
+
+    def _end(self) -> str:
+        """How the process ended; it is given a moment, since its socket closes before it has gone."""
+        try:
+            code = self._process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            code = 0
+        self.close()
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _free_device_memory() -> None:
+    """Give back the device memory that editing has left in this process's store: the other process needs it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with our packages found first, and as many threads as torch has here."""
+    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(torch.get_num_threads())}
