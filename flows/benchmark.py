@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from flows.config import BenchmarkConfig
 from flows.plan import Plan, Trajectory, make_plan, write_configuration
 from tasks.editing_job import run_editing_job, written_checkpoints
 from tasks.engine import LazyEngine
+from tasks.locks import run_held
 from tasks.measure import Subject, measure
 from tasks.models import locate
 from tasks.progress import shown
@@ -31,6 +33,8 @@ from tasks.publish import (
     store_run,
 )
 
+logger = logging.getLogger(__name__)
+
 
 def run_title() -> str:
     """The flow run's name in the UI: model, methods, dataset and run."""
@@ -39,7 +43,7 @@ def run_title() -> str:
 
 
 @flow(name="benchmark", flow_run_name=run_title, persist_result=False)
-def benchmark(config: BenchmarkConfig) -> str:
+def benchmark(config: BenchmarkConfig, wait: bool = False) -> str:
     """Edit along every trajectory, measure every checkpoint, publish.
 
     A stage whose result is there already, made from the same inputs by the same code, is not run again: the same call
@@ -47,16 +51,25 @@ def benchmark(config: BenchmarkConfig) -> str:
 
     Args:
         config: What to run.
+        wait: Where another process works on the run, wait until it has ended, and then do what it has left.
 
     Returns:
         Where the report page lies.
 
     Raises:
         ValueError: The configuration does not fit the data or the model; nothing has been written then.
-        RuntimeError: A trajectory failed; the others are complete, and its failure is in the table `runs`.
+        RuntimeError: A trajectory failed; the others are complete, and its failure is in the table `runs`. Or another
+            process works on the run, and nothing has been done.
     """
     started_at = datetime.now(UTC)
     plan = make_plan(config)
+    with run_held(plan.run.folder, wait=wait):
+        return run_plan(plan, started_at)
+
+
+def run_plan(plan: Plan, started_at: datetime) -> str:
+    """Edit, measure and publish, as the run's only process; see `benchmark`."""
+    config = plan.config
     write_configuration(plan)
     edited = [(trajectory, *edit_or_fail(plan, trajectory)) for trajectory in plan.trajectories()]
     with LazyEngine(locate(config.model), config.engine, revision=config.revision) as engine:
@@ -69,6 +82,8 @@ def benchmark(config: BenchmarkConfig) -> str:
             if any(errors):
                 failed[trajectory] = "; ".join(error for error in errors if error)
         store_costs_of_engine(plan, engine)
+    if not (engine.starts or failed):
+        logger.info("run %r was complete: nothing was edited or measured again", plan.run.name)
     publish_run(plan, failed, started_at)
     if failed:
         raise RuntimeError("; ".join(f"{trajectory.label} failed: {error}" for trajectory, error in failed.items()))

@@ -33,11 +33,12 @@ Home = Annotated[Path, typer.Option(help="The folder in which warehouse/, runs/ 
 def run(
     config: Annotated[Path, typer.Argument(help="A YAML file; see deployments/benchmarks/.")],
     settings: Settings = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for whoever works on this run now.")] = False,
 ) -> None:
     """Run a benchmark, or continue it; a run that is complete is left as it is."""
     from flows.config_file import read_yaml
 
-    _benchmark(read_yaml(config), settings or [], where=str(config))
+    _benchmark(read_yaml(config), settings or [], where=str(config), wait=wait)
 
 
 @app.command()
@@ -219,25 +220,26 @@ def _end(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str) -> None:
+def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str, wait: bool = False) -> None:
     _prepare_prefect()
     from flows.config import BenchmarkConfig
     from flows.config_file import validated, with_settings
     from flows.plan import make_plan
+    from tasks.locks import check_run_is_free
 
     config = validated(BenchmarkConfig, with_settings(content, settings), where=where)
-    make_plan(config)  # bad input ends here, before a server is started
+    run = make_plan(config).run  # bad input ends here, before a server is started
+    if not wait:
+        check_run_is_free(run.folder)  # and so does a run that is another process's
     from flows.benchmark import benchmark
     from tasks.report import summary_table
-    from tasks.run import Run
 
     try:
-        page = benchmark(config)
+        page = benchmark(config, wait=wait)
     except KeyboardInterrupt as stop:
         print(f"overedit: {stop or 'interrupted'}; the same command continues", file=sys.stderr)
         sys.exit(130)
-    warehouse = Run(name=config.name, home=config.home, model="", dataset="").warehouse
-    Console().print(summary_table(warehouse, config.name))
+    Console().print(summary_table(run.warehouse, config.name))
     print(f"report: {page}")
 
 

@@ -213,7 +213,12 @@ def _check_subjects(method: str, requests: StoredRequests) -> None:
 
 
 def write_configuration(plan: Plan) -> None:
-    """Leave the run's configuration in its folder, for the next time that the same name is used."""
+    """Leave the run's configuration in its folder, for the next time that the same name is used.
+
+    Raises:
+        ValueError: Another one was left there since the plan was made.
+    """
+    _check_same_configuration(plan.run, plan.config)
     plan.run.folder.mkdir(parents=True, exist_ok=True)
     beside = plan.run.folder / ".run.json.tmp"
     beside.write_text(_as_json(plan.config))

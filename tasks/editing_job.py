@@ -15,6 +15,7 @@ from editing.checkpoint import Checkpoint, whole_checkpoints
 from editing.methods import METHODS, MethodConfig
 from editing.trajectory import Interim, Schedule, Source, run_trajectory
 from tasks.covariance import covariance_key, covariance_of
+from tasks.gpus import gpu_held
 from tasks.models import LoadedModel, editing_threads, load_model, weights_digest
 from tasks.progress import ShowProgress, unseen
 from tasks.stage_key import stage_key
@@ -65,6 +66,7 @@ def run_editing_job(
     *,
     show: ShowProgress = unseen,
     title: str | None = None,
+    threads: int | None = None,
 ) -> list[Checkpoint]:
     """Edit a model and leave its checkpoints in `folder`; what lies there already, whole and of the same key, is kept.
 
@@ -74,6 +76,7 @@ def run_editing_job(
         folder: One checkpoint folder an edit count, named like `00000100`, is written into it.
         show: Shows the progress of each stage.
         title: What the editing is called there; "Editing with ..." by default.
+        threads: Torch's, where there is no GPU; `editing_threads()` by default.
 
     Raises:
         ValueError: A model, site, corpus or schedule that does not fit.
@@ -83,8 +86,23 @@ def run_editing_job(
     there = finished_checkpoints(job, key, folder)
     if there:
         return there
+    with gpu_held():
+        return _edited(job, requests, folder, key=key, show=show, title=title, threads=threads)
+
+
+def _edited(
+    job: EditingJob,
+    requests: StoredRequests,
+    folder: Path,
+    *,
+    key: str,
+    show: ShowProgress,
+    title: str | None,
+    threads: int | None,
+) -> list[Checkpoint]:
+    """Edit from the newest whole checkpoint on; the model is gone when this returns."""
     if not torch.cuda.is_available():
-        torch.set_num_threads(editing_threads())
+        torch.set_num_threads(threads or editing_threads())
     entry = METHODS[job.method.method]
     digest = weights_digest(job.model, revision=job.revision)
     loaded = load_model(job.model, dtype=job.dtype, revision=job.revision)
@@ -119,7 +137,7 @@ def finished_checkpoints(job: EditingJob, key: str, folder: Path) -> list[Checkp
     return there if counts == job.edit_counts or ended_early else []
 
 
-def written_checkpoints(job: EditingJob, requests: Sequence[EditRequest], folder: Path) -> list[Checkpoint]:
+def written_checkpoints(job: EditingJob, requests: StoredRequests, folder: Path) -> list[Checkpoint]:
     """The checkpoints of a trajectory that are there, in their order, however far it came; pruned ones too."""
     return _in_order(folder, job.key(requests))
 
