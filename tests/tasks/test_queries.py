@@ -307,6 +307,12 @@ def test_empty_and_repetitive_outputs_are_counted(bench: Bench) -> None:
     assert (row["empty_low"], row["empty_high"]) == pytest.approx((0.07148, 0.59073), abs=1e-5)
 
 
+def test_texts_of_unknown_length_and_ending_have_no_mean_of_them(bench: Bench) -> None:
+    bench.put("outcomes", answers(at(10), "edit", [1.0], output="Paris"))
+    row = bench.one("text_health")
+    assert (row["n"], row["empty"], row["mean_tokens"], row["length_share"]) == (1, 0.0, None, None)
+
+
 def test_the_pristine_models_text_starts_the_line(bench: Bench) -> None:
     bench.put("outcomes", answers(BASE, "edit", [0.0], output="x", num_tokens=1, finish_reason="eos"))
     row = bench.one("text_health")
