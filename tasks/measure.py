@@ -13,7 +13,7 @@ from editing.checkpoint import Checkpoint, digest
 from editing.requests import EditRequest
 from tasks.capability import CapabilityOptions, measure_capability
 from tasks.engine import EngineOptions, LazyEngine
-from tasks.evaluation import EvaluationOptions, evaluate_checkpoint
+from tasks.evaluation import EvaluationOptions, asking_stages, evaluate_checkpoint
 from tasks.outcomes import NO_PRE_EDIT, PreEdit
 from tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
 from tasks.progress import ShowProgress
@@ -63,6 +63,8 @@ def measure(subject: Subject, options: MeasureOptions, *, engine: LazyEngine, sh
         engine: Started, and given the checkpoint's weights, only if something is missing.
         show: Shows the progress.
     """
+    if not _is_stored(subject, subject.weights, costs=("swap",) if subject.checkpoint else ()):
+        _swap(subject, engine)
     _measure_outcomes(subject, options, engine, show)
     _measure_perplexity(subject, options, engine)
     if _capability_is_due(subject, options.capability):
@@ -72,7 +74,7 @@ def measure(subject: Subject, options: MeasureOptions, *, engine: LazyEngine, sh
 def _measure_outcomes(subject: Subject, options: MeasureOptions, engine: LazyEngine, show: ShowProgress) -> None:
     place = subject.place
     key = _key(subject, options, "tasks.evaluation", asked=options.evaluation, requests=_digest(subject.requests))
-    if place.holds("outcomes", key):
+    if _is_stored(subject, key, "outcomes", costs=asking_stages(options.evaluation)):
         return
     _swap(subject, engine)
     pre_edit = _pre_edit(subject)
@@ -90,6 +92,15 @@ def _measure_outcomes(subject: Subject, options: MeasureOptions, engine: LazyEng
         place.store_cost(cost.stage, cost.seconds, cost.num_items, key=key, engine=engine.kind)
 
 
+def _is_stored(subject: Subject, key: str, *tables: str, costs: Sequence[str]) -> bool:
+    """Whether all rows of a stage are there; a pruned checkpoint cannot be asked again for what its costs were."""
+    place = subject.place
+    if not all(place.holds(table, key) for table in tables):
+        return False
+    pruned = subject.checkpoint is not None and subject.checkpoint.record.pruned
+    return pruned or all(place.holds("costs", key, part=stage) for stage in costs)
+
+
 def _pre_edit(subject: Subject) -> PreEdit:
     """What the pristine model answered; nothing yet, where it is the one that is asked."""
     if subject.checkpoint is None:
@@ -102,7 +113,7 @@ def _measure_perplexity(subject: Subject, options: MeasureOptions, engine: LazyE
         return
     place = subject.place
     key = _key(subject, options, "tasks.perplexity", asked=options.perplexity)
-    if place.holds("perplexity", key):
+    if _is_stored(subject, key, "perplexity", costs=("perplexity",)):
         return
     _swap(subject, engine)
     begun = time.perf_counter()
@@ -114,7 +125,7 @@ def _measure_perplexity(subject: Subject, options: MeasureOptions, engine: LazyE
 def _measure_capability(subject: Subject, options: MeasureOptions, engine: LazyEngine) -> None:
     place = subject.place
     key = _key(subject, options, "tasks.capability", asked=options.capability)
-    if place.holds("capability", key):
+    if _is_stored(subject, key, "capability_samples", "capability", costs=("capability",)):
         return
     _swap(subject, engine)
     begun = time.perf_counter()

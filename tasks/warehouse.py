@@ -10,6 +10,7 @@ exists once and has its type.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -26,10 +27,13 @@ from fsspec.implementations.local import LocalFileSystem
 from tasks.atomic_files import remove_leftovers, replace_file
 from tasks.result_text import format_rows
 from tasks.rows import Rows, conform, to_arrow
+from tasks.sealed_files import SEAL, is_whole, seal
 from tasks.tables import TABLES
 from tasks.views import Source, check_reads_only, create_views, first_line, literal, view_names
 
 __all__ = ["KEY", "Partition", "Warehouse", "format_rows"]
+
+logger = logging.getLogger(__name__)
 
 KEY = b"overedit.key"
 """Where a file's schema metadata holds the key of the stage that wrote it."""
@@ -69,10 +73,11 @@ class Warehouse:
             ValueError: An unknown table or column, a wrong type, a missing value, or a row outside the partition.
         """
         path = self._file(table, partition, part)
-        content = to_arrow(table, rows, partition).replace_schema_metadata({KEY: key.encode()})
+        content = to_arrow(table, rows, partition).replace_schema_metadata({KEY: key.encode()} | SEAL)
         if self._is_local:
             with replace_file(Path(path)) as stream:
                 pq.write_table(content, stream, compression="zstd")
+                seal(stream)
         else:  # an object store shows an object only when its upload has ended
             self._files.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
             with self._files.open(path, "wb") as stream:
@@ -85,6 +90,23 @@ class Warehouse:
         if not self._files.exists(path):
             return False
         return bool((self._read_schema(path).metadata or {}).get(KEY) == key.encode())
+
+    def set_aside_damaged(self, run: str) -> list[Path]:
+        """Put files of a run that are not what was written out of the readers' way, so that their stages run again.
+
+        Every byte of the run's files is read. An object store keeps checksums of its own, and is not looked through.
+
+        Returns:
+            Where they are now, each with `.damaged` behind its name.
+        """
+        found = []
+        for table in TABLES if self._is_local else ():
+            folder = Path(self._path) / table / _folders(table, {"run": run})[0]
+            for path in sorted(folder.rglob("*.parquet")):
+                if not is_whole(path):
+                    found.append(path.rename(f"{path}.damaged"))
+                    logger.warning("not what was written, set aside, and made again where it can be: %s", path)
+        return found
 
     def rows(self, table: str, partition: Partition | None = None) -> list[dict[str, Any]]:
         """The records of every file whose partition has these values, file after file by name."""
