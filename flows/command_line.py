@@ -15,6 +15,8 @@ from rich.table import Table
 
 from tasks.hostile_input import printable
 
+logger = logging.getLogger(__name__)
+
 app = typer.Typer(
     name="overedit",
     help="How many edits can this model take, with this method, before it breaks?",
@@ -231,16 +233,28 @@ def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str, 
     run = make_plan(config).run  # bad input ends here, before a server is started
     if not wait:
         check_run_is_free(run.folder)  # and so does a run that is another process's
+    from httpx import HTTPError
+    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+
     from flows.benchmark import benchmark
     from tasks.report import summary_table
 
+    is_alone = False
     try:
-        page = benchmark(config, wait=wait)
+        try:
+            page = benchmark(config, wait=wait)
+        except (HTTPError, ConcurrencySlotAcquisitionError):
+            is_alone = True
+            logger.warning("Prefect's server went away; the run goes on without it, and its UI shows no more of it")
+            page = benchmark.fn(config, wait=wait)  # what is stored already is not done again
     except KeyboardInterrupt as stop:
         print(f"overedit: {stop or 'interrupted'}; the same command continues", file=sys.stderr)
         sys.exit(130)
     Console().print(summary_table(run.warehouse, config.name))
     print(f"report: {page}")
+    if is_alone:  # or Prefect would try, for seconds each, to tell its server of every task
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def _prepare_logging() -> None:
@@ -257,8 +271,9 @@ def _prepare_logging() -> None:
 def _prepare_prefect() -> None:
     """Settings of Prefect that a person would otherwise have to export; those that are set already stay."""
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # what fails is said here, in one line
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "3")  # 14 s: a run does not need the server that is gone
 
 
 def _warehouse(home: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Container, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,9 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from editing.anatomy import Anatomy
 from editing.checkpoint import Checkpoint, digest
 from editing.methods import METHODS
+from editing.sealed_json import sealed, unsealed
 from editing.subjects import subject_end
 from editing.trajectory import check_counts
 from flows.config import BenchmarkConfig
+from tasks.atomic_files import replace_file
 from tasks.covariance import check_covariance
 from tasks.editing_job import EditingJob
 from tasks.evaluation import positions_asked
@@ -26,6 +29,8 @@ from tasks.request_lengths import check_lengths
 from tasks.requests import RequestSet, load_requests
 from tasks.run import BASE, Place, Run
 from tasks.stored_requests import StoredRequests
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_NAME = 100  # characters of a trajectory's name, which is a folder's
 
@@ -219,17 +224,15 @@ def write_configuration(plan: Plan) -> None:
         ValueError: Another one was left there since the plan was made.
     """
     _check_same_configuration(plan.run, plan.config)
-    plan.run.folder.mkdir(parents=True, exist_ok=True)
-    beside = plan.run.folder / ".run.json.tmp"
-    beside.write_text(_as_json(plan.config))
-    beside.rename(plan.run.folder / "run.json")
+    with replace_file(plan.run.folder / "run.json") as stream:
+        stream.write(sealed(_as_json(plan.config)))
 
 
 def _check_same_configuration(run: Run, config: BenchmarkConfig) -> None:
     path = run.folder / "run.json"
-    if not path.is_file():
+    before, now = _configuration_before(path), json.loads(_as_json(config))
+    if before is None:
         return
-    before, now = json.loads(path.read_text()), json.loads(_as_json(config))
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if changed:
         lines = [f"  {key}: was {_shown(before.get(key))}, is now {_shown(now.get(key))}" for key in changed]
@@ -238,6 +241,17 @@ def _check_same_configuration(run: Run, config: BenchmarkConfig) -> None:
             + "\n".join(lines)
             + f"\nGive this one another name (--set name=...), or remove {path.parent} to start anew."
         )
+
+
+def _configuration_before(path: Path) -> dict[str, Any] | None:
+    """What a run was begun with; None where it was not, or where that cannot be read and is written anew."""
+    if not path.is_file():
+        return None
+    try:
+        return dict(json.loads(unsealed(path.read_bytes())))
+    except (ValueError, TypeError) as error:
+        logger.warning("passed over a damaged %s, which will be written anew: %s", path, error)
+        return None
 
 
 def _as_json(config: BenchmarkConfig) -> str:

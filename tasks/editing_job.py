@@ -12,8 +12,10 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from editing.checkpoint import Checkpoint, whole_checkpoints
+from editing.interim import Interim
 from editing.methods import METHODS, MethodConfig
-from editing.trajectory import Interim, Schedule, Source, run_trajectory
+from editing.trajectory import INTERIM, Schedule, Source, run_trajectory
+from editing.whole_folders import remove_leftovers
 from tasks.covariance import covariance_key, covariance_of
 from tasks.gpus import gpu_held
 from tasks.models import LoadedModel, editing_threads, load_model, weights_digest
@@ -85,6 +87,7 @@ def run_editing_job(
     key = job.key(requests)
     there = finished_checkpoints(job, key, folder)
     if there:
+        _remove_stale(folder, there)
         return there
     with gpu_held():
         return _edited(job, requests, folder, key=key, show=show, title=title, threads=threads)
@@ -159,7 +162,9 @@ def _inputs(job: EditingJob, loaded: LoadedModel, digest: str, show: ShowProgres
 
 
 def _remove_stale(folder: Path, kept: Sequence[Checkpoint]) -> None:
-    """Remove checkpoints that other code or another configuration left at this place."""
+    """Remove what lies beside a trajectory's checkpoints at its end: other code's, and what killed processes left."""
+    remove_leftovers(folder)
+    shutil.rmtree(folder / INTERIM, ignore_errors=True)
     names = {checkpoint.folder.name for checkpoint in kept}
     for path in folder.glob("[0-9]*"):
         if path.name not in names:

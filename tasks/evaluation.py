@@ -139,7 +139,13 @@ def evaluate_checkpoint(
             before = known.answers.get(question_key(row))
             rows.append(with_agreement(row, question, before))
     costs = [StageCost("generate", middle - begun, len(prompts)), StageCost("score", ended - middle, len(pairs))]
-    return EvaluationResult(rows, [cost for cost in costs if cost.num_items])
+    return EvaluationResult(rows, [cost for cost in costs if cost.stage in asking_stages(options)])
+
+
+def asking_stages(options: EvaluationOptions) -> tuple[str, ...]:
+    """What the protocols asked for ask of the engine: `generate`, `score` or both; each is a row of the costs."""
+    generate = ("generate",) if "generated" in options.protocols else ()
+    return (*generate, "score") if set(options.protocols) - {"generated"} else generate
 
 
 def sampled_positions(edit_count: int, sample: int | None) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from editing.checkpoint import Checkpoint, digest
 from tasks.capability import CapabilityOptions, measure_capability
 from tasks.engine import EngineDiedError, EngineOptions, LazyEngine
-from tasks.evaluation import EvaluationOptions, evaluate_checkpoint
+from tasks.evaluation import EvaluationOptions, asking_stages, evaluate_checkpoint
 from tasks.outcomes import NO_PRE_EDIT, PreEdit
 from tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
 from tasks.progress import ShowProgress
@@ -89,6 +89,8 @@ def measure(subject: Subject, options: MeasureOptions, *, engine: LazyEngine, sh
 
 
 def _measure_missing(subject: Subject, options: MeasureOptions, engine: LazyEngine, show: ShowProgress) -> None:
+    if not _is_stored(subject, subject.weights, costs=("swap",) if subject.checkpoint else ()):
+        _swap(subject, engine)
     _measure_outcomes(subject, options, engine, show)
     _measure_perplexity(subject, options, engine)
     if _capability_is_due(subject, options.capability):
@@ -100,7 +102,7 @@ def _measure_outcomes(subject: Subject, options: MeasureOptions, engine: LazyEng
     at = subject.edit_counts if subject.checkpoint is None else ()
     requests = digest([subject.requests.digest, at])
     key = _key(subject, options, "tasks.evaluation", asked=options.evaluation, requests=requests)
-    if place.holds("outcomes", key):
+    if _is_stored(subject, key, "outcomes", costs=asking_stages(options.evaluation)):
         return
     _swap(subject, engine)
     pre_edit = _pre_edit(subject)
@@ -119,6 +121,15 @@ def _measure_outcomes(subject: Subject, options: MeasureOptions, engine: LazyEng
         place.store_cost(cost.stage, cost.seconds, cost.num_items, key=key, engine=engine.kind)
 
 
+def _is_stored(subject: Subject, key: str, *tables: str, costs: Sequence[str]) -> bool:
+    """Whether all rows of a stage are there; a pruned checkpoint cannot be asked again for what its costs were."""
+    place = subject.place
+    if not all(place.holds(table, key) for table in tables):
+        return False
+    pruned = subject.checkpoint is not None and subject.checkpoint.record.pruned
+    return pruned or all(place.holds("costs", key, part=stage) for stage in costs)
+
+
 def _pre_edit(subject: Subject) -> PreEdit:
     """What the pristine model answered; nothing yet, where it is the one that is asked."""
     if subject.checkpoint is None:
@@ -131,7 +142,7 @@ def _measure_perplexity(subject: Subject, options: MeasureOptions, engine: LazyE
         return
     place = subject.place
     key = _key(subject, options, "tasks.perplexity", asked=options.perplexity)
-    if place.holds("perplexity", key):
+    if _is_stored(subject, key, "perplexity", costs=("perplexity",)):
         return
     _swap(subject, engine)
     begun = time.perf_counter()
@@ -143,7 +154,7 @@ def _measure_perplexity(subject: Subject, options: MeasureOptions, engine: LazyE
 def _measure_capability(subject: Subject, options: MeasureOptions, engine: LazyEngine) -> None:
     place = subject.place
     key = _key(subject, options, "tasks.capability", asked=options.capability)
-    if place.holds("capability", key):
+    if _is_stored(subject, key, "capability_samples", "capability", costs=("capability",)):
         return
     _swap(subject, engine)
     begun = time.perf_counter()

@@ -2,8 +2,8 @@
 
 A checkpoint's tensors are read and compared with the checksums in its record, and these with the rows that the
 warehouse has of it. A file of the warehouse is read whole; its columns must be its table's, its rows must belong to
-the folders it lies in, its name must follow from them, and the sums in its footer from its rows. What its cells hold
-has no checksum.
+the folders it lies in, its name must follow from them, the sums in its footer from its rows, and it must have the
+checksum that it was written with.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tasks.hostile_input import shown_value
 from tasks.outcome_sums import from_footer, same_sums, sums_of
 from tasks.rows import conform
 from tasks.run import NAME
+from tasks.sealed_files import is_whole
 from tasks.tables import TABLES
 from tasks.warehouse import KEY
 
@@ -148,11 +149,17 @@ def _warehouse(root: Path, run: str | None) -> list[Part]:
     for table in TABLES:
         folder = root / table if run is None else root / table / f"run={run}"
         files = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
-        damages = tuple(Damage(path, what) for path in files for what in _file_damage(root, table, path))
+        damages = tuple(Damage(path, what) for path in files for what in _all_damage(root, table, path))
         if files:
             size = sum(path.stat().st_size for path in files)
             parts.append(Part(f"warehouse/{table}", len(files), size, 0, damages))
     return parts
+
+
+def _all_damage(root: Path, table: str, path: Path) -> list[str]:
+    """What is wrong with a file in words that help, and where all seems right, whether every byte is."""
+    seen = list(_file_damage(root, table, path))
+    return seen if seen or is_whole(path) else ["does not have the checksum that it was written with"]
 
 
 def _file_damage(root: Path, table: str, path: Path) -> Iterator[str]:

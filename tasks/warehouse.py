@@ -10,6 +10,7 @@ exists once and has its type.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Collection, Mapping
@@ -27,10 +28,13 @@ from tasks.atomic_files import remove_leftovers, replace_file
 from tasks.outcome_sums import added_up, sums_of, to_footer
 from tasks.result_text import format_rows
 from tasks.rows import Rows, conform, to_arrow
+from tasks.sealed_files import SEAL, is_whole, seal
 from tasks.tables import TABLES
 from tasks.views import check_reads_only, create_views, first_line, literal, needed_twice, view_names
 
 __all__ = ["KEY", "Partition", "Warehouse", "format_rows"]
+
+logger = logging.getLogger(__name__)
 
 KEY = b"overedit.key"
 """Where a file's schema metadata holds the key of the stage that wrote it."""
@@ -70,7 +74,7 @@ class Warehouse:
             ValueError: An unknown table or column, a wrong type, a missing value, or a row outside the partition.
         """
         path = self._file(table, partition, part)
-        schema = TABLES[table].with_metadata({KEY: key.encode()})
+        schema = TABLES[table].with_metadata({KEY: key.encode()} | SEAL)
 
         def write_to(stream: IO[bytes]) -> None:
             sums = []
@@ -81,6 +85,7 @@ class Warehouse:
                         sums.append(sums_of(some))
                 if table == "outcomes":
                     writer.add_key_value_metadata(to_footer(added_up(sums)))
+            seal(stream)
 
         if self._is_local:
             with replace_file(Path(path)) as stream:
@@ -99,6 +104,23 @@ class Warehouse:
         if not self._files.exists(path):
             return False
         return bool((self._read_schema(path).metadata or {}).get(KEY) == key.encode())
+
+    def set_aside_damaged(self, run: str) -> list[Path]:
+        """Put files of a run that are not what was written out of the readers' way, so that their stages run again.
+
+        Every byte of the run's files is read. An object store keeps checksums of its own, and is not looked through.
+
+        Returns:
+            Where they are now, each with `.damaged` behind its name.
+        """
+        found = []
+        for table in TABLES if self._is_local else ():
+            folder = Path(self._path) / table / _folders(table, {"run": run})[0]
+            for path in sorted(folder.rglob("*.parquet")):
+                if not is_whole(path):
+                    found.append(path.rename(f"{path}.damaged"))
+                    logger.warning("not what was written, set aside, and made again where it can be: %s", path)
+        return found
 
     def rows(self, table: str, partition: Partition | None = None) -> list[dict[str, Any]]:
         """The records of every file whose partition has these values, file after file by name."""

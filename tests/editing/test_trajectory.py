@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ import torch
 from pydantic import BaseModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from editing import trajectory
+from editing import disk_space, trajectory
 from editing.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint, whole_checkpoints
+from editing.disk_space import NoSpaceError
+from editing.interim import Interim, StoppedError
 from editing.method import EditResult, MethodEntry
 from editing.requests import EditRequest
-from editing.trajectory import Interim, Schedule, Source, StoppedError, run_trajectory, turn_seed
+from editing.trajectory import Schedule, Source, run_trajectory, turn_seed
 from editing.weights import Delta, Replacement, checksum
 
+Usage = namedtuple("Usage", "total used free")
 NAME = "model.layers.0.mlp.down_proj.weight"
 REQUESTS = [EditRequest(case_id=str(i), prompt=f"p{i}", target_new="t") for i in range(40)]
 SOURCE = Source(key="k", model="tiny", model_digest="d")
@@ -45,10 +49,8 @@ def add_noise(
 
 
 def method(**more: Any) -> MethodEntry:
-    fields = {"cumulative": False, "needs_subject": False} | more
-    return MethodEntry(
-        config=Config, function=add_noise, label="Noise", paper="none", presets={}, sites=lambda _: (), **fields
-    )
+    fields = {"cumulative": False, "needs_subject": False, "sites": lambda _: ()} | more
+    return MethodEntry(config=Config, function=add_noise, label="Noise", paper="none", presets={}, **fields)
 
 
 @pytest.fixture
@@ -202,6 +204,26 @@ def test_replacement_keeps_exact_values(model: LlamaForCausalLM) -> None:
     with applied(model, {NAME: Replacement(values)}):
         assert torch.equal(model.get_parameter(NAME), values)
     assert checksum(model.get_parameter(NAME)) == before
+
+
+def test_room_for_all_checkpoints_is_looked_for_before_the_first_turn(
+    model: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One tensor of 16 x 24 float32 and a state of 8 bytes, at each count to come and in an interim checkpoint."""
+    base = model.get_parameter(NAME).nbytes
+    asked: list[tuple[int, str]] = []
+    monkeypatch.setattr(trajectory, "check_space", lambda _, size, what: asked.append((size, what)))
+    next(start(model, tmp_path, (1, 4, 10), sites=lambda _: ("0.down_proj",)))
+    assert asked == [(4 * base, "the checkpoints at 1, 4, 10 edits")]
+    asked.clear()
+    list(start(model, tmp_path, (1, 4, 10), sites=lambda _: ("0.down_proj",)))
+    known = base + 8
+    assert asked == [(3 * known, "the checkpoints at 4, 10 edits"), (2 * known, "the checkpoints at 10 edits")]
+    monkeypatch.undo()
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: Usage(0, 0, disk_space.SLACK + 4 * base - 1))
+    with pytest.raises(NoSpaceError, match=r"the checkpoints at 1, 4, 10 edits will take .*fewer edit_counts"):
+        list(start(model, tmp_path / "full", (1, 4, 10), sites=lambda _: ("0.down_proj",)))
+    assert not (tmp_path / "full").exists()
 
 
 def interrupted(model: Any, folder: Path, counts: tuple[int, ...], interim: Interim) -> None:

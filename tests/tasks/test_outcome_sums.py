@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from tasks.outcome_sums import SCHEMA, SUMS_KEY, added_up, from_footer, same_sums, sums_of, to_footer
 from tasks.rows import conform
+from tasks.sealed_files import seal
 from tasks.tables import TABLES
 from tasks.verify import verify
 from tasks.views import view_names, view_sql
@@ -183,6 +184,8 @@ def test_every_view_of_outcomes_is_made_of_the_sums() -> None:
 
 def rewrite(path: Path, footer: dict[bytes, bytes]) -> None:
     content = pq.ParquetFile(path).read()
-    with pq.ParquetWriter(path, content.schema, compression="zstd") as writer:
-        writer.write_table(content)
-        writer.add_key_value_metadata(footer)
+    with path.open("w+b") as stream:
+        with pq.ParquetWriter(stream, content.schema, compression="zstd") as writer:
+            writer.write_table(content)
+            writer.add_key_value_metadata(footer)
+        seal(stream)
