@@ -4,13 +4,15 @@
 #   make check   format, lint, types, import contract
 #   make bench   speed, as ratios, with the operations counted beside
 #   make fuzz    thousands of damaged and hostile datasets, configurations and checkpoints
+#   make faults  a small run under 200 faults (FAULTS=, SEED=): killed, torn, flipped, no space; nothing may be lost
+#   make million a million edits one after another: memory, speed and what is remembered (an hour)
 #   make ui      the Prefect UI, with the runs made so far
 SHELL := /bin/bash
 LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 STAMP := .venv/.installed-$(LOCK)
 PYTHON := .venv/bin/python
 
-.PHONY: demo test check fuzz ui bench lock environment
+.PHONY: demo test check fuzz faults million ui bench lock environment
 .DEFAULT_GOAL := demo
 
 environment: $(STAMP)
@@ -32,6 +34,12 @@ check: $(STAMP)
 
 fuzz: $(STAMP)
 	@OVEREDIT_FUZZ_INPUTS=$(or $(INPUTS),1500) $(PYTHON) -m pytest -q tests/fuzz $(ARGS)
+
+faults: $(STAMP)
+	@OMP_NUM_THREADS=1 $(PYTHON) -m tests.faults.campaign --faults $(or $(FAULTS),200) --seed $(or $(SEED),0) $(ARGS)
+
+million: $(STAMP)
+	@$(PYTHON) tests/benchmarks/million.py $(ARGS)
 
 ui: $(STAMP)
 	@.venv/bin/overedit ui

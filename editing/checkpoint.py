@@ -2,19 +2,20 @@
 
 A folder with three files. `weights.safetensors` holds the edited tensors under their Hugging Face names, exact in the
 model's dtype, so base model + checkpoint = edited model, bit for bit. `state.safetensors` holds what the method carries
-from turn to turn. `checkpoint.json` says what made them, with a checksum of each tensor; it is the same, byte for byte,
-whether or not the run was interrupted. What the editing cost, which is not, lies beside it in `costs.json`.
+from turn to turn. `checkpoint.json` says what made them, with a checksum of each tensor and of itself; it is the same,
+byte for byte, whether or not the run was interrupted. What the editing cost, which is not, lies beside it in
+`costs.json`.
 
 A checkpoint may be pruned: its records stay and say so, its tensors are gone.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from editing.disk_space import check_space
+from editing.sealed_json import sealed, unsealed
 from editing.weights import checksum
+from editing.whole_folders import flush, replace_folder
 
 logger = logging.getLogger(__name__)
 
@@ -109,11 +113,13 @@ class CheckpointRecord(BaseModel):
 class Costs(BaseModel):
     """The content of `costs.json`: what the edits since the checkpoint before took."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     seconds: float
     num_edits: int
     peak_memory_bytes: int
+    turn_seconds: tuple[float, ...] = ()
+    """Of each turn, to the microsecond; beside the log and not in it, which is the same whenever it is made."""
 
 
 class Checkpoint(BaseModel):
@@ -165,32 +171,41 @@ def write_checkpoint(
         costs: What the edits took.
 
     Raises:
-        OSError: The disk is full or not writable; what was there before is untouched.
+        NoSpaceError: There is no room for it, or the disk became full; what was there before is untouched.
+        OSError: The disk is not writable.
     """
     whole = CheckpointRecord(
         **record,
         tensors={name: TensorRecord.of(tensor) for name, tensor in sorted(tensors.items())},
         state={name: TensorRecord.of(tensor) for name, tensor in sorted(state.items())},
     )
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        weights, states = (beside / name for name in TENSOR_FILES)
-        save_file(_stored(tensors), weights)
-        if state:
-            save_file(_stored(state), states)
-        (beside / "checkpoint.json").write_text(whole.model_dump_json(indent=1) + "\n")
-        (beside / "costs.json").write_text(costs.model_dump_json(indent=1) + "\n")
-        for path in (*beside.iterdir(), beside):
-            _flush(path)
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
-        _flush(folder.parent)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+    check_space(folder, num_bytes(tensors) + num_bytes(state), "this checkpoint")
+    with replace_folder(folder) as beside:
+        _write_files(beside, tensors, state, whole, costs)
     return Checkpoint(folder=folder, record=whole, costs=costs)
+
+
+def _write_files(
+    folder: Path,
+    tensors: Mapping[str, torch.Tensor],
+    state: Mapping[str, torch.Tensor],
+    record: CheckpointRecord,
+    costs: Costs,
+) -> None:
+    try:
+        for name, content in zip(TENSOR_FILES, (tensors, state), strict=True):
+            if content or content is tensors:
+                save_file(_stored(content), folder / name)
+    except SafetensorError as error:  # its way to say what the system said
+        number = errno.ENOSPC if f"os error {errno.ENOSPC}" in str(error) else errno.EIO
+        raise OSError(number, str(error)) from error
+    (folder / "checkpoint.json").write_bytes(sealed(record.model_dump_json(indent=1) + "\n"))
+    (folder / "costs.json").write_text(costs.model_dump_json(indent=1) + "\n")
+
+
+def num_bytes(tensors: Mapping[str, torch.Tensor]) -> int:
+    """What tensors take on the disk, but for the header."""
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -200,13 +215,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         DamagedCheckpointError: The folder is not a whole checkpoint.
     """
     try:
-        record = CheckpointRecord.model_validate_json(_content(folder / "checkpoint.json"))
+        record = CheckpointRecord.model_validate_json(unsealed(_content(folder / "checkpoint.json")))
         costs = Costs.model_validate_json(_content(folder / "costs.json"))
     except ValidationError as error:
         mistakes = error.errors(include_url=False, include_input=False, include_context=False)
         shown = "; ".join(f"{'.'.join(map(str, m['loc']))[:80]}: {m['msg']}" for m in mistakes[:3])
         raise DamagedCheckpointError(f"{folder} is not a whole checkpoint: {error.title}: {shown}") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise DamagedCheckpointError(f"{folder} is not a whole checkpoint: {error}") from error
     return Checkpoint(folder=folder, record=record, costs=costs)
 
@@ -238,8 +253,8 @@ def prune_checkpoint(checkpoint: Checkpoint) -> None:
     record = checkpoint.record.model_copy(update={"pruned": True})
     beside = checkpoint.folder / f".checkpoint.json.{os.getpid()}.tmp"
     try:
-        beside.write_text(record.model_dump_json(indent=1) + "\n")
-        _flush(beside)
+        beside.write_bytes(sealed(record.model_dump_json(indent=1) + "\n"))
+        flush(beside)
         beside.replace(checkpoint.folder / "checkpoint.json")
     finally:
         beside.unlink(missing_ok=True)
@@ -270,14 +285,6 @@ def _verified(path: Path, records: Mapping[str, TensorRecord]) -> dict[str, torc
 
 def _stored(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def digest(value: Any) -> str:

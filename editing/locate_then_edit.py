@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -63,6 +64,8 @@ class LocateThenEdit(BaseModel):
     """Where the value is optimized: the last edited layer's MLP output (ROME) or its whole output (MEMIT)."""
     distribution: Distribution = "spread"
     """How the residual is spread over the layers: `single`, `spread` or `root`."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """The most edits that are solved for together; None: the whole turn."""
     values: ValueOptions = ValueOptions()
     """How values are optimized."""
     contexts: ContextOptions = ContextOptions()
@@ -126,7 +129,27 @@ class LayerProblem(NamedTuple):
     """The method's, of the batches before."""
 
 
-Solve = Callable[[LayerProblem], Solution]
+class Steps(NamedTuple):
+    """What tells one method from another."""
+
+    solve: Callable[[LayerProblem, Any], Solution]
+    """Its solution of the objective at one layer, given its configuration."""
+    keys_in_residual: bool = False
+    """Take the residual at the mean keys, not at the bare prompts (R-ROME)."""
+    check: Callable[[Any, Mapping[str, SecondMoment]], None] = lambda config, covariance: None
+    """Raises ValueError, before values are optimized, where a configuration cannot be solved with this C0."""
+    remember: Callable[[Mapping[str, torch.Tensor], State], State] = lambda keys, state: {}
+    """Given each site's keys, (I, N), once all layers are written, and the state: what to keep beside the contexts."""
+
+
+def locate_then_edit(solve: Callable[[LayerProblem, Any], Solution], **steps: Any) -> Callable[..., EditResult]:
+    """A method: its own solution of the objective (and other fields of `Steps`), and otherwise what they all share.
+
+    Returns:
+        `method(model, tokenizer, requests, config, state, *, covariance, seed=0, progress=silent)`, see
+        `edit_in_batches`.
+    """
+    return partial(edit_in_batches, steps=Steps(solve, **steps))
 
 
 def edit_layers(
@@ -136,34 +159,12 @@ def edit_layers(
     config: LocateThenEdit,
     state: State,
     *,
+    steps: Steps,
     covariance: Mapping[str, SecondMoment],
-    solve: Solve,
     seed: int,
     progress: Progress,
-    keys_in_residual: bool = False,
-    after: Callable[[Mapping[str, torch.Tensor], State], State] | None = None,
 ) -> EditResult:
-    """Edit all requests at once, layer after layer.
-
-    Args:
-        model: Bit-identical on return.
-        tokenizer: Its tokenizer.
-        requests: At least one, each with its subject.
-        config: Settings.
-        state: Of the turns before: `context_templates`, unless they are given.
-        covariance: C0 by site.
-        solve: The method's solution at one layer.
-        seed: Of the sampling of contexts, in the first turn.
-        progress: Told (values optimized, requests in all).
-        keys_in_residual: Take the residual at the mean keys, not at the bare prompts (R-ROME).
-        after: Given each site's keys, (I, N), once all layers are written, and the state; returns what to keep in it.
-
-    Returns:
-        Low-rank factors for each site's weight, the state with the context templates, and diagnostics by site.
-
-    Raises:
-        ValueError: A request without its subject, or a site that is no projection of the model.
-    """
+    """Edit all requests at once, layer after layer; arguments, result and errors as `edit_in_batches`."""
     anatomy = Anatomy.of(model)
     weights = {site: anatomy.site_parameters(site)[0] for site in config.sites}
     templates, carried = context_templates(model, tokenizer, config.contexts, state, seed=seed)
@@ -177,16 +178,15 @@ def edit_layers(
         for done, site in enumerate(config.sites):
             share = SHARES[config.distribution](len(config.sites) - done)
             keys = subjects.keys(site)
-            current_ON = subjects.outputs(config.value_site, in_contexts=keys_in_residual)
+            current_ON = subjects.outputs(config.value_site, in_contexts=steps.keys_in_residual)
             memory = Memory(keys.mean_IN, (wanted_ON - current_ON) * share)
             problem = LayerProblem(site, memory, keys.bare_IN, covariance[site], state)
-            solution = solve(problem)
+            solution = steps.solve(problem, config)
             in_out = stores_in_out(model.get_submodule(anatomy.site_module(site)))
             update[weights[site]] = as_update(solution, model.dtype, in_out=in_out)
             apply_update(model, {weights[site]: update[weights[site]]})
             log |= {f"{site}/{name}": value for name, value in diagnostics(problem, solution).items()}
-        if after is not None:
-            carried |= after({site: subjects.keys(site).mean_IN for site in config.sites}, state)
+        carried |= steps.remember({site: subjects.keys(site).mean_IN for site in config.sites}, state)
     return EditResult(dict(update), carried, log)
 
 
@@ -197,39 +197,46 @@ def edit_in_batches(
     config: LocateThenEdit,
     state: State,
     *,
-    batch_size: int | None,
-    progress: Progress,
-    **arguments: Any,
+    steps: Steps,
+    covariance: Mapping[str, SecondMoment],
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> EditResult:
-    """Edit a turn in batches, each on the model that the one before has left; otherwise as `edit_layers`.
+    """Edit a turn in batches, each on the model that the one before has left.
 
     Args:
-        model: Bit-identical on return.
+        model: The model to start from; bit-identical on return.
         tokenizer: Its tokenizer.
-        requests: At least one, each with its subject.
+        requests: The turn's requests, at least one, each with its subject.
         config: Settings.
-        state: Of the turns before.
-        batch_size: The most edits that are solved for together; None: the whole turn.
-        progress: Told (requests done, requests in all), or, in a single batch, as `edit_layers` tells it.
-        arguments: As `edit_layers` takes them.
+        state: Of the turns before: the context templates, and what the method remembers.
+        steps: The method's own.
+        covariance: C0 of the pristine model by site.
+        seed: Of the sampling of contexts, in the first turn.
+        progress: Told (requests done, requests in all); in a single batch, how many values are optimized.
 
     Returns:
-        Factors for each site's weight, a rank an edit; of the diagnostics, the mean over batches.
+        Low-rank factors for each site's weight, a rank an edit; the state; diagnostics by site, means over batches.
+
+    Raises:
+        ValueError: A request without its subject, or a site that is no projection of the model.
     """
-    if batch_size is None or batch_size >= len(requests):
-        return edit_layers(model, tokenizer, requests, config, state, progress=progress, **arguments)
-    steps: list[EditResult] = []
+    steps.check(config, covariance)
+    size = config.batch_size or len(requests)
+    edit = partial(edit_layers, steps=steps, covariance=covariance, seed=seed)
+    if size >= len(requests):
+        return edit(model, tokenizer, requests, config, state, progress=progress)
+    results: list[EditResult] = []
     anatomy = Anatomy.of(model)
     with kept(model, [anatomy.site_parameters(site)[0] for site in config.sites]):
-        for first in range(0, len(requests), batch_size):
-            batch = requests[first : first + batch_size]
-            step = edit_layers(model, tokenizer, batch, config, state, progress=silent, **arguments)
-            apply_update(model, step.update)
-            steps.append(step)
-            state = step.state
+        for first in range(0, len(requests), size):
+            batch = requests[first : first + size]
+            results.append(edit(model, tokenizer, batch, config, state, progress=silent))
+            apply_update(model, results[-1].update)
+            state = results[-1].state
             progress(first + len(batch), len(requests))
-    log = {name: sum(float(step.log[name]) for step in steps) / len(steps) for name in steps[0].log}
-    return EditResult(_summed([step.update for step in steps]), state, dict(log))
+    log = {name: sum(float(result.log[name]) for result in results) / len(results) for name in results[0].log}
+    return EditResult(_summed([result.update for result in results]), state, dict(log))
 
 
 def _summed(updates: Sequence[WeightUpdate]) -> WeightUpdate:

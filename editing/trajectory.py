@@ -12,7 +12,7 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -23,19 +23,24 @@ import torch
 from pydantic import BaseModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from editing.anatomy import Anatomy
 from editing.checkpoint import (
     Checkpoint,
     Costs,
     DamagedCheckpointError,
     Norms,
+    num_bytes,
     read_checkpoint,
     whole_checkpoints,
     write_checkpoint,
 )
+from editing.disk_space import check_space
+from editing.interim import EVERY_TEN_MINUTES, Interim, StoppedError
 from editing.memory import peak_bytes, reset_peak
 from editing.method import MethodEntry, Progress, State, silent
 from editing.requests import EditRequest
 from editing.weights import apply_update, read_tensors, write_tensors
+from editing.whole_folders import remove_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -51,27 +56,6 @@ class Schedule(NamedTuple):
     turn_size: int
     """The most edits a turn takes; cumulative methods take all edits so far in one turn."""
     seed: int = 0
-
-
-def never() -> bool:
-    """Nobody asks for a stop."""
-    return False
-
-
-class Interim(NamedTuple):
-    """When a trajectory writes what it has between two scheduled counts; turns are never cut."""
-
-    seconds: float = 600.0
-    """That much work is lost at most when the process is killed, and a turn."""
-    stop_asked: Callable[[], bool] = never
-    """Looked at after each turn: True writes an interim checkpoint and raises `StoppedError`."""
-
-
-EVERY_TEN_MINUTES = Interim()
-
-
-class StoppedError(KeyboardInterrupt):
-    """A trajectory that was asked to stop and has kept what it had; an interrupt, so nothing takes it for a failure."""
 
 
 class Source(NamedTuple):
@@ -116,8 +100,10 @@ def run_trajectory(
     Raises:
         ValueError: The schedule is not increasing or asks for more edits than there are.
         StoppedError: A stop was asked for; the same call continues behind the last turn.
+        NoSpaceError: The disk has no room for the checkpoints to come; those that are there are whole.
     """
     check_counts(schedule.edit_counts, len(requests))
+    remove_leftovers(folder)
     done = {checkpoint.record.edit_count: checkpoint for checkpoint in whole_checkpoints(folder, source.key)}
     told = method._replace(function=partial(method.function, **inputs))
     run = _Run(model, tokenizer, requests, config, told, schedule, interim, progress)
@@ -127,7 +113,8 @@ def run_trajectory(
                 run.take_over(done[stop])
                 checkpoint = done[stop]
             else:
-                checkpoint = run.edit_to(stop, source, folder)
+                run.check_space(folder, [count for count in schedule.edit_counts if count not in done])
+                checkpoint = done[stop] = run.edit_to(stop, source, folder)
             progress(checkpoint.record.edit_count, schedule.edit_counts[-1])
             yield checkpoint
             if not checkpoint.record.finite:
@@ -142,6 +129,7 @@ class _Stretch(NamedTuple):
     first: int
     """Edits before it."""
     log: list[dict[str, Any]]
+    turn_seconds: list[float]
     begun: float
     """Of the performance counter, time spent before an interruption taken off."""
     peak_bytes: int
@@ -177,12 +165,27 @@ class _Run:
         self.state = state
         self.edit_count, self.turns = checkpoint.record.edit_count, checkpoint.record.turns
 
+    def check_space(self, folder: Path, counts: Sequence[int]) -> None:
+        """Look for room for the checkpoints to come, an interim one and the one that is being written, ahead.
+
+        The state's size is known once there is one; a method may edit less than its sites hold.
+        """
+        edited = {name: self.model.get_parameter(name) for name in self.base or self._sites()}
+        size = num_bytes(edited) + num_bytes(self.state)
+        check_space(folder, size * (len(counts) + 1), f"the checkpoints at {', '.join(map(str, counts))} edits")
+
+    def _sites(self) -> list[str]:
+        anatomy, sites = Anatomy.of(self.model), self.method.sites(self.config)
+        return [name for site in sites for name in anatomy.site_parameters(site)]
+
     def edit_to(self, stop: int, source: Source, folder: Path) -> Checkpoint:
         """Apply turns until `stop` edits are in, or a weight is no longer finite, and write the checkpoint."""
         stretch, there, asked = self._go_on(stop, source, folder), False, False
         kept = time.perf_counter()
         while not (there or asked):
+            begun = time.perf_counter()
             stretch.log.append(self._turn(stop))
+            stretch.turn_seconds.append(round(time.perf_counter() - begun, 6))
             there = self.edit_count == stop or not stretch.log[-1]["finite"]
             asked = self.interim.stop_asked()
             if not there and (asked or time.perf_counter() - kept >= self.interim.seconds):
@@ -202,13 +205,14 @@ class _Run:
         try:
             interim = read_checkpoint(folder / INTERIM) if (folder / INTERIM).is_dir() else None
             if interim is None or interim.record.key != source.key or not first < interim.record.edit_count < stop:
-                return _Stretch(first, [], time.perf_counter(), 0)
+                return _Stretch(first, [], [], time.perf_counter(), 0)
             self.take_over(interim)
         except DamagedCheckpointError as error:
             logger.warning("passed over a damaged interim checkpoint: %s", error)
-            return _Stretch(first, [], time.perf_counter(), 0)
-        costs = interim.costs
-        return _Stretch(first, list(interim.record.log), time.perf_counter() - costs.seconds, costs.peak_memory_bytes)
+            return _Stretch(first, [], [], time.perf_counter(), 0)
+        log, costs = list(interim.record.log), interim.costs
+        begun = time.perf_counter() - costs.seconds
+        return _Stretch(first, log, list(costs.turn_seconds), begun, costs.peak_memory_bytes)
 
     def _write(self, folder: Path, source: Source, stretch: _Stretch) -> Checkpoint:
         seconds = time.perf_counter() - stretch.begun
@@ -226,6 +230,7 @@ class _Run:
             seconds=seconds,
             num_edits=self.edit_count - stretch.first,
             peak_memory_bytes=max(stretch.peak_bytes, peak_bytes()),
+            turn_seconds=tuple(stretch.turn_seconds),
         )
         return write_checkpoint(folder, tensors=tensors, state=self.state, record=record, costs=costs)
 

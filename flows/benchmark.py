@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from prefect import flow, task
+from prefect import Task, flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
 from editing.checkpoint import Checkpoint
+from editing.disk_space import NoSpaceError
 from editing.method import Progress
 from flows.config import BenchmarkConfig
 from flows.plan import Plan, Trajectory, make_plan, write_configuration
 from tasks.editing_job import run_editing_job, written_checkpoints
 from tasks.engine import LazyEngine
+from tasks.engine.options import engine_kind
+from tasks.locks import run_held
 from tasks.measure import Subject, measure
 from tasks.models import locate
 from tasks.progress import shown
@@ -31,6 +37,8 @@ from tasks.publish import (
     store_run,
 )
 
+logger = logging.getLogger(__name__)
+
 
 def run_title() -> str:
     """The flow run's name in the UI: model, methods, dataset and run."""
@@ -39,7 +47,7 @@ def run_title() -> str:
 
 
 @flow(name="benchmark", flow_run_name=run_title, persist_result=False)
-def benchmark(config: BenchmarkConfig) -> str:
+def benchmark(config: BenchmarkConfig, wait: bool = False) -> str:
     """Edit along every trajectory, measure every checkpoint, publish.
 
     A stage whose result is there already, made from the same inputs by the same code, is not run again: the same call
@@ -47,17 +55,27 @@ def benchmark(config: BenchmarkConfig) -> str:
 
     Args:
         config: What to run.
+        wait: Where another process works on the run, wait until it has ended, and then do what it has left.
 
     Returns:
         Where the report page lies.
 
     Raises:
         ValueError: The configuration does not fit the data or the model; nothing has been written then.
-        RuntimeError: A trajectory failed; the others are complete, and its failure is in the table `runs`.
+        RuntimeError: A trajectory failed; the others are complete, and its failure is in the table `runs`. Or another
+            process works on the run, and nothing has been done.
     """
     started_at = datetime.now(UTC)
     plan = make_plan(config)
+    with run_held(plan.run.folder, wait=wait):
+        return run_plan(plan, started_at)
+
+
+def run_plan(plan: Plan, started_at: datetime) -> str:
+    """Edit, measure and publish, as the run's only process; see `benchmark`."""
+    config = plan.config
     write_configuration(plan)
+    plan.run.warehouse.set_aside_damaged(plan.run.name)
     edited = [(trajectory, *edit_or_fail(plan, trajectory)) for trajectory in plan.trajectories()]
     with LazyEngine(locate(config.model), config.engine, revision=config.revision) as engine:
         base = {order_seed: measure_or_fail(plan, plan.base(order_seed), engine) for order_seed in config.order_seeds}
@@ -69,7 +87,9 @@ def benchmark(config: BenchmarkConfig) -> str:
             if any(errors):
                 failed[trajectory] = "; ".join(error for error in errors if error)
         store_costs_of_engine(plan, engine)
-    publish_run(plan, failed, started_at)
+    if not (engine.starts or failed):
+        logger.info("run %r was complete: nothing was edited or measured again", plan.run.name)
+    in_task(publish_run, plan, failed, started_at, name="publish")
     if failed:
         raise RuntimeError("; ".join(f"{trajectory.label} failed: {error}" for trajectory, error in failed.items()))
     return str(plan.run.report)
@@ -82,13 +102,20 @@ def edit_or_fail(plan: Plan, trajectory: Trajectory) -> tuple[list[Checkpoint], 
         The checkpoints, those before the failure if it failed, and how it failed.
     """
     name = f"edit {trajectory.label}, order {trajectory.order_seed}"
-    tags = ["gpu"] if torch.cuda.is_available() else ["cpu"]
+    tags = ["gpu"] if torch.cuda.is_available() else []  # a tag is asked of the server: none that limits nothing
     try:
-        return edit.with_options(task_run_name=name, tags=tags)(plan, trajectory), None
+        return in_task(edit, plan, trajectory, name=name, tags=tags), None
     except (RuntimeError, MemoryError) as error:
         folder, requests = plan.checkpoints_folder(trajectory), plan.planned(trajectory.order_seed)
         before = written_checkpoints(trajectory.job, requests, folder)
         return store_checkpoints(plan, trajectory, before), one_line(error)
+
+
+def in_task(work: Task[..., Any], *arguments: Any, name: str, tags: Sequence[str] = ()) -> Any:
+    """Do work in a task run that says what it is; outside a flow run, where there is no server to tell, plainly."""
+    if FlowRunContext.get() is None:
+        return work.fn(*arguments)
+    return work.with_options(task_run_name=name, tags=tags)(*arguments)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -115,7 +142,7 @@ def measure_or_fail(plan: Plan, subject: Subject, engine: LazyEngine) -> str | N
     """
     name = f"measure {subject.place.trajectory} at {subject.place.edit_count}"
     try:
-        measure_stored.with_options(task_run_name=name)(plan, subject, engine)
+        in_task(measure_stored, plan, subject, engine, name=name)
     except (RuntimeError, MemoryError) as error:
         return f"{name}: {one_line(error)}"
     return None
@@ -123,7 +150,11 @@ def measure_or_fail(plan: Plan, subject: Subject, engine: LazyEngine) -> str | N
 
 def is_input_output(_task: Any, _run: Any, state: Any) -> bool:
     """Whether a failure is worth another try: a disk's or a server's, never a wrong number's or a full memory's."""
-    return isinstance(state.result(raise_on_failure=False), OSError)
+    error = state.result(raise_on_failure=False)
+    if not isinstance(error, OSError) or isinstance(error, NoSpaceError):
+        return False
+    logger.warning("a disk or a server failed, which may pass: %s", one_line(error))
+    return True
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5, retry_condition_fn=is_input_output)
@@ -145,6 +176,7 @@ def publish_run(plan: Plan, failed: dict[Trajectory, str], started_at: datetime)
             method_config=trajectory.job.method.model_dump_json(),
             config=plan.config.model_dump_json(),
             model_digest=plan.model_digest,
+            engine=engine_kind(plan.config.engine),
             error=failed.get(trajectory),
             started_at=started_at,
         )

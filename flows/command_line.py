@@ -15,6 +15,8 @@ from rich.table import Table
 
 from tasks.hostile_input import printable
 
+logger = logging.getLogger(__name__)
+
 app = typer.Typer(
     name="overedit",
     help="How many edits can this model take, with this method, before it breaks?",
@@ -33,11 +35,12 @@ Home = Annotated[Path, typer.Option(help="The folder in which warehouse/, runs/ 
 def run(
     config: Annotated[Path, typer.Argument(help="A YAML file; see deployments/benchmarks/.")],
     settings: Settings = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for whoever works on this run now.")] = False,
 ) -> None:
     """Run a benchmark, or continue it; a run that is complete is left as it is."""
     from flows.config_file import read_yaml
 
-    _benchmark(read_yaml(config), settings or [], where=str(config))
+    _benchmark(read_yaml(config), settings or [], where=str(config), wait=wait)
 
 
 @app.command()
@@ -219,26 +222,39 @@ def _end(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str) -> None:
+def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str, wait: bool = False) -> None:
     _prepare_prefect()
     from flows.config import BenchmarkConfig
     from flows.config_file import validated, with_settings
     from flows.plan import make_plan
+    from tasks.locks import check_run_is_free
 
     config = validated(BenchmarkConfig, with_settings(content, settings), where=where)
-    make_plan(config)  # bad input ends here, before a server is started
+    run = make_plan(config).run  # bad input ends here, before a server is started
+    if not wait:
+        check_run_is_free(run.folder)  # and so does a run that is another process's
+    from httpx import HTTPError
+    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+
     from flows.benchmark import benchmark
     from tasks.report import summary_table
-    from tasks.run import Run
 
+    is_alone = False
     try:
-        page = benchmark(config)
+        try:
+            page = benchmark(config, wait=wait)
+        except (HTTPError, ConcurrencySlotAcquisitionError):
+            is_alone = True
+            logger.warning("Prefect's server went away; the run goes on without it, and its UI shows no more of it")
+            page = benchmark.fn(config, wait=wait)  # what is stored already is not done again
     except KeyboardInterrupt as stop:
         print(f"overedit: {stop or 'interrupted'}; the same command continues", file=sys.stderr)
         sys.exit(130)
-    warehouse = Run(name=config.name, home=config.home, model="", dataset="").warehouse
-    Console().print(summary_table(warehouse, config.name))
+    Console().print(summary_table(run.warehouse, config.name))
     print(f"report: {page}")
+    if is_alone:  # or Prefect would try, for seconds each, to tell its server of every task
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def _prepare_logging() -> None:
@@ -255,8 +271,9 @@ def _prepare_logging() -> None:
 def _prepare_prefect() -> None:
     """Settings of Prefect that a person would otherwise have to export; those that are set already stay."""
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # what fails is said here, in one line
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "3")  # 14 s: a run does not need the server that is gone
 
 
 def _warehouse(home: Path) -> Path:

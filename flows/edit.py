@@ -15,6 +15,7 @@ from flows.config import with_preset
 from flows.config_file import validated, with_settings
 from flows.plan import check_corpora, check_model, check_requests
 from tasks.editing_job import EditingJob, run_editing_job
+from tasks.locks import held
 from tasks.progress import shown
 from tasks.requests import DatasetOptions, load_requests
 
@@ -42,6 +43,7 @@ def edit_file(
 
     Raises:
         ValueError: Bad input; nothing has been written then.
+        HeldError: Another process is about to leave its checkpoint there.
     """
     config = validated(EditConfig, _content(model, method, requests, dataset, settings), where="overedit edit")
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / "checkpoint.json").is_file():
@@ -51,7 +53,7 @@ def edit_file(
     if count > len(everything):
         raise ValueError(f"num_edits: {count} edits are asked for, but {requests} holds {len(everything)} requests")
     check_model(config.model, (config.method,), revision=config.revision)
-    check_requests(config.model, (config.method,), everything[:count], revision=config.revision)
+    check_requests(config.model, (config.method,), everything.first(count), revision=config.revision)
     check_corpora(config.model, (config.method,), revision=config.revision)
     job = EditingJob(
         model=config.model,
@@ -63,12 +65,13 @@ def edit_file(
         seed=config.seed,
     )
     beside = out.with_name(f".{out.name}.trajectory")
-    try:
-        (checkpoint,) = run_editing_job(job, everything, beside, show=shown)
-        shutil.rmtree(out, ignore_errors=True)
-        checkpoint.folder.rename(out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with held(out.with_name(f".{out.name}.lock"), f"--out {out}"):
+        try:
+            (checkpoint,) = run_editing_job(job, everything, beside, show=shown)
+            shutil.rmtree(out, ignore_errors=True)
+            checkpoint.folder.rename(out)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
     return checkpoint.model_copy(update={"folder": out})
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Container, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,16 +15,22 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from editing.anatomy import Anatomy
 from editing.checkpoint import Checkpoint, digest
 from editing.methods import METHODS
-from editing.requests import EditRequest
+from editing.sealed_json import sealed, unsealed
 from editing.subjects import subject_end
 from editing.trajectory import check_counts
 from flows.config import BenchmarkConfig
+from tasks.atomic_files import replace_file
 from tasks.covariance import check_covariance
 from tasks.editing_job import EditingJob
+from tasks.evaluation import positions_asked
 from tasks.measure import MeasureOptions, Subject
 from tasks.models import context_length, load_config, locate, weights_digest
-from tasks.requests import RequestSet, check_lengths, load_requests
+from tasks.request_lengths import check_lengths
+from tasks.requests import RequestSet, load_requests
 from tasks.run import BASE, Place, Run
+from tasks.stored_requests import StoredRequests
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_NAME = 100  # characters of a trajectory's name, which is a folder's
 
@@ -43,7 +50,7 @@ class Plan(NamedTuple):
     config: BenchmarkConfig
     run: Run
     requests: dict[int, RequestSet]
-    """Order seed -> the requests in their order."""
+    """Order seed -> the requests that will be edited, in their order, and what reading the data found."""
     model_digest: str
 
     def trajectories(self) -> Iterator[Trajectory]:
@@ -61,9 +68,9 @@ class Plan(NamedTuple):
                 )
                 yield Trajectory(_slug(label), label, order_seed, job)
 
-    def planned(self, order_seed: int) -> tuple[EditRequest, ...]:
+    def planned(self, order_seed: int) -> StoredRequests:
         """The requests that will be edited, in their order."""
-        return self.requests[order_seed].requests[: self.config.edit_counts[-1]]
+        return self.requests[order_seed].requests
 
     def checkpoints_folder(self, trajectory: Trajectory) -> Path:
         """Where a trajectory's checkpoints lie."""
@@ -101,6 +108,7 @@ class Plan(NamedTuple):
             place=place,
             requests=self.planned(place.order_seed),
             overwritten=self.requests[place.order_seed].report.overwritten,
+            edit_counts=self.config.edit_counts,
             checkpoint=checkpoint,
             model_digest=self.model_digest,
             is_last=is_last,
@@ -121,12 +129,13 @@ def make_plan(config: BenchmarkConfig) -> Plan:
     check_model(config.model, config.methods, revision=config.revision)
     check_corpora(config.model, config.methods, revision=config.revision)
     requests = {}
+    asked = set(positions_asked(config.edit_counts, config.evaluation.sample))
     for order_seed in config.order_seeds:
-        options = config.dataset.model_copy(update={"order_seed": order_seed})
-        requests[order_seed] = load_requests(options)
-        check_counts(config.edit_counts, len(requests[order_seed].requests))
-        planned = requests[order_seed].requests[: config.edit_counts[-1]]
-        check_requests(config.model, config.methods, planned, revision=config.revision)
+        found, report = load_requests(config.dataset.model_copy(update={"order_seed": order_seed}))
+        check_counts(config.edit_counts, len(found))
+        planned = found.first(config.edit_counts[-1])
+        check_requests(config.model, config.methods, planned, revision=config.revision, asked=asked)
+        requests[order_seed] = RequestSet(planned, report)
     return Plan(config, run, requests, weights_digest(config.model, revision=config.revision))
 
 
@@ -172,9 +181,21 @@ def check_corpora(model: str, methods: tuple[Any, ...], *, revision: str | None 
 
 
 def check_requests(
-    model: str, methods: tuple[Any, ...], requests: tuple[EditRequest, ...], *, revision: str | None = None
+    model: str,
+    methods: tuple[Any, ...],
+    requests: StoredRequests,
+    *,
+    revision: str | None = None,
+    asked: Container[int] | None = None,
 ) -> None:
     """Check that requests have what the methods need and fit into the model's context.
+
+    Args:
+        model: The model's folder or name.
+        methods: Their configurations.
+        requests: In the order of editing.
+        revision: A hub model's.
+        asked: Positions of the requests whose probes will be asked, and are checked; all where not given.
 
     Raises:
         ValueError: The first request that does not, by its case id.
@@ -183,10 +204,10 @@ def check_requests(
         if METHODS[method.method].needs_subject:
             _check_subjects(method.method, requests)
     tokenizer = AutoTokenizer.from_pretrained(locate(model), revision=revision, trust_remote_code=False)
-    check_lengths(requests, tokenizer, context_length(load_config(model, revision=revision)))
+    check_lengths(requests, tokenizer, context_length(load_config(model, revision=revision)), asked=asked)
 
 
-def _check_subjects(method: str, requests: tuple[EditRequest, ...]) -> None:
+def _check_subjects(method: str, requests: StoredRequests) -> None:
     for request in requests:
         if request.subject is None:
             raise ValueError(f"methods: {method} needs subjects, and case {request.case_id} has none")
@@ -197,18 +218,21 @@ def _check_subjects(method: str, requests: tuple[EditRequest, ...]) -> None:
 
 
 def write_configuration(plan: Plan) -> None:
-    """Leave the run's configuration in its folder, for the next time that the same name is used."""
-    plan.run.folder.mkdir(parents=True, exist_ok=True)
-    beside = plan.run.folder / ".run.json.tmp"
-    beside.write_text(_as_json(plan.config))
-    beside.rename(plan.run.folder / "run.json")
+    """Leave the run's configuration in its folder, for the next time that the same name is used.
+
+    Raises:
+        ValueError: Another one was left there since the plan was made.
+    """
+    _check_same_configuration(plan.run, plan.config)
+    with replace_file(plan.run.folder / "run.json") as stream:
+        stream.write(sealed(_as_json(plan.config)))
 
 
 def _check_same_configuration(run: Run, config: BenchmarkConfig) -> None:
     path = run.folder / "run.json"
-    if not path.is_file():
+    before, now = _configuration_before(path), json.loads(_as_json(config))
+    if before is None:
         return
-    before, now = json.loads(path.read_text()), json.loads(_as_json(config))
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if changed:
         lines = [f"  {key}: was {_shown(before.get(key))}, is now {_shown(now.get(key))}" for key in changed]
@@ -217,6 +241,17 @@ def _check_same_configuration(run: Run, config: BenchmarkConfig) -> None:
             + "\n".join(lines)
             + f"\nGive this one another name (--set name=...), or remove {path.parent} to start anew."
         )
+
+
+def _configuration_before(path: Path) -> dict[str, Any] | None:
+    """What a run was begun with; None where it was not, or where that cannot be read and is written anew."""
+    if not path.is_file():
+        return None
+    try:
+        return dict(json.loads(unsealed(path.read_bytes())))
+    except (ValueError, TypeError) as error:
+        logger.warning("passed over a damaged %s, which will be written anew: %s", path, error)
+        return None
 
 
 def _as_json(config: BenchmarkConfig) -> str:

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from editing.disk_space import told_when_full
+from editing.whole_folders import is_alive
+
 _SECONDS_A_DAY = 86_400.0
 
 
@@ -19,15 +22,19 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
     """A stream to the file's new content; it takes the file's place, on disk, when the block ends without an error.
 
     Readers see the old content or the new one, never a part. Folders are made as needed.
+
+    Raises:
+        NoSpaceError: The disk is full; the old content is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}~{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex[:8]}.tmp"
     try:
-        with temporary.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with told_when_full(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("w+b") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -40,15 +47,5 @@ def remove_leftovers(folder: Path) -> None:
             old = time.time() - path.stat().st_mtime > _SECONDS_A_DAY
         except FileNotFoundError:  # its writer has just ended
             continue
-        if old or (host == socket.gethostname() and not _is_alive(int(process))):
+        if old or (host == socket.gethostname() and not is_alive(int(process))):
             path.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # alive, and somebody else's
-        return True
-    return True

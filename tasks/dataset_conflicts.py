@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Literal, NamedTuple
 
 from editing.metrics import prompt_key
 from editing.requests import EditRequest
+from tasks.stored_requests import StoredRequests
 
 ConflictRule = Literal["last", "first", "error"]
 
@@ -28,7 +30,7 @@ class Conflict(NamedTuple):
 class Settled(NamedTuple):
     """Edits in order, and what became of prompts that came again."""
 
-    requests: tuple[EditRequest, ...]
+    requests: StoredRequests
     duplicates: tuple[tuple[str, str], ...]
     """(case left out, earlier case of the same prompt and target)."""
     conflicts: tuple[Conflict, ...]
@@ -44,50 +46,55 @@ def settle(found: Iterable[EditRequest], *, limit: int | None, rule: ConflictRul
     """Take edits up to a limit, each prompt judged against the edit of it that holds at that point.
 
     The same target again is a duplicate and left out. Another target is a conflict: under `last` both are edits and the
-    later overwrites the earlier; under `first` the later is left out.
+    later overwrites the earlier; under `first` the later is left out. Of prompts that come once nothing is kept in
+    memory.
 
     Raises:
         ValueError: there is a conflict, and the rule is `error`.
+        OSError: The disk is full.
     """
-    held: dict[str, EditRequest] = {}
+    requests = StoredRequests()
     rivals: dict[str, list[EditRequest]] = {}
-    requests: list[EditRequest] = []
+    first: dict[str, int] = {}
     duplicates: list[tuple[str, str]] = []
     left_out: list[str] = []
     for request in found:
         if len(requests) == limit:
             break
-        prompt = prompt_key(request.prompt)
-        holder = held.get(prompt)
+        place = requests.newest(request.prompt)
+        holder = None if place is None else requests[place]
         if holder is not None and holder.target_new == request.target_new:
             duplicates.append((request.case_id, holder.case_id))
             continue
-        rivals.setdefault(prompt, []).append(request)
+        if holder is not None and place is not None:
+            first.setdefault(prompt_key(request.prompt), place)
+            rivals.setdefault(prompt_key(request.prompt), [holder]).append(request)
         if holder is not None and rule == "first":
             left_out.append(request.case_id)
             continue
-        held[prompt] = request
         requests.append(request)
-    conflicts = tuple(
-        Conflict(same[0].prompt, tuple((r.case_id, r.target_new) for r in same), held[prompt].case_id)
-        for prompt, same in rivals.items()
-        if len(same) > 1
-    )
+    conflicts = tuple(_conflict(rivals[prompt], rule) for prompt in sorted(rivals, key=first.__getitem__))
     if conflicts and rule == "error":
         shown = "; ".join(str(conflict) for conflict in conflicts[:3])
         raise ValueError(
             f"{len(conflicts)} prompts have conflicting targets, and `conflicts` is 'error' "
             f"(accepted: last, first, error): {shown}{'; ...' if len(conflicts) > 3 else ''}"
         )
-    num_met = sum(held[prompt_key(request.prompt)].target_new == request.target_new for request in requests)
+    edited = [same for same in rivals.values() if rule == "last"]
+    num_lost = sum(request.target_new != same[-1].target_new for same in edited for request in same)
     return Settled(
-        requests=tuple(requests),
+        requests=requests,
         duplicates=tuple(duplicates),
         conflicts=conflicts,
         left_out=tuple(left_out),
-        overwritten=find_overwritten(requests),
-        ceiling=num_met / len(requests) if requests else 1.0,
+        overwritten=find_overwritten(list(chain.from_iterable(edited))),
+        ceiling=1 - num_lost / len(requests) if requests else 1.0,
     )
+
+
+def _conflict(same: Sequence[EditRequest], rule: ConflictRule) -> Conflict:
+    winner = same[0] if rule == "first" else same[-1]
+    return Conflict(same[0].prompt, tuple((r.case_id, r.target_new) for r in same), winner.case_id)
 
 
 def find_overwritten(requests: Sequence[EditRequest]) -> dict[str, str]:

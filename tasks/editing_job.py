@@ -12,14 +12,17 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from editing.checkpoint import Checkpoint, whole_checkpoints
+from editing.interim import Interim
 from editing.methods import METHODS, MethodConfig
-from editing.requests import EditRequest
-from editing.trajectory import Interim, Schedule, Source, run_trajectory
+from editing.trajectory import INTERIM, Schedule, Source, run_trajectory
+from editing.whole_folders import remove_leftovers
 from tasks.covariance import covariance_key, covariance_of
+from tasks.gpus import gpu_held
 from tasks.models import LoadedModel, editing_threads, load_model, weights_digest
 from tasks.progress import ShowProgress, unseen
 from tasks.stage_key import stage_key
 from tasks.stopping import stop_on_signals
+from tasks.stored_requests import StoredRequests
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ class EditingJob(BaseModel):
     turn_size: int = 100
     seed: int = 0
 
-    def key(self, requests: Sequence[EditRequest]) -> str:
+    def key(self, requests: StoredRequests) -> str:
         """Digest of the base weights, requests, configuration and code that make the trajectory."""
         entry = METHODS[self.method.method]
         weights = weights_digest(self.model, revision=self.revision)
@@ -45,7 +48,7 @@ class EditingJob(BaseModel):
         sites = entry.sites(self.method)
         covariance = {"covariance": covariance_key(options, sites, model_digest=weights)} if options else {}
         return stage_key(
-            entry.function.__module__,
+            entry.config.__module__,
             "editing.trajectory",
             weights=weights,
             dtype=self.dtype,
@@ -53,18 +56,19 @@ class EditingJob(BaseModel):
             edit_counts=self.edit_counts,
             turn_size=self.turn_size,
             seed=self.seed,
-            requests=[request.model_dump(mode="json") for request in requests[: self.edit_counts[-1]]],
+            requests=requests.first(self.edit_counts[-1]).digest,
             **covariance,
         )
 
 
 def run_editing_job(
     job: EditingJob,
-    requests: Sequence[EditRequest],
+    requests: StoredRequests,
     folder: Path,
     *,
     show: ShowProgress = unseen,
     title: str | None = None,
+    threads: int | None = None,
 ) -> list[Checkpoint]:
     """Edit a model and leave its checkpoints in `folder`; what lies there already, whole and of the same key, is kept.
 
@@ -74,6 +78,7 @@ def run_editing_job(
         folder: One checkpoint folder an edit count, named like `00000100`, is written into it.
         show: Shows the progress of each stage.
         title: What the editing is called there; "Editing with ..." by default.
+        threads: Torch's, where there is no GPU; `editing_threads()` by default.
 
     Raises:
         ValueError: A model, site, corpus or schedule that does not fit.
@@ -82,9 +87,25 @@ def run_editing_job(
     key = job.key(requests)
     there = finished_checkpoints(job, key, folder)
     if there:
+        _remove_stale(folder, there)
         return there
+    with gpu_held():
+        return _edited(job, requests, folder, key=key, show=show, title=title, threads=threads)
+
+
+def _edited(
+    job: EditingJob,
+    requests: StoredRequests,
+    folder: Path,
+    *,
+    key: str,
+    show: ShowProgress,
+    title: str | None,
+    threads: int | None,
+) -> list[Checkpoint]:
+    """Edit from the newest whole checkpoint on; the model is gone when this returns."""
     if not torch.cuda.is_available():
-        torch.set_num_threads(editing_threads())
+        torch.set_num_threads(threads or editing_threads())
     entry = METHODS[job.method.method]
     digest = weights_digest(job.model, revision=job.revision)
     loaded = load_model(job.model, dtype=job.dtype, revision=job.revision)
@@ -119,7 +140,7 @@ def finished_checkpoints(job: EditingJob, key: str, folder: Path) -> list[Checkp
     return there if counts == job.edit_counts or ended_early else []
 
 
-def written_checkpoints(job: EditingJob, requests: Sequence[EditRequest], folder: Path) -> list[Checkpoint]:
+def written_checkpoints(job: EditingJob, requests: StoredRequests, folder: Path) -> list[Checkpoint]:
     """The checkpoints of a trajectory that are there, in their order, however far it came; pruned ones too."""
     return _in_order(folder, job.key(requests))
 
@@ -141,7 +162,9 @@ def _inputs(job: EditingJob, loaded: LoadedModel, digest: str, show: ShowProgres
 
 
 def _remove_stale(folder: Path, kept: Sequence[Checkpoint]) -> None:
-    """Remove checkpoints that other code or another configuration left at this place."""
+    """Remove what lies beside a trajectory's checkpoints at its end: other code's, and what killed processes left."""
+    remove_leftovers(folder)
+    shutil.rmtree(folder / INTERIM, ignore_errors=True)
     names = {checkpoint.folder.name for checkpoint in kept}
     for path in folder.glob("[0-9]*"):
         if path.name not in names:

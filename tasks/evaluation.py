@@ -18,7 +18,8 @@ with the reason beside it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -91,13 +92,14 @@ def evaluate_checkpoint(
     options: EvaluationOptions,
     *,
     pre_edit: PreEdit | None = None,
+    edit_counts: Sequence[int] = (),
     progress: Progress = silent,
 ) -> EvaluationResult:
     """Ask the engine's model, which holds the checkpoint's weights, about the cases edited so far.
 
-    At edit count 0, the pristine model, all requests are asked: these rows are what `PreEdit.of` takes, and they agree
-    with themselves. A case whose prompt a later edit, applied already, gave another target is asked but not scored; nor
-    is a probe whose prompt was itself edited to another answer.
+    At edit count 0, the pristine model, what any of the run's checkpoints will ask is asked: these rows are what
+    `PreEdit.of` takes, and they agree with themselves. A case whose prompt a later edit, applied already, gave another
+    target is asked but not scored; nor is a probe whose prompt was itself edited to another answer.
 
     Args:
         engine: Holds the weights of the checkpoint.
@@ -105,6 +107,7 @@ def evaluate_checkpoint(
         edit_count: Edits in the weights.
         options: What is asked.
         pre_edit: The pristine model's answers; without them agreement is null.
+        edit_counts: Of the run's checkpoints; without them the pristine model is asked about all requests.
         progress: Called with (done, total) calls of the engine.
 
     Raises:
@@ -112,7 +115,10 @@ def evaluate_checkpoint(
     """
     if not 0 <= edit_count <= len(requests):
         raise ValueError(f"edit_count: {edit_count} is not between 0 and the {len(requests)} planned edits")
-    asked = list(_questions(requests, edit_count, options))
+    everything = range(1, len(requests) + 1)
+    stops = [edit_count] if edit_count else edit_counts
+    positions = positions_asked(stops, options.sample) if stops else everything
+    asked = list(_questions(requests, edit_count, positions, options))
     prompts = list(dict.fromkeys(q.prompt for q in asked)) if "generated" in options.protocols else []
     pairs = list(dict.fromkeys(pair for q in asked for pair in _pairs(q, options)))
     total = len(prompts) + len(pairs)
@@ -134,16 +140,23 @@ def evaluate_checkpoint(
             before = known.answers.get(question_key(row))
             rows.append(with_agreement(row, question, before))
     costs = [StageCost("generate", middle - begun, len(prompts)), StageCost("score", ended - middle, len(pairs))]
-    return EvaluationResult(rows, [cost for cost in costs if cost.num_items])
+    return EvaluationResult(rows, [cost for cost in costs if cost.stage in asking_stages(options)])
+
+
+def asking_stages(options: EvaluationOptions) -> tuple[str, ...]:
+    """What the protocols asked for ask of the engine: `generate`, `score` or both; each is a row of the costs."""
+    generate = ("generate",) if "generated" in options.protocols else ()
+    return (*generate, "score") if set(options.protocols) - {"generated"} else generate
 
 
 def unanswered(
     requests: Sequence[EditRequest], edit_count: int, options: EvaluationOptions, reason: str
 ) -> list[dict[str, Any]]:
     """Rows of the table `outcomes` for a checkpoint that cannot be asked: every question, no answer, and why."""
+    positions = positions_asked([edit_count], options.sample)
     return [
         unanswered_row(protocol, question, reason)
-        for question in _questions(requests, edit_count, options)
+        for question in _questions(requests, edit_count, positions, options)
         for protocol in options.protocols
     ]
 
@@ -160,16 +173,22 @@ def sampled_positions(edit_count: int, sample: int | None) -> list[int]:
     return [1 + step * (edit_count - 1) // (sample - 1) for step in range(sample)]
 
 
+def positions_asked(edit_counts: Sequence[int], sample: int | None) -> list[int]:
+    """Positions asked at one or more of these edit counts, ascending."""
+    return sorted({position for count in edit_counts for position in sampled_positions(count, sample)})
+
+
 def unreachable_cases(requests: Sequence[EditRequest], options: EvaluationOptions) -> list[str]:
     """Cases whose target holds a stop string inside: under `generated` no model can score there."""
     return [request.case_id for request in requests if cut_by_stop(request.target_new, options.stop)]
 
 
-def _questions(requests: Sequence[EditRequest], edit_count: int, options: EvaluationOptions) -> Iterator[Question]:
-    held = {prompt_key(request.prompt): request for request in requests[:edit_count]}
-    positions = sampled_positions(edit_count, options.sample) if edit_count else range(1, len(requests) + 1)
-    for position in positions:
-        request = requests[position - 1]
+def _questions(
+    requests: Sequence[EditRequest], edit_count: int, positions: Sequence[int], options: EvaluationOptions
+) -> Iterator[Question]:
+    asked = {position: requests[position - 1] for position in positions}
+    held = _holders(asked.values(), islice(requests, edit_count), options)
+    for position, request in asked.items():
         holder = held.get(prompt_key(request.prompt), request)
         lost = f"overwritten by case {holder.case_id}" if holder.target_new != request.target_new else None
         for kind in options.probes:
@@ -182,6 +201,16 @@ def _questions(requests: Sequence[EditRequest], edit_count: int, options: Evalua
                     changed = edited if edit and edit.target_new != target else None
                     no_score, no_agreement = lost or changed, None
                 yield Question(position, request.case_id, kind, index, prompt, target, other, no_score, no_agreement)
+
+
+def _holders(
+    asked: Collection[EditRequest], edited: Iterable[EditRequest], options: EvaluationOptions
+) -> dict[str, EditRequest]:
+    """Prompt -> the last edit of it, of those prompts alone that are asked: the edits may be a million."""
+    prompts = {prompt_key(request.prompt) for request in asked}
+    for kind in options.probes:
+        prompts |= {prompt_key(prompt) for request in asked for prompt, _, _ in _probes_of(request, kind, options)}
+    return {key: request for request in edited if (key := prompt_key(request.prompt)) in prompts}
 
 
 def _probes_of(

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from tasks.atomic_files import replace_file
 from tasks.report_data import Row, RunData, collect
 from tasks.warehouse import Warehouse
 
@@ -59,8 +60,8 @@ def save_curve_png(warehouse: Warehouse, run: str, path: Path, *, protocol: str 
 
 def save_curve(data: RunData, path: Path, *, protocol: str = "generated") -> Path:
     """As `save_curve_png`, from rows that are there already."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_picture(data, protocol, "png"))
+    with replace_file(path) as stream:
+        stream.write(_picture(data, protocol, "png"))
     return path
 
 

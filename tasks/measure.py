@@ -11,15 +11,15 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from editing.checkpoint import Checkpoint, digest
-from editing.requests import EditRequest
 from tasks.capability import CapabilityOptions, measure_capability
 from tasks.engine import EngineDiedError, EngineOptions, LazyEngine
-from tasks.evaluation import EvaluationOptions, evaluate_checkpoint, unanswered
+from tasks.evaluation import EvaluationOptions, asking_stages, evaluate_checkpoint, unanswered
 from tasks.outcomes import NO_PRE_EDIT, PreEdit
 from tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
 from tasks.progress import ShowProgress
 from tasks.run import Place
 from tasks.stage_key import stage_key
+from tasks.stored_requests import StoredRequests
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,11 @@ class Subject(NamedTuple):
     """A checkpoint to be measured; `checkpoint` None is the pristine model."""
 
     place: Place
-    requests: Sequence[EditRequest]
+    requests: StoredRequests
+    """Those that the run will edit."""
     overwritten: Mapping[str, str]
+    edit_counts: tuple[int, ...]
+    """Where the run stops: what is asked there is asked of the pristine model."""
     checkpoint: Checkpoint | None
     model_digest: str
     is_last: bool
@@ -92,22 +95,19 @@ def measure(subject: Subject, options: MeasureOptions, *, engine: LazyEngine, sh
 
 
 def _measure_missing(subject: Subject, options: MeasureOptions, engine: LazyEngine, show: ShowProgress) -> None:
-    _measure_outcomes(subject, options, engine, show)
     if not subject.is_finite:
-        return
+        return _store_unanswered(subject, options)
+    if not _is_stored(subject, subject.weights, costs=("swap",) if subject.checkpoint else ()):
+        _swap(subject, engine)
+    _measure_outcomes(subject, options, engine, show)
     _measure_perplexity(subject, options, engine)
     if _capability_is_due(subject, options.capability):
         _measure_capability(subject, options, engine)
 
 
 def _measure_outcomes(subject: Subject, options: MeasureOptions, engine: LazyEngine, show: ShowProgress) -> None:
-    place = subject.place
-    key = _key(subject, options, "tasks.evaluation", asked=options.evaluation, requests=_digest(subject.requests))
-    if place.holds("outcomes", key):
-        return
-    if not subject.is_finite:
-        rows = unanswered(subject.requests, place.edit_count, options.evaluation, "the weights are not finite")
-        place.store("outcomes", rows, key=key)
+    place, key = subject.place, _outcomes_key(subject, options)
+    if _is_stored(subject, key, "outcomes", costs=asking_stages(options.evaluation)):
         return
     _swap(subject, engine)
     pre_edit = _pre_edit(subject)
@@ -118,11 +118,35 @@ def _measure_outcomes(subject: Subject, options: MeasureOptions, engine: LazyEng
             place.edit_count,
             options.evaluation,
             pre_edit=pre_edit,
+            edit_counts=subject.edit_counts,
             progress=progress,
         )
     place.store("outcomes", result.rows, key=key)
     for cost in result.costs:
         place.store_cost(cost.stage, cost.seconds, cost.num_items, key=key, engine=engine.kind)
+
+
+def _store_unanswered(subject: Subject, options: MeasureOptions) -> None:
+    """Store the questions of a checkpoint whose weights are not numbers, without answers."""
+    place, key = subject.place, _outcomes_key(subject, options)
+    if not place.holds("outcomes", key):
+        rows = unanswered(subject.requests, place.edit_count, options.evaluation, "the weights are not finite")
+        place.store("outcomes", rows, key=key)
+
+
+def _outcomes_key(subject: Subject, options: MeasureOptions) -> str:
+    at = subject.edit_counts if subject.checkpoint is None else ()
+    requests = digest([subject.requests.digest, at])
+    return _key(subject, options, "tasks.evaluation", asked=options.evaluation, requests=requests)
+
+
+def _is_stored(subject: Subject, key: str, *tables: str, costs: Sequence[str]) -> bool:
+    """Whether all rows of a stage are there; a pruned checkpoint cannot be asked again for what its costs were."""
+    place = subject.place
+    if not all(place.holds(table, key) for table in tables):
+        return False
+    pruned = subject.checkpoint is not None and subject.checkpoint.record.pruned
+    return pruned or all(place.holds("costs", key, part=stage) for stage in costs)
 
 
 def _pre_edit(subject: Subject) -> PreEdit:
@@ -137,7 +161,7 @@ def _measure_perplexity(subject: Subject, options: MeasureOptions, engine: LazyE
         return
     place = subject.place
     key = _key(subject, options, "tasks.perplexity", asked=options.perplexity)
-    if place.holds("perplexity", key):
+    if _is_stored(subject, key, "perplexity", costs=("perplexity",)):
         return
     _swap(subject, engine)
     begun = time.perf_counter()
@@ -149,7 +173,7 @@ def _measure_perplexity(subject: Subject, options: MeasureOptions, engine: LazyE
 def _measure_capability(subject: Subject, options: MeasureOptions, engine: LazyEngine) -> None:
     place = subject.place
     key = _key(subject, options, "tasks.capability", asked=options.capability)
-    if place.holds("capability", key):
+    if _is_stored(subject, key, "capability_samples", "capability", costs=("capability",)):
         return
     _swap(subject, engine)
     begun = time.perf_counter()
@@ -205,7 +229,3 @@ def _key(subject: Subject, options: MeasureOptions, module: str, *, asked: BaseM
         engine=options.engine.model_dump(mode="json"),
         requests=requests,
     )
-
-
-def _digest(requests: Sequence[EditRequest]) -> str:
-    return digest([request.model_dump(mode="json") for request in requests])

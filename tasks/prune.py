@@ -7,20 +7,17 @@ pruned, so a run that is complete stays complete.
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.table import Table
 
 from editing.checkpoint import TENSOR_FILES, Checkpoint, DamagedCheckpointError, prune_checkpoint, read_checkpoint
+from tasks.locks import check_run_is_free, run_held
 from tasks.run import check_name
 from tasks.views import literal
 from tasks.warehouse import Warehouse
-
-_WRITING = re.compile(r"\.\w+\.(\d+)\.tmp")  # a checkpoint that a process is writing, see editing/checkpoint.py
 
 
 class Pruning(NamedTuple):
@@ -51,12 +48,20 @@ def prune_run(home: Path, run: str, *, dry_run: bool = False) -> list[Pruning]:
 
     Raises:
         ValueError: There is no such run, or one of its trajectories has not ended. Nothing has been removed then.
+        HeldError: The run is going on.
     """
     check_name(run)
     folder = home / "runs" / run
     if not folder.is_dir():
         raise ValueError(f"there is no run {run!r} in {(home / 'runs').resolve()}; see overedit status")
-    ended = _ended(home, run)
+    if dry_run:
+        check_run_is_free(folder)
+        return _prune(folder, _ended(home, run), dry_run=True)
+    with run_held(folder):
+        return _prune(folder, _ended(home, run))
+
+
+def _prune(folder: Path, ended: Mapping[str, _End], *, dry_run: bool = False) -> list[Pruning]:
     found = sorted(path for path in folder.glob("*/order-*") if path.is_dir())
     for path in found:
         _check_ended(path, ended)
@@ -113,23 +118,10 @@ def _ended(home: Path, run: str) -> dict[str, _End]:
 
 
 def _check_ended(folder: Path, ended: Iterable[str]) -> None:
-    """Refuse a trajectory that is going on, or was stopped: it goes on from its checkpoints."""
+    """Refuse a trajectory that was stopped: it goes on from its checkpoints."""
     name = f"{folder.parent.name}/{folder.name}"
-    writers = [int(found[1]) for path in folder.iterdir() if (found := _WRITING.fullmatch(path.name))]
-    if any(_is_alive(process) for process in writers):
-        raise ValueError(f"{name} is being edited now; prune it when the run has ended")
     if name not in ended or (folder / "interim").is_dir():
         raise ValueError(f"{name} has not ended; overedit run continues it, and it can be pruned then")
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 def _checkpoints(folder: Path) -> list[Checkpoint]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from httpx import HTTPError
 from prefect.artifacts import (
     create_image_artifact,
     create_link_artifact,
@@ -20,17 +23,22 @@ from prefect.artifacts import (
 from prefect.context import FlowRunContext
 
 from editing.checkpoint import Checkpoint, digest
+from tasks.atomic_files import remove_leftovers
 from tasks.engine import EngineStart
 from tasks.measure import Subject
 from tasks.report import save_curve_png, summary_markdown, write_report
 from tasks.run import Place, Run, hardware, versions
 
+logger = logging.getLogger(__name__)
+
 
 def store_checkpoint(place: Place, checkpoint: Checkpoint) -> None:
     """Store a checkpoint's tensors and costs as rows."""
     record, costs = checkpoint.record, checkpoint.costs
-    if place.holds("checkpoints", record.key):
+    tables = ("diagnostics", "checkpoints")
+    if all(place.holds(table, record.key) for table in tables) and place.holds("costs", record.key, part="edit"):
         return
+    weights = checkpoint.folder / "weights.safetensors"
     rows = [
         {
             "parameter": name,
@@ -39,11 +47,12 @@ def store_checkpoint(place: Place, checkpoint: Checkpoint) -> None:
             "base_norm": record.norms[name].base,
             "update_norm": record.norms[name].update,
             "path": str(checkpoint.folder),
-            "bytes": (checkpoint.folder / "weights.safetensors").stat().st_size,
+            "bytes": 0 if record.pruned else weights.stat().st_size,
         }
         for name, tensor in record.tensors.items()
     ]
-    place.store("diagnostics", list(diagnostics(record.log)), key=record.key)
+    rows_of_turns = chain(diagnostics(record.log), turn_seconds(record.log, costs.turn_seconds))
+    place.store("diagnostics", rows_of_turns, key=record.key)
     place.store("checkpoints", rows, key=record.key)
     place.store_cost("edit", costs.seconds, costs.num_edits, key=record.key, peak_memory_bytes=costs.peak_memory_bytes)
 
@@ -59,6 +68,12 @@ def diagnostics(log: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             yield edits | {"site": site or None, "quantity": quantity, "value": float(value)}
 
 
+def turn_seconds(log: Sequence[Mapping[str, Any]], seconds: Sequence[float]) -> Iterator[dict[str, Any]]:
+    """Rows of the table `diagnostics`: what each turn took."""
+    for turn, value in zip(log, seconds, strict=bool(seconds)):
+        yield {"first_edit": turn["first"], "last_edit": turn["last"], "quantity": "seconds", "value": value}
+
+
 def store_run(
     place: Place,
     *,
@@ -66,6 +81,7 @@ def store_run(
     method_config: str,
     config: str,
     model_digest: str,
+    engine: str,
     error: str | None,
     started_at: datetime,
 ) -> None:
@@ -73,15 +89,12 @@ def store_run(
     key = digest([model_digest, method_config, error])
     if place.holds("runs", key):
         return
-    starts = [
-        row for row in place.run.warehouse.rows("costs", {"run": place.run.name}) if row["stage"] == "engine_start"
-    ]
     row = {
         "label": label,
         "config": config,
         "method_config": method_config,
         "model_digest": model_digest,
-        "engine": starts[-1]["engine"] if starts else None,
+        "engine": engine,
         "versions": json.dumps(versions()),
         "hardware": hardware(),
         "started_at": started_at,
@@ -94,22 +107,20 @@ def store_run(
 def store_requests(base: Subject) -> None:
     """Store the requests in the order of editing, once a run and ordering."""
     run, seed = base.place.run, base.place.order_seed
-    rows = [
+    columns = ("case_id", "prompt", "subject", "target_new", "target_true")
+    rows = (
         {
             "run": run.name,
             "dataset": run.dataset,
             "order_seed": seed,
             "position": position,
             "overwritten_by": base.overwritten.get(request.case_id),
-            **{
-                column: getattr(request, column)
-                for column in ("case_id", "prompt", "subject", "target_new", "target_true")
-            },
+            **{column: getattr(request, column) for column in columns},
         }
         for position, request in enumerate(base.requests, start=1)
-    ]
+    )
     partition: dict[str, str | int] = {"run": run.name, "order_seed": seed}
-    key = digest(rows)
+    key = digest([run.dataset, base.requests.digest, dict(base.overwritten)])
     if not run.warehouse.holds("requests", partition, key):
         run.warehouse.write("requests", rows, partition=partition, key=key)
 
@@ -123,7 +134,8 @@ def store_engine_starts(place: Place, starts: Sequence[EngineStart]) -> None:
 
 def publish(run: Run) -> Path:
     """Write the report page and the curve's picture, and, inside a flow run, the artifacts that show them in the UI."""
-    run.report.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (run.folder, run.report.parent):
+        remove_leftovers(folder)
     write_report(run.warehouse, run.name, run.report)
     picture = save_curve_png(run.warehouse, run.name, run.report.with_suffix(".png"))
     run.warehouse.publish()
@@ -133,6 +145,13 @@ def publish(run: Run) -> Path:
 
 
 def _publish_artifacts(run: Run, picture: Path) -> None:
+    try:
+        _create_artifacts(run, picture)
+    except HTTPError as error:
+        logger.warning("Prefect's server does not answer; the report is not shown in its UI: %s", one_line(error))
+
+
+def _create_artifacts(run: Run, picture: Path) -> None:
     image = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
     create_markdown_artifact(
         key="leaderboard", markdown=summary_markdown(run.warehouse, run.name), description="The table"
@@ -145,19 +164,29 @@ def _publish_artifacts(run: Run, picture: Path) -> None:
 
 def progress_artifact() -> Callable[[float, str], None] | None:
     """A function that shows (percent, text) as a progress artifact of the flow run; None outside one."""
-    if FlowRunContext.get() is None:
-        return None
-    made: list[UUID] = []
+    return None if FlowRunContext.get() is None else _ProgressArtifact()
 
-    def show(percent: float, text: str) -> None:
-        if made:
-            update_progress_artifact(made[0], progress=percent, description=text)
-        else:
-            identifier = create_progress_artifact(progress=percent, key="progress", description=text)
-            assert isinstance(identifier, UUID)  # outside an event loop it is not a coroutine
-            made.append(identifier)
 
-    return show
+class _ProgressArtifact:
+    """How far a stage is, in the UI; a server that does not answer is asked no more, and stops nothing."""
+
+    def __init__(self) -> None:
+        self._identifier: UUID | None = None
+        self._is_lost = False
+
+    def __call__(self, percent: float, text: str) -> None:
+        if self._is_lost:
+            return
+        try:
+            if self._identifier is not None:
+                update_progress_artifact(self._identifier, progress=percent, description=text)
+            else:
+                made = create_progress_artifact(progress=percent, key="progress", description=text)
+                assert isinstance(made, UUID)  # outside an event loop it is not a coroutine
+                self._identifier = made
+        except HTTPError as error:
+            self._is_lost = True
+            logger.warning("Prefect's server does not answer; progress is shown here alone: %s", one_line(error))
 
 
 def one_line(error: BaseException) -> str:

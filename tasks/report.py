@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks import report_sections as sections
+from tasks.atomic_files import replace_file
 from tasks.figures import curve_data_uri, curve_svg, save_curve_png
 from tasks.report_charts import chart_data
 from tasks.report_data import Line, RunData, collect
@@ -39,8 +40,8 @@ def write_report(warehouse: Warehouse, run: str, path: Path) -> Path:
         ValueError: The run is not in the warehouse.
     """
     page = render_report(collect(warehouse, run))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    with replace_file(path) as stream:
+        stream.write(page.encode())
     return path
 
 

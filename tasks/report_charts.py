@@ -87,6 +87,7 @@ def chart_data(data: RunData) -> dict[str, Any]:
             _portability_chart(data),
             *_signs(data),
             *_updates(data),
+            *_speed(data),
         ],
     }
 
@@ -177,6 +178,19 @@ def _updates(data: RunData) -> list[dict[str, Any]]:
         lines = [_series(index, of_line, bounds=None, size=None) for index, of_line in enumerate(rows)]
         charts.append(_chart("signs", title, hint, "log", {"all": lines}))
     return charts
+
+
+def _speed(data: RunData) -> list[dict[str, Any]]:
+    """Seconds of editing along the trajectory; some fifty points however many turns, as the view groups them."""
+    if not data.views["edit_speed"]:
+        return []
+    rows = [data.of(line, "edit_speed") for line in data.lines]
+    value = "seconds_per_1000_edits"
+    lines = [_series(i, some, x="edits", value=value, bounds=None, size="turns") for i, some in enumerate(rows)]
+    hint = (
+        "Of editing; the median turn of each stretch with one leading digit (10, 20, ... 100, 200, ...); logarithmic."
+    )
+    return [_chart("signs", "Seconds per 1,000 edits", hint, "log", {"all": lines})]
 
 
 def _is(row: Row, line: Line, quantity: str) -> bool:

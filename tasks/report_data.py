@@ -22,8 +22,10 @@ VIEWS = (
     "weight_norms",
     "text_health",
     "cost_per_edit",
+    "edit_speed",
 )
 """The views that the report reads, each as `SELECT * FROM view WHERE run = ...`."""
+_NO_CURVES = ("leaderboard", "collapse_point", "edit_speed")
 PROTOCOLS = ("generated", "teacher_forced", "probability")
 
 _RUNS = "SELECT * FROM runs WHERE run = $run ORDER BY started_at, trajectory, order_seed"
@@ -95,7 +97,7 @@ class RunData(NamedTuple):
         return tuple(sorted({row["edit_count"] for _, rows in self._curves() for row in rows}))
 
     def _curves(self) -> Iterator[tuple[str, list[Row]]]:
-        return ((view, rows) for view, rows in self.views.items() if view not in ("leaderboard", "collapse_point"))
+        return ((view, rows) for view, rows in self.views.items() if view not in _NO_CURVES)
 
 
 def collect(warehouse: Warehouse, run: str) -> RunData:

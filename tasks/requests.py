@@ -16,6 +16,7 @@ from tasks.dataset_files import Row, read_file, read_hub
 from tasks.dataset_records import RowReader, to_request
 from tasks.datasets_catalog import HUBS, LAYOUTS, Hub, Layout
 from tasks.hostile_input import shown_value
+from tasks.stored_requests import StoredRequests
 
 DatasetName = Literal["pocket", "zsre", "counterfact", "wikibigedit", "ultraeditbench", "file"]
 DATASETS: tuple[str, ...] = get_args(DatasetName)
@@ -26,7 +27,6 @@ __all__ = [
     "DatasetReport",
     "FileColumns",
     "RequestSet",
-    "check_lengths",
     "find_overwritten",
     "load_requests",
 ]
@@ -161,7 +161,7 @@ class DatasetReport(NamedTuple):
 class RequestSet(NamedTuple):
     """Edits in the order of editing, and what reading them found."""
 
-    requests: tuple[EditRequest, ...]
+    requests: StoredRequests
     report: DatasetReport
 
 
@@ -243,37 +243,3 @@ def _check_case_ids(requests: Iterable[EditRequest], source: str) -> None:
     for number, request in enumerate(requests, 1):
         if (row := first.setdefault(request.case_id, number)) != number:
             raise ValueError(f"{source}, row {number}: case id {shown_value(request.case_id)} is row {row}'s already")
-
-
-def check_lengths(requests: Sequence[EditRequest], tokenizer: Any, max_length: int) -> None:
-    """Refuse requests that do not fit into the model's context: every prompt with every answer put after it.
-
-    One token is left free, for the end of the text.
-
-    Raises:
-        ValueError: names the case, the probe, its length and the context's, in tokens.
-    """
-    asked = [(request.case_id, kind, text) for request in requests for kind, text in _read_by_model(request)]
-    lengths = [len(ids) for ids in tokenizer([text for _, _, text in asked])["input_ids"]] if asked else []
-    for (case_id, kind, text), length in zip(asked, lengths, strict=True):
-        if length + 1 > max_length:
-            start = text if len(text) <= 60 else text[:57] + "..."
-            raise ValueError(
-                f"case {case_id!r}: its {kind} prompt with the answer has {length} tokens, "
-                f"more than the model's context of {max_length} can hold: {start!r}"
-            )
-
-
-def _read_by_model(request: EditRequest) -> Iterator[tuple[str, str]]:
-    targets = (request.target_new, request.target_true)
-    yield from (("edit", _joined(request.prompt, target)) for target in targets)
-    for prompt in request.rephrase_prompts:
-        yield from (("rephrase", _joined(prompt, target)) for target in targets)
-    for probe in request.locality:
-        yield from (("locality", _joined(probe.prompt, target)) for target in (probe.answer, request.target_new))
-    for probe in request.portability:
-        yield "portability", _joined(probe.prompt, probe.answer)
-
-
-def _joined(prompt: str, answer: str | None) -> str:
-    return f"{prompt} {answer}" if answer else prompt

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -10,21 +11,31 @@ import pyarrow.compute as pc
 
 from tasks.tables import TABLES
 
-Rows: TypeAlias = pa.Table | Sequence[Mapping[str, Any]]
+Rows: TypeAlias = pa.Table | Iterable[Mapping[str, Any]]
 """An Arrow table, or records."""
+
+_RECORDS_AT_ONCE = 32_768
 
 _TYPE_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeEncodeError)
 
 
-def to_arrow(table: str, rows: Rows, partition: Mapping[str, str | int]) -> pa.Table:
-    """The rows as an Arrow table of the warehouse's schema.
+def to_arrow(table: str, rows: Rows, partition: Mapping[str, str | int]) -> Iterator[pa.Table]:
+    """The rows as Arrow tables of the warehouse's schema; of records, some ten thousand are in memory at a time.
 
     Raises:
         ValueError: The table and column at fault, and what it takes.
     """
+    if isinstance(rows, pa.Table):
+        yield _checked(table, rows, partition)
+        return
+    records = iter(rows)
+    while some := _from_records(table, list(islice(records, _RECORDS_AT_ONCE)), TABLES[table]):
+        yield _checked(table, some, partition)
+
+
+def _checked(table: str, rows: pa.Table, partition: Mapping[str, str | int]) -> pa.Table:
     schema = TABLES[table]
-    content = rows if isinstance(rows, pa.Table) else _from_records(table, rows, schema)
-    content = conform(table, content, schema)
+    content = conform(table, rows, schema)
     for name, value in partition.items():
         others = content.filter(pc.not_equal(content[name], pa.scalar(value, schema.field(name).type)))
         if others.num_rows:
@@ -54,8 +65,7 @@ def conform(table: str, content: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _from_records(table: str, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    records = list(rows)
+def _from_records(table: str, records: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     _check_known(table, dict.fromkeys(name for record in records for name in record), schema)
     columns = {
         field.name: _converted(

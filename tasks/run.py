@@ -89,12 +89,12 @@ class Place(BaseModel):
 
     def store(self, table: str, rows: Iterable[Mapping[str, Any]], *, key: str, part: str = "") -> None:
         """Write the rows of this place (and part), in the place of those that were there."""
-        whole = [self.identity | dict(row) for row in rows]
+        whole = (self.identity | dict(row) for row in rows)
         self.run.warehouse.write(table, whole, partition=self.partition, key=key, part=part)
 
-    def holds(self, table: str, key: str) -> bool:
+    def holds(self, table: str, key: str, *, part: str = "") -> bool:
         """Whether the rows are there already, made from the same inputs by the same code."""
-        return self.run.warehouse.holds(table, self.partition, key)
+        return self.run.warehouse.holds(table, self.partition, key, part=part)
 
     def store_cost(self, stage: str, seconds: float, num_items: int, *, key: str, part: str = "", **more: Any) -> None:
         """Write what a stage took: one row a stage, or a stage and part."""

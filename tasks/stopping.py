@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from editing.trajectory import never
+from editing.interim import StoppedError, never
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +20,9 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
     Yields:
         Whether a stop has been asked for. Outside the main thread, which alone can handle signals, never.
+
+    Raises:
+        StoppedError: A stop was asked for when the block was almost at its end and looked no more.
     """
     if threading.current_thread() is not threading.main_thread():
         yield never
@@ -38,3 +41,5 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if asked.is_set():
+        raise StoppedError("stopped when its last turn was done, as asked")

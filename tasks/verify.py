@@ -2,14 +2,15 @@
 
 A checkpoint's tensors are read and compared with the checksums in its record, and these with the rows that the
 warehouse has of it. A file of the warehouse is read whole; its columns must be its table's, its rows must belong to
-the folders it lies in, and its name must follow from them. What its cells hold has no checksum.
+the folders it lies in, its name must follow from them, the sums in its footer from its rows, and it must have the
+checksum that it was written with.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -20,7 +21,10 @@ from rich.table import Table
 
 from editing.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint
 from tasks.hostile_input import shown_value
+from tasks.outcome_sums import from_footer, same_sums, sums_of
+from tasks.rows import conform
 from tasks.run import NAME
+from tasks.sealed_files import is_whole
 from tasks.tables import TABLES
 from tasks.warehouse import KEY
 
@@ -145,16 +149,23 @@ def _warehouse(root: Path, run: str | None) -> list[Part]:
     for table in TABLES:
         folder = root / table if run is None else root / table / f"run={run}"
         files = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
-        damages = tuple(Damage(path, what) for path in files for what in _file_damage(root, table, path))
+        damages = tuple(Damage(path, what) for path in files for what in _all_damage(root, table, path))
         if files:
             size = sum(path.stat().st_size for path in files)
             parts.append(Part(f"warehouse/{table}", len(files), size, 0, damages))
     return parts
 
 
+def _all_damage(root: Path, table: str, path: Path) -> list[str]:
+    """What is wrong with a file in words that help, and where all seems right, whether every byte is."""
+    seen = list(_file_damage(root, table, path))
+    return seen if seen or is_whole(path) else ["does not have the checksum that it was written with"]
+
+
 def _file_damage(root: Path, table: str, path: Path) -> Iterator[str]:
     try:
-        content = pq.ParquetFile(path).read()
+        file = pq.ParquetFile(path)
+        content = file.read()
         content.validate(full=True)
         values = _folder_values(root, path)
         records = content.select([name for name in content.column_names if name in (*values, "stage")]).to_pylist()
@@ -170,11 +181,22 @@ def _file_damage(root: Path, table: str, path: Path) -> Iterator[str]:
     for name, value in values.items():
         if any(str(record.get(name)) != value for record in records):
             yield f"holds rows that are not of {name}={value}"
+    if table == "outcomes":
+        yield from _sums_damage(content, file.metadata.metadata or {})
     key = (content.schema.metadata or {}).get(KEY, b"").decode(errors="replace")
     if not key:
         yield "does not say which stage wrote it"
     elif path.name not in _names(root, path, {"", key, *(str(record.get("stage")) for record in records)}):
         yield "its name does not follow from what it holds"
+
+
+def _sums_damage(content: pa.Table, footer: Mapping[bytes, bytes]) -> Iterator[str]:
+    try:
+        kept = from_footer(footer)
+        if kept is not None and not same_sums(kept, sums_of(conform("outcomes", content, TABLES["outcomes"]))):
+            yield "the sums in its footer are not those of its rows"
+    except ValueError as error:  # a column of another type, or sums that are none
+        yield " ".join(str(error).split())[:200]
 
 
 def _folder_values(root: Path, path: Path) -> dict[str, str]:

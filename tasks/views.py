@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
 
+from tasks.outcome_sums import SCHEMA as SUMS_SCHEMA
+from tasks.outcome_sums import sums_view
 from tasks.tables import TABLES
 
 _FOLDER = Path(__file__).parent / "queries"
 _MACROS = "_macros"
+_SUMS = "outcome_sums"
 
 
 def view_names() -> list[str]:
     """The query views, by name."""
-    return sorted(path.stem for path in _FOLDER.glob("*.sql") if path.stem != _MACROS)
+    return sorted(path.stem for path in _FOLDER.glob("*.sql") if not path.stem.startswith("_"))
 
 
 def view_sql(name: str) -> str:
@@ -27,33 +29,39 @@ def view_sql(name: str) -> str:
     return (_FOLDER / f"{name}.sql").read_text()
 
 
-class Source(NamedTuple):
-    """The files of a table."""
-
-    glob: str
-    is_uniform: bool
-    """Every file has the table's schema; otherwise their schemas are read one by one, each time a query is bound."""
-
-
 def create_views(
-    connection: duckdb.DuckDBPyConnection, sources: Mapping[str, Source | None], *, run: str | None = None
+    connection: duckdb.DuckDBPyConnection,
+    files: Mapping[str, str | None],
+    *,
+    run: str | None = None,
+    computed: Collection[str] = (),
 ) -> None:
-    """Create the macros, the tables' views and the query views.
+    """Create the macros, the tables' views, the sums of outcomes and the query views.
 
     Args:
         connection: An empty database.
-        sources: Table -> its files; None where it has none yet (the view is then empty).
-        run: None for views of everything. Otherwise of this run alone, and the query views are computed once
-            and kept as tables: for a reader who needs them all, as they build on one another.
+        files: Table -> its files, a glob; None where it has none yet (the view is then empty).
+        run: None for views of everything, otherwise of this run alone.
+        computed: Views that are computed once, here, and kept as tables.
     """
-    for table, source in sources.items():
-        where = "" if run is None else f" WHERE run = {literal(run)}"
-        connection.execute(f"CREATE VIEW {table} AS FROM ({_table_view(TABLES[table], source)}){where}")
+    where = "" if run is None else f" WHERE run = {literal(run)}"
+    for table, glob in files.items():
+        connection.execute(f"CREATE VIEW {table} AS FROM ({_table_view(TABLES[table], glob)}){where}")
     connection.execute(view_sql(_MACROS))
-    names = set(view_names())
-    needs = {name: set(re.findall(r"(?:FROM|JOIN) (\w+)", _without_comments(view_sql(name)))) & names for name in names}
-    for name in TopologicalSorter(needs).static_order():
-        connection.execute(f"CREATE {'VIEW' if run is None else 'TABLE'} {name} AS {view_sql(name)}")
+    for name in TopologicalSorter(_needs()).static_order():
+        sql = _sums(files["outcomes"], where) if name == _SUMS else view_sql(name)
+        connection.execute(f"CREATE {'TABLE' if name in computed else 'VIEW'} {name} AS {sql}")
+
+
+def needed_twice(sql: str) -> set[str]:
+    """Views that a query's views need, one perhaps several times over: each would read the same files again."""
+    needs = _needs()
+    mentioned = set(re.findall(r"\w+", sql.lower())) & needs.keys()
+    found: set[str] = set()
+    while mentioned:
+        mentioned = set().union(*(needs[name] for name in mentioned))
+        found |= mentioned
+    return found
 
 
 def check_reads_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -84,15 +92,35 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _table_view(schema: pa.Schema, source: Source | None) -> str:
-    """A query with the schema's columns whatever the files have: older files may lack a column."""
-    empty = ", ".join(f'NULL::{_sql_type(field.type)} AS "{field.name}"' for field in schema)
-    query = f"SELECT {empty} WHERE false"
-    if source is None:
-        return query
-    union = str(not source.is_uniform).lower()
-    files = f"read_parquet({source.glob}, union_by_name = {union}, hive_partitioning = false)"
-    return f"{query} UNION ALL BY NAME SELECT * FROM {files}"
+def _needs() -> dict[str, set[str]]:
+    """View -> the views that its query names."""
+    names = {*view_names(), _SUMS}
+    queries = {name: _without_comments(view_sql(name)) for name in view_names()}
+    return {_SUMS: set()} | {
+        name: set(re.findall(r"(?:FROM|JOIN) (\w+)", sql)) & names for name, sql in queries.items()
+    }
+
+
+def _table_view(schema: pa.Schema, glob: str | None, options: str = "") -> str:
+    """A query with the schema's columns whatever the files have: older files may lack a column.
+
+    As no column has to be looked for in the files, none but those with rows asked for is opened.
+    """
+    if glob is None:
+        empty = ", ".join(f'NULL::{_sql_type(field.type)} AS "{field.name}"' for field in schema)
+        return f"SELECT {empty} WHERE false"
+    columns = ", ".join(
+        f"'{field.name}': {{name: '{field.name}', type: '{_sql_type(field.type)}', default_value: NULL}}"
+        for field in schema
+    )
+    return f"FROM read_parquet({glob}, schema = MAP {{{columns}}}, hive_partitioning = false{options})"
+
+
+def _sums(glob: str | None, where: str) -> str:
+    if glob is None:
+        return _table_view(SUMS_SCHEMA, None)
+    rows = _table_view(TABLES["outcomes"], glob, ", filename = true")
+    return f"FROM ({sums_view(glob, rows)}){where}"
 
 
 def _sql_type(arrow: pa.DataType) -> str:

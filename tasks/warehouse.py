@@ -10,11 +10,12 @@ exists once and has its type.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 import duckdb
@@ -24,12 +25,16 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from tasks.atomic_files import remove_leftovers, replace_file
+from tasks.outcome_sums import added_up, sums_of, to_footer
 from tasks.result_text import format_rows
 from tasks.rows import Rows, conform, to_arrow
+from tasks.sealed_files import SEAL, is_whole, seal
 from tasks.tables import TABLES
-from tasks.views import Source, check_reads_only, create_views, first_line, literal, view_names
+from tasks.views import check_reads_only, create_views, first_line, literal, needed_twice, view_names
 
 __all__ = ["KEY", "Partition", "Warehouse", "format_rows"]
+
+logger = logging.getLogger(__name__)
 
 KEY = b"overedit.key"
 """Where a file's schema metadata holds the key of the stage that wrote it."""
@@ -56,7 +61,7 @@ class Warehouse:
 
         Args:
             table: A name in `tasks.tables.TABLES`.
-            rows: An Arrow table, or records; a nullable column may be left out of either.
+            rows: An Arrow table, or records, which need not all be in memory; a nullable column may be left out.
             partition: The identity that the rows share, e.g. `{"run": "demo", "edit_count": 10}`. With
                 `part` it names the file, so two stages of one identity need two parts.
             key: Digest of the stage's inputs and code, kept in the file's schema under `overedit.key`.
@@ -69,14 +74,28 @@ class Warehouse:
             ValueError: An unknown table or column, a wrong type, a missing value, or a row outside the partition.
         """
         path = self._file(table, partition, part)
-        content = to_arrow(table, rows, partition).replace_schema_metadata({KEY: key.encode()})
+        schema = TABLES[table].with_metadata({KEY: key.encode()} | SEAL)
+
+        def write_to(stream: IO[bytes]) -> None:
+            sums = []
+            with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+                for some in to_arrow(table, rows, partition):
+                    writer.write_table(some)
+                    if table == "outcomes":
+                        sums.append(sums_of(some))
+                if table == "outcomes":
+                    writer.add_key_value_metadata(to_footer(added_up(sums)))
+            seal(stream)
+
         if self._is_local:
             with replace_file(Path(path)) as stream:
-                pq.write_table(content, stream, compression="zstd")
-        else:  # an object store shows an object only when its upload has ended
+                write_to(stream)
+        else:  # an object store would show what was uploaded before a bad row
             self._files.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
-            with self._files.open(path, "wb") as stream:
-                pq.write_table(content, stream, compression="zstd")
+            with tempfile.NamedTemporaryFile() as stream:
+                write_to(stream)
+                stream.flush()
+                self._files.put_file(stream.name, path)
         return self._url(path)
 
     def holds(self, table: str, partition: Partition, key: str, *, part: str = "") -> bool:
@@ -85,6 +104,23 @@ class Warehouse:
         if not self._files.exists(path):
             return False
         return bool((self._read_schema(path).metadata or {}).get(KEY) == key.encode())
+
+    def set_aside_damaged(self, run: str) -> list[Path]:
+        """Put files of a run that are not what was written out of the readers' way, so that their stages run again.
+
+        Every byte of the run's files is read. An object store keeps checksums of its own, and is not looked through.
+
+        Returns:
+            Where they are now, each with `.damaged` behind its name.
+        """
+        found = []
+        for table in TABLES if self._is_local else ():
+            folder = Path(self._path) / table / _folders(table, {"run": run})[0]
+            for path in sorted(folder.rglob("*.parquet")):
+                if not is_whole(path):
+                    found.append(path.rename(f"{path}.damaged"))
+                    logger.warning("not what was written, set aside, and made again where it can be: %s", path)
+        return found
 
     def rows(self, table: str, partition: Partition | None = None) -> list[dict[str, Any]]:
         """The records of every file whose partition has these values, file after file by name."""
@@ -97,16 +133,17 @@ class Warehouse:
                     tables.append(conform(table, pq.read_table(stream), schema))
         return list(pa.concat_tables(tables).to_pylist()) if tables else []
 
-    def connect(self, *, run: str | None = None) -> duckdb.DuckDBPyConnection:
+    def connect(self, *, run: str | None = None, sql: str = "") -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB with a view of every table and every query; it takes no lock on anything.
 
         It reads no file outside the root, and its settings are locked. The caller closes it.
 
         Args:
             run: Show this run alone, and compute every query view once, here: for a reader who needs them all.
+            sql: The query to come: of the views that it names, those that build on one another are computed once, here.
         """
         connection = duckdb.connect(":memory:")
-        self._create_views(connection, run)
+        self._create_views(connection, run, view_names() if run is not None else needed_twice(sql))
         # the views name the root as a glob, in which special characters are escaped: that spelling is allowed as well
         allowed = ", ".join(literal(name) for name in {self.root, _escape_glob(self.root)})
         connection.execute(f"SET allowed_directories = [{allowed}]")
@@ -121,7 +158,7 @@ class Warehouse:
         Raises:
             ValueError: Not a single reading statement, an unknown table or column, or a file outside the root.
         """
-        with self.connect() as connection:
+        with self.connect(sql=sql) as connection:
             try:
                 check_reads_only(connection, sql)
                 return connection.sql(sql).to_arrow_table()
@@ -154,21 +191,24 @@ class Warehouse:
             self._files.pipe_file(target, content)
         return self._url(target)
 
-    def _create_views(self, connection: duckdb.DuckDBPyConnection, run: str | None = None) -> None:
+    def _create_views(
+        self, connection: duckdb.DuckDBPyConnection, run: str | None = None, computed: Collection[str] = ()
+    ) -> None:
         if not self._is_local:
             connection.register_filesystem(self._files)
-        create_views(connection, {table: self._source(table, run) for table in TABLES}, run=run)
+        files = {table: self._glob(table, run) for table in TABLES}
+        create_views(connection, files, run=run, computed=computed)
 
-    def _source(self, table: str, run: str | None) -> Source | None:
-        """The files of a table; of one run alone where the folders say which are its own."""
-        files, folder = self._parquet_files(table), table
-        if run is not None and all(path.startswith(f"{self._path}/{table}/run=") for path in files):
-            folder = f"{table}/{_folders(table, {'run': run})[0]}"
-            files = [path for path in files if path.startswith(f"{self._path}/{folder}/")]
-        if not files:
+    def _glob(self, table: str, run: str | None) -> str | None:
+        """A table's files, as an SQL literal; of a run alone where the folders say which are its own. None if none."""
+        folder = f"{self._path}/{table}"
+        if run is not None and self._files.isdir(folder):
+            names = [PurePosixPath(path).name for path in self._files.ls(folder, detail=False)]
+            if all(name.startswith("run=") for name in names):
+                folder = f"{folder}/{_folders(table, {'run': run})[0]}"
+        if not any(name.endswith(".parquet") for _, _, names in self._files.walk(folder) for name in names):
             return None
-        is_uniform = all(self._read_schema(path).equals(TABLES[table]) for path in files)
-        return Source(literal(f"{_escape_glob(f'{self.root}/{folder}')}/**/*.parquet"), is_uniform)
+        return literal(f"{_escape_glob(self._url(folder))}/**/*.parquet")
 
     def _read_schema(self, path: str) -> pa.Schema:
         with self._files.open(path, "rb") as stream:

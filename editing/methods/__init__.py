@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from editing.method import MethodEntry
+from editing.locate_then_edit import LocateThenEdit
+from editing.method import EditResult, MethodEntry
 from editing.methods import alphaedit as _alphaedit
 from editing.methods import emmet as _emmet
 from editing.methods import ft_l as _ft_l
@@ -32,6 +33,19 @@ MethodConfig = Annotated[
     LocftBf | FtL | FtM | UltraEdit | Rome | RRome | Memit | Emmet | AlphaEdit, Field(discriminator="method")
 ]
 """The configuration of any method, told apart by its field `method`."""
+
+
+def _locate_then_edit(config: type[LocateThenEdit], function: Callable[..., EditResult], **words: Any) -> MethodEntry:
+    return MethodEntry(
+        config=config,
+        function=function,
+        cumulative=False,
+        needs_subject=True,
+        sites=lambda config: config.sites,
+        covariance=lambda config: config.covariance,
+        **words,
+    )
+
 
 METHODS: Mapping[str, MethodEntry] = MappingProxyType(
     {
@@ -75,60 +89,40 @@ METHODS: Mapping[str, MethodEntry] = MappingProxyType(
             presets=_ultraedit.PRESETS,
             sites=lambda config: config.sites,
         ),
-        "rome": MethodEntry(
-            config=Rome,
-            function=_rome.rome,
+        "rome": _locate_then_edit(
+            Rome,
+            _rome.rome,
             label="ROME",
-            cumulative=False,
-            needs_subject=True,
             paper="Locating and Editing Factual Associations in GPT, arXiv 2202.05262",
             presets=_rome.PRESETS,
-            sites=lambda config: config.sites,
-            covariance=lambda config: config.covariance,
         ),
-        "r_rome": MethodEntry(
-            config=RRome,
-            function=_r_rome.r_rome,
+        "r_rome": _locate_then_edit(
+            RRome,
+            _r_rome.r_rome,
             label="R-ROME",
-            cumulative=False,
-            needs_subject=True,
             paper="Rebuilding ROME: Resolving Model Collapse during Sequential Model Editing, arXiv 2403.07175",
             presets=_r_rome.PRESETS,
-            sites=lambda config: config.sites,
-            covariance=lambda config: config.covariance,
         ),
-        "memit": MethodEntry(
-            config=Memit,
-            function=_memit.memit,
+        "memit": _locate_then_edit(
+            Memit,
+            _memit.memit,
             label="MEMIT",
-            cumulative=False,
-            needs_subject=True,
             paper="Mass-Editing Memory in a Transformer, arXiv 2210.07229",
             presets=_memit.PRESETS,
-            sites=lambda config: config.sites,
-            covariance=lambda config: config.covariance,
         ),
-        "emmet": MethodEntry(
-            config=Emmet,
-            function=_emmet.emmet,
+        "emmet": _locate_then_edit(
+            Emmet,
+            _emmet.emmet,
             label="EMMET",
-            cumulative=False,
-            needs_subject=True,
             paper="A Unified Framework for Model Editing, arXiv 2403.14236",
             presets=_emmet.PRESETS,
-            sites=lambda config: config.sites,
-            covariance=lambda config: config.covariance,
         ),
-        "alphaedit": MethodEntry(
-            config=AlphaEdit,
-            function=_alphaedit.alphaedit,
+        "alphaedit": _locate_then_edit(
+            AlphaEdit,
+            _alphaedit.alphaedit,
             label="AlphaEdit",
-            cumulative=False,
-            needs_subject=True,
             paper="AlphaEdit: Null-Space Constrained Knowledge Editing for Language Models, arXiv 2410.02355",
             presets=_alphaedit.PRESETS,
-            sites=lambda config: config.sites,
-            covariance=lambda config: config.covariance,
         ),
     }
 )

@@ -19,19 +19,17 @@ Shapes: N edits, I inputs and O outputs of a projection, M dimensions of its nul
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
 import torch
 from pydantic import Field
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from editing.covariance import CovarianceOptions, SecondMoment
-from editing.locate_then_edit import LayerProblem, LocateThenEdit, edit_in_batches
-from editing.method import EditResult, Progress, State, silent
+from editing.locate_then_edit import LayerProblem, LocateThenEdit, locate_then_edit
+from editing.method import State
 from editing.objectives import Solution, null_space
-from editing.requests import EditRequest
 from editing.values import ValueOptions
 
 
@@ -40,8 +38,6 @@ class AlphaEdit(LocateThenEdit):
 
     method: Literal["alphaedit"] = "alphaedit"
     """The method's name."""
-    batch_size: int | None = Field(default=None, ge=1)
-    """The most edits that are solved for together; None: the whole turn."""
     threshold: float = Field(default=2e-2, gt=0)
     """Eigenvalues of C0 below it span the null space (published settings; C0 is a mean over tokens, not a sum)."""
     ridge: float = Field(default=10.0, gt=0)
@@ -73,37 +69,17 @@ PRESETS: Mapping[str, AlphaEdit] = MappingProxyType(
 """Model id -> published settings."""
 
 
-def alphaedit(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    requests: Sequence[EditRequest],
-    config: AlphaEdit,
-    state: State,
-    *,
-    covariance: Mapping[str, SecondMoment],
-    seed: int = 0,
-    progress: Progress = silent,
-) -> EditResult:
-    """Edit all requests of a turn at once.
+def solve(problem: LayerProblem, config: AlphaEdit) -> Solution:
+    """Equation 14, in coordinates of the null space."""
+    basis_IM = problem.moment.null_space(config.threshold)
+    earlier_II = problem.state.get(_state_key(problem.site))
+    earlier_II = earlier_II.to(basis_IM.device) if earlier_II is not None else None
+    return null_space(problem.memory, basis_IM, earlier_II, ridge=config.ridge)
 
-    Args:
-        model: The model to start from; bit-identical on return.
-        tokenizer: Its tokenizer.
-        requests: The turn's requests, each with its subject.
-        config: Settings.
-        state: From the second turn on: `<site>.earlier_keys`, K_p K_p^T (I, I) float64, and the context templates.
-        covariance: C0 of the pristine model by site.
-        seed: Of the sampling of contexts, in the first turn.
-        progress: Told (values optimized, requests in all).
 
-    Returns:
-        Low-rank factors for each layer's weight, and the state.
-
-    Raises:
-        ValueError: A request without its subject, a layer or part that the model does not have, or a threshold below
-            which no direction lies.
-    """
-    for site in config.sites:  # before values are optimized
+def check_threshold(config: AlphaEdit, covariance: Mapping[str, SecondMoment]) -> None:
+    """Refuse a threshold below which no direction lies."""
+    for site in config.sites:
         smallest = float(covariance[site].eigen.eigenvalues[0])
         if smallest >= config.threshold:
             raise ValueError(
@@ -111,30 +87,16 @@ def alphaedit(
                 f"{smallest:.2e}"
             )
 
-    def solve(problem: LayerProblem) -> Solution:
-        basis_IM = problem.moment.null_space(config.threshold)
-        earlier_II = problem.state.get(_state_key(problem.site))
-        earlier_II = earlier_II.to(basis_IM.device) if earlier_II is not None else None
-        return null_space(problem.memory, basis_IM, earlier_II, ridge=config.ridge)
 
-    def remember(keys: Mapping[str, torch.Tensor], before: State) -> State:
-        grams = {_state_key(site): (keys_IN @ keys_IN.T).cpu() for site, keys_IN in keys.items()}
-        return {name: before[name] + gram_II if name in before else gram_II for name, gram_II in grams.items()}
-
-    return edit_in_batches(
-        model,
-        tokenizer,
-        requests,
-        config,
-        state,
-        batch_size=config.batch_size,
-        covariance=covariance,
-        solve=solve,
-        seed=seed,
-        progress=progress,
-        after=remember,
-    )
+def remember(keys: Mapping[str, torch.Tensor], before: State) -> State:
+    """K_p K_p^T with a turn's keys, (I, N) by site, added."""
+    grams = {_state_key(site): (keys_IN @ keys_IN.T).cpu() for site, keys_IN in keys.items()}
+    return {name: before[name] + gram_II if name in before else gram_II for name, gram_II in grams.items()}
 
 
 def _state_key(site: str) -> str:
     return f"{site}.earlier_keys"
+
+
+alphaedit = locate_then_edit(solve, check=check_threshold, remember=remember)
+"""Edit all requests of a turn at once; the state holds K_p K_p^T of each site, float64."""

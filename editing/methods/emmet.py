@@ -19,18 +19,15 @@ Shapes: N edits, I inputs and O outputs of a projection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
 from pydantic import Field
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editing.covariance import CovarianceOptions, SecondMoment
-from editing.locate_then_edit import LayerProblem, LocateThenEdit, edit_in_batches
-from editing.method import EditResult, Progress, State, silent
+from editing.covariance import CovarianceOptions
+from editing.locate_then_edit import LayerProblem, LocateThenEdit, locate_then_edit
 from editing.objectives import Solution, equality
-from editing.requests import EditRequest
 from editing.values import ValueOptions
 
 
@@ -39,8 +36,6 @@ class Emmet(LocateThenEdit):
 
     method: Literal["emmet"] = "emmet"
     """The method's name."""
-    batch_size: int | None = Field(default=None, ge=1)
-    """The most edits that are solved for together; None: the whole turn."""
     covariance_weight: float = Field(default=1.0, gt=0)
     """w: scales C0 against the ridge (published settings: 1,000 for GPT-2 XL, 1 for Llama-2-7B)."""
     ridge: float = Field(default=0.1, ge=0)
@@ -69,50 +64,11 @@ PRESETS: Mapping[str, Emmet] = MappingProxyType(
 """Model id -> published settings."""
 
 
-def emmet(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    requests: Sequence[EditRequest],
-    config: Emmet,
-    state: State,
-    *,
-    covariance: Mapping[str, SecondMoment],
-    seed: int = 0,
-    progress: Progress = silent,
-) -> EditResult:
-    """Edit all requests of a turn at once.
+def solve(problem: LayerProblem, config: Emmet) -> Solution:
+    """The objective's solution; a single edit needs no ridge."""
+    ridge = config.ridge if problem.memory.keys_IN.shape[1] > 1 else 0.0
+    return equality(problem.memory, problem.moment.cholesky_II, weight=config.covariance_weight, ridge=ridge)
 
-    Args:
-        model: The model to start from; bit-identical on return.
-        tokenizer: Its tokenizer.
-        requests: The turn's requests, each with its subject.
-        config: Settings.
-        state: The context templates, from the second turn on.
-        covariance: C0 of the pristine model by site.
-        seed: Of the sampling of contexts, in the first turn.
-        progress: Told (values optimized, requests in all).
 
-    Returns:
-        Low-rank factors for each layer's weight.
-
-    Raises:
-        ValueError: A request without its subject, or a layer or part that the model does not have.
-    """
-
-    def solve(problem: LayerProblem) -> Solution:
-        cholesky_II, num_edits = problem.moment.cholesky_II, problem.memory.keys_IN.shape[1]
-        ridge = config.ridge if num_edits > 1 else 0.0
-        return equality(problem.memory, cholesky_II, weight=config.covariance_weight, ridge=ridge)
-
-    return edit_in_batches(
-        model,
-        tokenizer,
-        requests,
-        config,
-        state,
-        batch_size=config.batch_size,
-        covariance=covariance,
-        solve=solve,
-        seed=seed,
-        progress=progress,
-    )
+emmet = locate_then_edit(solve)
+"""Edit all requests of a turn at once."""

@@ -18,18 +18,15 @@ Shapes: N edits, I inputs and O outputs of a projection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
 from pydantic import Field
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editing.covariance import CovarianceOptions, SecondMoment
-from editing.locate_then_edit import LayerProblem, LocateThenEdit, edit_in_batches
-from editing.method import EditResult, Progress, State, silent
+from editing.covariance import CovarianceOptions
+from editing.locate_then_edit import LayerProblem, LocateThenEdit, locate_then_edit
 from editing.objectives import Solution, least_squares
-from editing.requests import EditRequest
 from editing.values import ValueOptions
 
 
@@ -38,8 +35,6 @@ class Memit(LocateThenEdit):
 
     method: Literal["memit"] = "memit"
     """The method's name."""
-    batch_size: int | None = Field(default=None, ge=1)
-    """The most edits that are solved for together; None: the whole turn."""
     covariance_weight: float = Field(default=15_000, gt=0)
     """w: how much what is known weighs against what is new (15,000 for GPT-J, section 5.2)."""
 
@@ -70,48 +65,10 @@ PRESETS: Mapping[str, Memit] = MappingProxyType(
 """Model id -> published settings."""
 
 
-def memit(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    requests: Sequence[EditRequest],
-    config: Memit,
-    state: State,
-    *,
-    covariance: Mapping[str, SecondMoment],
-    seed: int = 0,
-    progress: Progress = silent,
-) -> EditResult:
-    """Edit all requests of a turn at once.
+def solve(problem: LayerProblem, config: Memit) -> Solution:
+    """Equation 14."""
+    return least_squares(problem.memory, problem.moment.cholesky_II, weight=config.covariance_weight)
 
-    Args:
-        model: The model to start from; bit-identical on return.
-        tokenizer: Its tokenizer.
-        requests: The turn's requests, each with its subject.
-        config: Settings.
-        state: The context templates, from the second turn on.
-        covariance: C0 of the pristine model by site.
-        seed: Of the sampling of contexts, in the first turn.
-        progress: Told (values optimized, requests in all).
 
-    Returns:
-        Low-rank factors for each layer's weight.
-
-    Raises:
-        ValueError: A request without its subject, or a layer or part that the model does not have.
-    """
-
-    def solve(problem: LayerProblem) -> Solution:
-        return least_squares(problem.memory, problem.moment.cholesky_II, weight=config.covariance_weight)
-
-    return edit_in_batches(
-        model,
-        tokenizer,
-        requests,
-        config,
-        state,
-        batch_size=config.batch_size,
-        covariance=covariance,
-        solve=solve,
-        seed=seed,
-        progress=progress,
-    )
+memit = locate_then_edit(solve)
+"""Edit all requests of a turn at once."""

@@ -16,19 +16,14 @@ Differences from the reference: as ROME.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from editing.covariance import SecondMoment
-from editing.locate_then_edit import LayerProblem, edit_in_batches
-from editing.method import EditResult, Progress, State, silent
+from editing.locate_then_edit import LayerProblem, locate_then_edit
 from editing.methods.rome import PRESETS as ROME_PRESETS
 from editing.methods.rome import RankOneSettings
 from editing.objectives import Solution, equality
-from editing.requests import EditRequest
 
 
 class RRome(RankOneSettings):
@@ -47,49 +42,10 @@ PRESETS: Mapping[str, RRome] = MappingProxyType(
 """Model id -> ROME's settings."""
 
 
-def r_rome(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    requests: Sequence[EditRequest],
-    config: RRome,
-    state: State,
-    *,
-    covariance: Mapping[str, SecondMoment],
-    seed: int = 0,
-    progress: Progress = silent,
-) -> EditResult:
-    """Edit a turn's requests one after the other, each on the model that the one before has left.
+def solve(problem: LayerProblem, _: RRome) -> Solution:
+    """Equation 2 of ROME with the mean key everywhere: what holds each key exactly to its value."""
+    return equality(problem.memory, problem.moment.cholesky_II, weight=1.0)
 
-    Args:
-        model: The model to start from; bit-identical on return.
-        tokenizer: Its tokenizer.
-        requests: The turn's requests, each with its subject.
-        config: Settings.
-        state: The context templates, from the second turn on.
-        covariance: C0 of the pristine model by site.
-        seed: Of the sampling of contexts, in the first turn.
-        progress: Told (requests done, requests in all).
 
-    Returns:
-        Low-rank factors for the layer's weight, a rank an edit.
-
-    Raises:
-        ValueError: A request without its subject, or a layer or part that the model does not have.
-    """
-
-    def solve(problem: LayerProblem) -> Solution:
-        return equality(problem.memory, problem.moment.cholesky_II, weight=1.0)
-
-    return edit_in_batches(
-        model,
-        tokenizer,
-        requests,
-        config,
-        state,
-        batch_size=1,
-        covariance=covariance,
-        solve=solve,
-        seed=seed,
-        progress=progress,
-        keys_in_residual=True,
-    )
+r_rome = locate_then_edit(solve, keys_in_residual=True)
+"""Edit a turn's requests one after the other, each on the model that the one before has left."""

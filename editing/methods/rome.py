@@ -18,17 +18,13 @@ Shapes: I inputs and O outputs of a projection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from editing.covariance import CovarianceOptions, SecondMoment
-from editing.locate_then_edit import Distribution, LayerProblem, LocateThenEdit, edit_in_batches
-from editing.method import EditResult, Progress, State, silent
+from editing.covariance import CovarianceOptions
+from editing.locate_then_edit import Distribution, LayerProblem, LocateThenEdit, locate_then_edit
 from editing.objectives import Solution, rank_one
-from editing.requests import EditRequest
 from editing.values import ValueOptions
 
 
@@ -39,6 +35,8 @@ class RankOneSettings(LocateThenEdit):
     """The value is the MLP's output (section 3.1)."""
     distribution: Distribution = "single"
     """One layer."""
+    batch_size: Literal[1] = 1
+    """One edit at a time."""
     values: ValueOptions = ValueOptions(num_steps=20, clamp_norm_factor=4)
     """How the value is optimized (published settings)."""
 
@@ -79,48 +77,10 @@ PRESETS: Mapping[str, Rome] = MappingProxyType(
 """Model id -> published settings."""
 
 
-def rome(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    requests: Sequence[EditRequest],
-    config: Rome,
-    state: State,
-    *,
-    covariance: Mapping[str, SecondMoment],
-    seed: int = 0,
-    progress: Progress = silent,
-) -> EditResult:
-    """Edit a turn's requests one after the other, each on the model that the one before has left.
+def solve(problem: LayerProblem, _: Rome) -> Solution:
+    """Equation 2, with the mean key in the direction alone."""
+    return rank_one(problem.memory, problem.moment.cholesky_II, at_IN=problem.bare_keys_IN)
 
-    Args:
-        model: The model to start from; bit-identical on return.
-        tokenizer: Its tokenizer.
-        requests: The turn's requests, each with its subject.
-        config: Settings.
-        state: The context templates, from the second turn on.
-        covariance: C0 of the pristine model by site.
-        seed: Of the sampling of contexts, in the first turn.
-        progress: Told (requests done, requests in all).
 
-    Returns:
-        Low-rank factors for the layer's weight, a rank an edit.
-
-    Raises:
-        ValueError: A request without its subject, or a layer or part that the model does not have.
-    """
-
-    def solve(problem: LayerProblem) -> Solution:
-        return rank_one(problem.memory, problem.moment.cholesky_II, at_IN=problem.bare_keys_IN)
-
-    return edit_in_batches(
-        model,
-        tokenizer,
-        requests,
-        config,
-        state,
-        batch_size=1,
-        covariance=covariance,
-        solve=solve,
-        seed=seed,
-        progress=progress,
-    )
+rome = locate_then_edit(solve)
+"""Edit a turn's requests one after the other, each on the model that the one before has left."""

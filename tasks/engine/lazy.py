@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple, Self
 from tasks.engine.base import Engine, Generation, Score, SwapReport
 from tasks.engine.options import EngineOptions, engine_kind
 from tasks.engine.own_process import OwnProcessEngine
+from tasks.gpus import gpu_held
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class LazyEngine:
         self._model, self._options, self._revision = model, options or EngineOptions(), revision
         self._engine: Engine | None = None
         self._held: Any = None
+        self._gpu = ExitStack()
         self.kind = engine_kind(self._options)
         self.starts: list[EngineStart] = []
 
@@ -122,9 +125,11 @@ class LazyEngine:
         if self._engine is not None:
             self._engine.close()
         self._engine, self._held = None, None
+        self._gpu.close()
 
     def _started(self) -> Engine:
         if self._engine is None:
+            self._gpu.enter_context(gpu_held(first=self.kind == "vllm"))
             self._engine = open_engine(self._model, self._options, revision=self._revision)
             self.starts.append(EngineStart(self._engine.kind, self._engine.start_seconds))
         return self._engine

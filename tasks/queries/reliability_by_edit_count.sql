@@ -8,20 +8,27 @@
 -- protocol  generated | teacher_forced | probability; a measure means nothing without it
 -- value     mean over the n prompts that can be scored; null where none can
 -- low, high  Wilson's 95 % interval, prompts taken as independent (see _macros.sql on fractional scores)
--- unscored, reason  how many prompts have no score, and the commonest reason why
+-- unscored, reason  how many prompts have no score, and the commonest reason why (of equals the last by name)
 --
 -- Edit count 0 is the pristine model on all planned cases: the same row starts each trajectory of its run and ordering.
 -- There locality is 1 by definition, not by measurement: the pristine model agrees with itself.
-WITH measured AS (
+WITH weighed AS (
+    SELECT
+        *,
+        sum(num_rows) OVER (PARTITION BY run, trajectory, order_seed, edit_count, probe, protocol, score_reason) AS num_score_reason,
+        sum(num_rows) OVER (PARTITION BY run, trajectory, order_seed, edit_count, probe, protocol, agreement_reason) AS num_agreement_reason
+    FROM outcome_sums
+),
+measured AS (
     SELECT
         run, trajectory, order_seed, edit_count, probe, protocol,
         any_value(model) AS model, any_value(method) AS method, any_value(dataset) AS dataset,
-        avg(score) AS mean_score, count(score) AS num_scores,
-        avg(agreement) AS mean_agreement, count(agreement) AS num_agreements,
-        count(*) AS num_rows,
-        mode(reason_of(reason, 'score')) FILTER (WHERE score IS NULL) AS score_reason,
-        mode(reason_of(reason, 'agreement')) FILTER (WHERE agreement IS NULL) AS agreement_reason
-    FROM outcomes
+        sum(sum_scores) / sum(num_scores) AS mean_score, sum(num_scores)::BIGINT AS num_scores,
+        sum(sum_agreements) / sum(num_agreements) AS mean_agreement, sum(num_agreements)::BIGINT AS num_agreements,
+        sum(num_rows)::BIGINT AS num_rows,
+        max_by(score_reason, (num_score_reason, score_reason)) FILTER (WHERE score_reason IS NOT NULL) AS score_reason,
+        max_by(agreement_reason, (num_agreement_reason, agreement_reason)) FILTER (WHERE agreement_reason IS NOT NULL) AS agreement_reason
+    FROM weighed
     GROUP BY run, trajectory, order_seed, edit_count, probe, protocol
 ),
 points AS (

@@ -8,17 +8,17 @@
 -- The pristine model has no rows here: nothing has been edited, so nothing has an age.
 WITH aged AS (
     SELECT
-        run, trajectory, order_seed, edit_count, protocol, model, method, dataset, score, reason,
-        CASE WHEN edit_count = position THEN 0 ELSE 1 + floor(log10(edit_count - position)) END AS decade
-    FROM outcomes
-    WHERE probe = 'edit' AND method <> 'none' AND position <= edit_count
+        *,
+        sum(num_rows) OVER (PARTITION BY run, trajectory, order_seed, edit_count, protocol, decade, score_reason) AS num_score_reason
+    FROM outcome_sums
+    WHERE decade IS NOT NULL
 ),
 means AS (
     SELECT
         run, trajectory, order_seed, edit_count, protocol, decade,
         any_value(model) AS model, any_value(method) AS method, any_value(dataset) AS dataset,
-        avg(score) AS value, count(score) AS n, count(*) AS num_rows,
-        mode(reason_of(reason, 'score')) FILTER (WHERE score IS NULL) AS reason
+        sum(sum_scores) / sum(num_scores) AS value, sum(num_scores)::BIGINT AS n, sum(num_rows)::BIGINT AS num_rows,
+        max_by(score_reason, (num_score_reason, score_reason)) FILTER (WHERE score_reason IS NOT NULL) AS reason
     FROM aged
     GROUP BY run, trajectory, order_seed, edit_count, protocol, decade
 ),

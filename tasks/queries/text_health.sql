@@ -7,29 +7,15 @@
 -- mean_tokens, length_share  mean number of tokens, and the share of outputs cut off at the token limit
 --
 -- Edit count 0 is the pristine model; the same row starts each trajectory of its run and ordering.
-WITH texts AS (
-    SELECT
-        run, trajectory, order_seed, model, method, dataset, edit_count, num_tokens, finish_reason,
-        trim(output, E' \n\r\t') = '' AS is_empty,
-        -- 8 words take 15 characters at least: most outputs are told apart without being split
-        CASE WHEN length(output) < 15 THEN [] ELSE string_split_regex(lower(trim(output, E' \n\r\t')), '\s+') END AS words
-    FROM outcomes
-    WHERE protocol = 'generated' AND output IS NOT NULL
-),
-judged AS (
-    SELECT
-        *,
-        CASE WHEN len(words) < 8 THEN false
-        ELSE 2 * len(list_filter(words, lambda word: word = list_aggregate(words, 'mode'))) > len(words) END AS is_repetitive
-    FROM texts
-),
-measured AS (
+WITH measured AS (
     SELECT
         run, trajectory, order_seed, any_value(model) AS model, any_value(method) AS method,
-        any_value(dataset) AS dataset, edit_count,
-        avg(is_empty::INT) AS empty, avg(is_repetitive::INT) AS repetitive, count(*) AS n,
-        avg(num_tokens) AS mean_tokens, avg((finish_reason = 'length')::INT) AS length_share
-    FROM judged
+        any_value(dataset) AS dataset, edit_count, sum(num_texts)::BIGINT AS n,
+        sum(num_empty) / sum(num_texts) AS empty, sum(num_repetitive) / sum(num_texts) AS repetitive,
+        sum(sum_lengths) / nullif(sum(num_lengths), 0) AS mean_tokens,
+        sum(num_cut) / nullif(sum(num_endings), 0) AS length_share
+    FROM outcome_sums
+    WHERE num_texts > 0
     GROUP BY run, trajectory, order_seed, edit_count
 ),
 points AS (

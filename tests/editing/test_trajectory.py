@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ import torch
 from pydantic import BaseModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from editing import trajectory
+from editing import disk_space, trajectory
 from editing.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint, whole_checkpoints
+from editing.disk_space import NoSpaceError
+from editing.interim import Interim, StoppedError
 from editing.method import EditResult, MethodEntry
 from editing.requests import EditRequest
-from editing.trajectory import Interim, Schedule, Source, StoppedError, run_trajectory, turn_seed
+from editing.trajectory import Schedule, Source, run_trajectory, turn_seed
 from editing.weights import Delta, Replacement, checksum
 
+Usage = namedtuple("Usage", "total used free")
 NAME = "model.layers.0.mlp.down_proj.weight"
 REQUESTS = [EditRequest(case_id=str(i), prompt=f"p{i}", target_new="t") for i in range(40)]
 SOURCE = Source(key="k", model="tiny", model_digest="d")
@@ -45,10 +49,8 @@ def add_noise(
 
 
 def method(**more: Any) -> MethodEntry:
-    fields = {"cumulative": False, "needs_subject": False} | more
-    return MethodEntry(
-        config=Config, function=add_noise, label="Noise", paper="none", presets={}, sites=lambda _: (), **fields
-    )
+    fields = {"cumulative": False, "needs_subject": False, "sites": lambda _: ()} | more
+    return MethodEntry(config=Config, function=add_noise, label="Noise", paper="none", presets={}, **fields)
 
 
 @pytest.fixture
@@ -85,6 +87,8 @@ def test_turns_end_at_the_counts_and_the_turn_size(model: LlamaForCausalLM, tmp_
     assert [c.record.turns for c in checkpoints] == [1, 4, 5]
     assert [int(c.state()["count"]) for c in checkpoints] == [1, 10, 12]
     assert [c.costs.num_edits for c in checkpoints] == [1, 9, 2]
+    assert [len(c.costs.turn_seconds) for c in checkpoints] == [1, 3, 1]
+    assert all(0 < sum(c.costs.turn_seconds) <= c.costs.seconds + 1e-4 for c in checkpoints)
 
 
 def test_a_checkpoint_is_the_edited_tensor_and_the_model_is_its_own_again(
@@ -202,6 +206,26 @@ def test_replacement_keeps_exact_values(model: LlamaForCausalLM) -> None:
     assert checksum(model.get_parameter(NAME)) == before
 
 
+def test_room_for_all_checkpoints_is_looked_for_before_the_first_turn(
+    model: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One tensor of 16 x 24 float32 and a state of 8 bytes, at each count to come and in an interim checkpoint."""
+    base = model.get_parameter(NAME).nbytes
+    asked: list[tuple[int, str]] = []
+    monkeypatch.setattr(trajectory, "check_space", lambda _, size, what: asked.append((size, what)))
+    next(start(model, tmp_path, (1, 4, 10), sites=lambda _: ("0.down_proj",)))
+    assert asked == [(4 * base, "the checkpoints at 1, 4, 10 edits")]
+    asked.clear()
+    list(start(model, tmp_path, (1, 4, 10), sites=lambda _: ("0.down_proj",)))
+    known = base + 8
+    assert asked == [(3 * known, "the checkpoints at 4, 10 edits"), (2 * known, "the checkpoints at 10 edits")]
+    monkeypatch.undo()
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: Usage(0, 0, disk_space.SLACK + 4 * base - 1))
+    with pytest.raises(NoSpaceError, match=r"the checkpoints at 1, 4, 10 edits will take .*fewer edit_counts"):
+        list(start(model, tmp_path / "full", (1, 4, 10), sites=lambda _: ("0.down_proj",)))
+    assert not (tmp_path / "full").exists()
+
+
 def interrupted(model: Any, folder: Path, counts: tuple[int, ...], interim: Interim) -> None:
     schedule = Schedule(counts, turn_size=4, seed=7)
     list(
@@ -229,6 +253,7 @@ def test_a_stop_that_is_asked_for_keeps_what_there_is(model: LlamaForCausalLM, t
     again = list(start(model, tmp_path / "stopped", (1, 10, 20)))
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
     assert [c.costs.num_edits for c in again] == [1, 9, 10]
+    assert [len(c.costs.turn_seconds) for c in again] == [1, 3, 3]
 
 
 def test_interim_checkpoints_come_in_time_and_go(model: LlamaForCausalLM, tmp_path: Path, monkeypatch: Any) -> None:

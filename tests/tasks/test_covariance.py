@@ -29,6 +29,7 @@ from tasks.editing_job import EditingJob, run_editing_job
 from tasks.models import LoadedModel, load_model, weights_digest
 from tasks.pocket_world import training_texts
 from tasks.progress import unseen
+from tasks.stored_requests import StoredRequests
 
 SITES = ("0.down_proj", "1.down_proj")
 
@@ -274,7 +275,7 @@ def test_an_editing_job_tells_its_method_of_the_pristine_model(
     options = CovarianceOptions(corpus=str(corpus))
     monkeypatch.setattr("tasks.editing_job.METHODS", knowing(told, options))
     job = EditingJob(model=str(tiny_model), method=FtL(site="0.down_proj"), edit_counts=(1, 2), turn_size=1)
-    requests = [EditRequest(case_id=str(i), prompt=f"p{i}", target_new="t") for i in range(2)]
+    requests = StoredRequests(EditRequest(case_id=str(i), prompt=f"p{i}", target_new="t") for i in range(2))
     shown: list[str] = []
 
     def show(title: str, unit: str) -> Any:

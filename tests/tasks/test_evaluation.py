@@ -21,6 +21,7 @@ from tasks.evaluation import (
     unreachable_cases,
 )
 from tasks.outcomes import PreEdit
+from tasks.stored_requests import StoredRequests
 from tasks.tables import IDENTITY, TABLES
 
 
@@ -277,6 +278,35 @@ def test_a_sample_is_asked_at_a_checkpoint_but_all_of_the_pristine_model() -> No
     options = {"sample": 3, "protocols": ("generated",)}
     assert [key[0] for key in evaluated(FakeEngine(BEFORE), requests, 10, **options)] == ["1", "5", "10"]
     assert len(evaluated(FakeEngine(BEFORE), requests, 0, **options)) == 10
+
+
+def test_the_pristine_model_is_asked_what_the_run_will_ask() -> None:
+    requests = [EditRequest(case_id=str(i), prompt="Rome is in", target_new="Italy") for i in range(1, 11)]
+    options = EvaluationOptions(sample=2, protocols=("generated",), probes=("edit",))
+    before = evaluate_checkpoint(FakeEngine(BEFORE), requests, 0, options, edit_counts=(1, 4, 9))
+    assert [row["case_id"] for row in before.rows] == ["1", "4", "9"]
+    for count in (1, 4, 9):
+        after = evaluate_checkpoint(FakeEngine(BEFORE), requests, count, options, pre_edit=PreEdit.of(before.rows))
+        assert [row["agreement"] for row in after.rows] == [1.0] * min(count, 2)
+
+
+def test_streamed_requests_give_the_rows_of_those_in_memory() -> None:
+    """Prompts are overwritten, edited under another phrasing, and touched by edits that are not asked."""
+    twin = CASE.model_copy(update={"case_id": "c2", "target_new": "Nowhere"})
+    probe = EditRequest(case_id="c3", prompt="Rome  is in", target_new="Gaul", locality=CASE.locality)
+    other = EditRequest(case_id="c4", prompt="Paris, city in", target_new="Spain")
+    requests = [CASE, other, probe, twin, CASE.model_copy(update={"case_id": "c5"}), other]
+    for count, sample in ((0, None), (4, None), (4, 2), (6, None), (6, 2), (6, 3)):
+        options = EvaluationOptions(sample=sample)
+        plain, stored = (
+            evaluate_checkpoint(FakeEngine(BEFORE | {"Rome  is in": "Italy"}), those, count, options)
+            for those in (requests, StoredRequests(requests))
+        )
+        assert stored.rows == plain.rows
+        reasons = {row["case_id"]: row["reason"] for row in plain.rows if row["probe"] == "edit"}
+        assert (reasons["c1"] or "").startswith("score: overwritten by case c2") == (count == 4)
+        edited = [row["reason"] for row in plain.rows if row["probe"] == "locality" and row["prompt"] == "Rome is in"]
+        assert all("edited by case c3" in (reason or "") for reason in edited) == (count > 0)
 
 
 @pytest.mark.parametrize("edit_count", [-1, 2])

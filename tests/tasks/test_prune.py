@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from editing.checkpoint import (
 )
 from tasks.editing_job import EditingJob, finished_checkpoints, run_editing_job
 from tasks.export import export_checkpoint
+from tasks.locks import HeldError, run_held
 from tasks.prune import Pruning, prune_run, worth_keeping
 from tasks.requests import DatasetOptions, load_requests
 from tasks.run import Place, Run
@@ -138,11 +138,9 @@ def test_a_pruned_checkpoint_says_so(home: Path, tmp_path: Path) -> None:
 
 def test_what_has_not_ended_or_failed_is_not_pruned(home: Path) -> None:
     folder = home / "runs" / "r" / "ft-m" / "order-0"
-    writing = folder / f".00000006.{os.getpid()}.tmp"
-    writing.mkdir()
-    with pytest.raises(ValueError, match="is being edited now"):
-        prune_run(home, "r")
-    writing.rmdir()
+    for dry_run in (True, False):
+        with run_held(home / "runs" / "r"), pytest.raises(HeldError, match="run 'r' is being worked on by process"):
+            prune_run(home, "r", dry_run=dry_run)
     (folder / "interim").mkdir()
     with pytest.raises(ValueError, match="has not ended"):
         prune_run(home, "r")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.publish import diagnostics
+from tasks.publish import diagnostics, turn_seconds
 from tasks.views import view_names, view_sql
 from tasks.warehouse import Warehouse
 
@@ -307,6 +307,12 @@ def test_empty_and_repetitive_outputs_are_counted(bench: Bench) -> None:
     assert (row["empty_low"], row["empty_high"]) == pytest.approx((0.07148, 0.59073), abs=1e-5)
 
 
+def test_texts_of_unknown_length_and_ending_have_no_mean_of_them(bench: Bench) -> None:
+    bench.put("outcomes", answers(at(10), "edit", [1.0], output="Paris"))
+    row = bench.one("text_health")
+    assert (row["n"], row["empty"], row["mean_tokens"], row["length_share"]) == (1, 0.0, None, None)
+
+
 def test_the_pristine_models_text_starts_the_line(bench: Bench) -> None:
     bench.put("outcomes", answers(BASE, "edit", [0.0], output="x", num_tokens=1, finish_reason="eos"))
     row = bench.one("text_health")
@@ -349,6 +355,27 @@ def test_diagnostics_are_the_numbers_of_the_turns_logs(bench: Bench) -> None:
         (10, None, "loss", 0.5, 0.5),
         (10, "5.down_proj", "update_norm", 2.0, 3.0),
     ]
+
+
+# ---- edit_speed
+
+
+def test_speed_is_the_median_turn_of_a_stretch(bench: Bench) -> None:
+    bench.put("diagnostics", [at(1) | row for row in turn_seconds([{"first": 1, "last": 1}], [0.5])])
+    later = [{"first": 2, "last": 10}, *({"first": edits - 9, "last": edits} for edits in range(20, 401, 10))]
+    seconds = [0.9, *[0.1] * 9, 0.2, 0.4, 0.3, *[0.5] * 27]
+    bench.put("diagnostics", [at(400) | row for row in turn_seconds(later, seconds)])
+    bench.put("diagnostics", [at(400) | row for row in diagnostics([{"first": 1, "last": 9, "loss": 7.0}])])
+    found = [(r["first_edit"], r["edits"], r["turns"], r["seconds_per_1000_edits"]) for r in bench.ask("edit_speed")]
+    assert found[:4] == [(1, 1, 1, 500), (2, 10, 1, pytest.approx(100)), (11, 20, 1, 10), (21, 30, 1, 10)]
+    assert found[-3:] == [(101, 200, 10, 50), (201, 300, 10, 50), (301, 400, 10, 50)]
+    assert sum(turns for *_, turns, _ in found) == 41
+
+
+def test_speed_of_a_cumulative_method_is_by_all_edits(bench: Bench) -> None:
+    for count in (10, 100):
+        bench.put("diagnostics", [at(count) | row for row in turn_seconds([{"first": 1, "last": count}], [2.0])])
+    assert [(r["edits"], r["seconds_per_1000_edits"]) for r in bench.ask("edit_speed")] == [(10, 200), (100, 20)]
 
 
 # ---- cost_per_edit

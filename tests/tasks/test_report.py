@@ -142,6 +142,23 @@ def test_what_the_updates_did_is_shown_where_a_method_told_it(warehouse: Warehou
         assert not any(points.values())
 
 
+def test_a_long_trajectorys_speed_is_shown_in_few_points(tmp_path: Path) -> None:
+    warehouse = fill(tmp_path, cases=4)
+    turns = [
+        {"first_edit": first, "last_edit": first + 99, "quantity": "seconds", "value": 0.1}
+        for first in range(101, 1_000_000, 100)
+    ]
+    rows = [identity("ultraedit", 1000) | turn for turn in turns]
+    warehouse.write("diagnostics", rows, partition=partition("ultraedit", 1000), key="made up")
+    data = chart_data(collect(warehouse, RUN))
+    (chart,) = (chart for chart in data["charts"] if chart["title"] == "Seconds per 1,000 edits")
+    assert data["edit_counts"] == [0, *COUNTS]
+    (points,) = (series["points"] for series in chart["lines"]["all"] if series["points"])
+    assert [point["x"] for point in points] == [digit * 10**zeros for zeros in (2, 3, 4, 5) for digit in range(2, 11)]
+    assert [point["y"] for point in points] == pytest.approx([1.0] * len(points))
+    assert sum(point["n"] for point in points) == 9999
+
+
 def test_gaps_are_said(warehouse: Warehouse) -> None:
     said = "\n".join(gaps(collect(warehouse, RUN)))
     assert re.search(

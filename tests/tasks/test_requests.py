@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from editing.metrics import prompt_key
 from editing.requests import EditRequest, Probe
+from tasks.dataset_conflicts import settle
 from tasks.datasets_catalog import HUBS, LAYOUTS
-from tasks.requests import DATASETS, DatasetOptions, FileColumns, check_lengths, find_overwritten, load_requests
+from tasks.request_lengths import check_lengths
+from tasks.requests import DATASETS, DatasetOptions, FileColumns, find_overwritten, load_requests
 
 ZSRE = {
     "subject": "IronPython",
@@ -84,7 +88,7 @@ def written(folder: Path, content: Any, name: str = "edits.json") -> Path:
 
 
 def read(path: Path, name: str = "file", **options: Any) -> tuple[EditRequest, ...]:
-    return load_requests(DatasetOptions(name=name, path=path, **{"order_seed": None, **options})).requests
+    return tuple(load_requests(DatasetOptions(name=name, path=path, **{"order_seed": None, **options})).requests)
 
 
 def edit(prompt: str, target: str, case: str | None = None) -> dict[str, str]:
@@ -236,6 +240,55 @@ def test_conflicts_may_keep_the_first_or_stop(tmp_path: Path) -> None:
         read(path, conflicts="error")
 
 
+@pytest.mark.parametrize("rule", ["last", "first"])
+@pytest.mark.parametrize("seed", range(5))
+def test_settling_is_what_a_list_of_all_edits_would_give(rule: Any, seed: int) -> None:
+    draw = random.Random(seed)
+    found = [
+        EditRequest(
+            case_id=str(i), prompt=draw.choice(["p", "q", "q ", "r", *"abcdefgh"]), target_new=draw.choice("xyz")
+        )
+        for i in range(40)
+    ]
+    for limit in (None, 12):
+        settled = settle(found, limit=limit, rule=rule)
+        kept, seen = settled_in_memory(found, limit, rule)
+        assert list(settled.requests) == kept
+        same = {prompt: [r for r in seen if prompt_key(r.prompt) == prompt] for prompt in map(prompt_key, of(seen))}
+        rivals = {prompt: some for prompt, some in same.items() if len(some) > 1}
+        assert [[case for case, _ in c.cases] for c in settled.conflicts] == [
+            [r.case_id for r in some] for some in rivals.values()
+        ]
+        last = {prompt_key(r.prompt): r for r in kept}
+        assert [c.winner for c in settled.conflicts] == [last[prompt].case_id for prompt in rivals]
+        num_met = sum(last[prompt_key(r.prompt)].target_new == r.target_new for r in kept)
+        assert settled.ceiling == pytest.approx(num_met / len(kept))
+        assert dict(settled.overwritten) == find_overwritten(kept)
+        assert settled.left_out == tuple(r.case_id for r in seen if r not in kept)
+
+
+def of(requests: list[EditRequest]) -> list[str]:
+    return [request.prompt for request in requests]
+
+
+def settled_in_memory(
+    found: list[EditRequest], limit: int | None, rule: str
+) -> tuple[list[EditRequest], list[EditRequest]]:
+    """The edits, and all that are no duplicates of the edit that holds at their point."""
+    kept: list[EditRequest] = []
+    seen: list[EditRequest] = []
+    for request in found:
+        if len(kept) == limit:
+            break
+        before = [other for other in kept if prompt_key(other.prompt) == prompt_key(request.prompt)]
+        if before and before[-1].target_new == request.target_new:
+            continue
+        seen.append(request)
+        if not before or rule == "last":
+            kept.append(request)
+    return kept, seen
+
+
 def test_find_overwritten_looks_past_repetitions() -> None:
     requests = [
         EditRequest(case_id=c, prompt="p", target_new=t) for c, t in (("1", "x"), ("2", "x"), ("3", "y"), ("4", "y"))
@@ -383,7 +436,7 @@ def test_pocket_edits() -> None:
     assert len(requests) == report.num_requests == 25
     assert len({request.case_id for request in requests}) == 25
     assert (report.overwritten, report.duplicates) == ({}, ())
-    assert requests[:5] == load_requests(DatasetOptions(limit=5, order_seed=3)).requests
+    assert requests[:5] == tuple(load_requests(DatasetOptions(limit=5, order_seed=3)).requests)
 
 
 class WordTokenizer:
@@ -400,6 +453,17 @@ def test_check_lengths_names_the_case() -> None:
         check_lengths([short, long], WordTokenizer(), 6)
     with pytest.raises(ValueError, match="case 's': its edit prompt with the answer has 4 tokens"):
         check_lengths([short], WordTokenizer(), 4)
+
+
+def test_check_lengths_of_what_is_not_asked_is_of_the_edit_alone() -> None:
+    probed = EditRequest(case_id="p", prompt="a", target_new="b", target_true="c d e", rephrase_prompts=("1 2 3",))
+    short = EditRequest(case_id="s", prompt="a", target_new="b")
+    check_lengths([short, short, probed, short], WordTokenizer(), 3, asked={1, 2, 4})
+    with pytest.raises(ValueError, match="'p'"):
+        check_lengths([short, short, probed, short], WordTokenizer(), 3, asked={3})
+    with pytest.raises(ValueError, match="case 'l': its edit prompt with the answer has 4 tokens"):
+        long = EditRequest(case_id="l", prompt="a", target_new="b c d")
+        check_lengths([*[probed] * 5000, long], WordTokenizer(), 4, asked=())
 
 
 @pytest.mark.parametrize(

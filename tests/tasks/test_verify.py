@@ -45,9 +45,10 @@ def test_what_is_whole(home: Path) -> None:
     assert verify_table(parts).row_count == 5
 
 
-def bit(path: Path) -> None:
+def bit(path: Path, before: bytes = b"") -> None:
+    """Flip one in the last byte, or in the one before the last that are these."""
     content = bytearray(path.read_bytes())
-    content[-1] ^= 1
+    content[content.rfind(before) - 1 if before else -1] ^= 1
     path.write_bytes(content)
 
 
@@ -77,6 +78,8 @@ def other_columns(path: Path) -> None:
         (lambda home: stored(home, "perplexity").write_bytes(b"PAR1"), "", "cannot be read"),
         (lambda home: stored(home, "perplexity").rename(stored(home, "perplexity").with_name("a.parquet")), "a.parquet",
          "its name does not follow"),
+        (lambda home: bit(folder(home) / "00000004" / "checkpoint.json"), "00000004", "checksum"),
+        (lambda home: bit(stored(home, "perplexity"), before=b"-cpp-arrow"), "", "checksum that it was written with"),
         (lambda home: other_rows(stored(home, "perplexity")), "", "holds rows that are not of run=r"),
         (lambda home: no_key(stored(home, "perplexity")), "", "which stage wrote it"),
         (lambda home: other_columns(stored(home, "perplexity")), "", "its columns are not those of perplexity"),
@@ -130,6 +133,7 @@ def test_a_pruned_record_with_another_checksum_is_found(home: Path) -> None:
     prune_run(home, "r")
     path = folder(home) / "00000001" / "checkpoint.json"
     record = json.loads(path.read_text())
+    del record["sha256"]
     record["tensors"]["w"]["sha256"] = "0" * 64
     path.write_text(json.dumps(record))
     assert damages(verify(home)) == [("00000001", "the warehouse has other checksums of it")]

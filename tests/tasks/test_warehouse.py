@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,44 @@ def test_unknown_tables_and_partitions_are_refused(tmp_path: Path) -> None:
         warehouse.write("outcome", [], partition=PLACE, key="k")
     with pytest.raises(ValueError, match="partition: perplexity has no column 'stage'"):
         warehouse.holds("perplexity", PLACE | {"stage": "edit"}, "k")
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_records_need_not_all_be_in_memory(tmp_path: Path, is_local: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written some at a time; a bad one far behind leaves what was there."""
+    monkeypatch.setattr("tasks.rows._RECORDS_AT_ONCE", 100)
+    warehouse = Warehouse(tmp_path if is_local else f"memory://{tmp_path.name}")
+    warehouse.write("perplexity", rows(1), partition=PLACE, key="k")
+    bad = chain(iter(rows(250)), rows(1, nll="many"))
+    with pytest.raises(ValueError, match=r"perplexity\.nll"):
+        warehouse.write("perplexity", bad, partition=PLACE, key="k")
+    assert warehouse.rows("perplexity") == rows(1)
+    alive = most = 0
+
+    def record(row: dict[str, Any]) -> dict[str, Any]:
+        nonlocal alive, most
+        alive += 1
+        most = max(most, alive)
+        return Counted(row, done=gone)
+
+    def gone() -> None:
+        nonlocal alive
+        alive -= 1
+
+    warehouse.write("perplexity", (record(row) for row in rows(250)), partition=PLACE, key="k")
+    assert warehouse.rows("perplexity") == rows(250)
+    assert most == 100
+
+
+class Counted(dict[str, Any]):
+    """A record that tells when it is gone."""
+
+    def __init__(self, row: dict[str, Any], done: Callable[[], None]) -> None:
+        super().__init__(row)
+        self.done = done
+
+    def __del__(self) -> None:
+        self.done()
 
 
 def test_arrow_tables_are_taken_and_missing_columns_are_null(tmp_path: Path) -> None:

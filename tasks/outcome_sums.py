@@ -1,0 +1,120 @@
+"""The sums of a file's outcomes, kept in the file's own footer.
+
+The views need counts and sums of outcomes, not the outcomes. What `queries/_outcome_sums.sql` makes of a file's rows is
+therefore kept where they are, in the footer of the Parquet file: rows and sums appear and are replaced in one move, and
+to sum a hundred million rows is to read the footers. The entry's name holds a digest of the query, so that sums made by
+another query than today's are as good as none. A file without sums is summed by the same query when it is read, and
+`overedit verify` asks it again of every file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+_QUERIES = Path(__file__).parent / "queries"
+_QUERY = (_QUERIES / "_outcome_sums.sql").read_text()
+_MACROS = (_QUERIES / "_macros.sql").read_text()
+
+_KEYS = {
+    **dict.fromkeys(("run", "trajectory", "model", "method", "dataset"), "VARCHAR"),
+    **dict.fromkeys(("order_seed", "edit_count"), "BIGINT"),
+    **dict.fromkeys(("probe", "protocol"), "VARCHAR"),
+    "decade": "BIGINT",
+    **dict.fromkeys(("score_reason", "agreement_reason"), "VARCHAR"),
+}
+_SUMS = {
+    **dict.fromkeys(("sum_scores", "sum_agreements"), "DOUBLE"),
+    **dict.fromkeys(("num_rows", "num_scores", "num_agreements"), "BIGINT"),
+    **dict.fromkeys(("num_texts", "num_empty", "num_repetitive", "num_lengths", "sum_lengths"), "BIGINT"),
+    **dict.fromkeys(("num_endings", "num_cut"), "BIGINT"),
+}
+_ARROW = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64()}
+SCHEMA = pa.schema([(name, _ARROW[sql_type]) for name, sql_type in (_KEYS | _SUMS).items()])
+"""What `queries/_outcome_sums.sql` answers."""
+
+
+def _definition() -> str:
+    """What the sums follow from, without comments and line breaks."""
+    return " ".join(re.sub(r"--[^\n]*", "", _MACROS + _QUERY).split())
+
+
+SUMS_KEY = f"overedit.sums.{hashlib.sha256(_definition().encode()).hexdigest()[:16]}".encode()
+"""Where a file's footer holds its sums."""
+
+
+def sums_of(rows: pa.Table) -> pa.Table:
+    """The sums of rows of the table `outcomes`, by `queries/_outcome_sums.sql`."""
+    with duckdb.connect(":memory:", config={"threads": 1}) as connection:  # one thread adds up in the rows' order
+        connection.execute(_MACROS)
+        connection.register("outcomes", rows)
+        return added_up([connection.sql(_QUERY).to_arrow_table().select(SCHEMA.names).cast(SCHEMA)])
+
+
+def added_up(sums: Iterable[pa.Table]) -> pa.Table:
+    """The sums of all the rows together, from those of some and others; in the order of what they are of."""
+    groups = pa.concat_tables([SCHEMA.empty_table(), *sums]).group_by(list(_KEYS), use_threads=False)
+    added = groups.aggregate([(name, "sum") for name in _SUMS]).rename_columns(SCHEMA.names)
+    return added.sort_by([(name, "ascending") for name in _KEYS])
+
+
+def to_footer(sums: pa.Table) -> dict[bytes, bytes]:
+    """The footer's entry: a list a column, as JSON."""
+    return {SUMS_KEY: json.dumps(sums.to_pydict(), separators=(",", ":")).encode()}
+
+
+def from_footer(metadata: Mapping[bytes, bytes]) -> pa.Table | None:
+    """The sums that a footer's entries hold; None where it holds none of today's query.
+
+    Raises:
+        ValueError: The entry is not what `to_footer` writes.
+    """
+    if SUMS_KEY not in metadata:
+        return None
+    try:
+        return pa.table(json.loads(metadata[SUMS_KEY]), schema=SCHEMA)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"its sums cannot be read: {error}") from error
+
+
+def same_sums(one: pa.Table, other: pa.Table) -> bool:
+    """Whether two sums are equal, but for the rounding of their additions."""
+    return one.num_rows == other.num_rows and all(
+        _same(one[name].to_pylist(), other[name].to_pylist()) for name in SCHEMA.names
+    )
+
+
+def sums_view(glob: str, rows: str) -> str:
+    """A query for the sums of all files.
+
+    Args:
+        glob: The files, as an SQL literal.
+        rows: A query for their rows, with the file of each as `filename`.
+    """
+    shape = json.dumps({name: [sql_type] for name, sql_type in (_KEYS | _SUMS).items()})
+    columns = ", ".join(f"unnest(sums.{name}) AS {name}" for name in SCHEMA.names)
+    return f"""
+        WITH kept AS MATERIALIZED (
+            SELECT file_name AS filename, from_json(decode(value), '{shape}') AS sums
+            FROM parquet_kv_metadata({glob}) WHERE key = '{SUMS_KEY.decode()}'::BLOB
+        ),
+        without AS (SELECT file AS filename FROM glob({glob}) ANTI JOIN kept ON file = kept.filename),
+        outcomes AS (FROM ({rows}) SEMI JOIN without USING (filename))
+        SELECT {columns} FROM kept
+        UNION ALL
+        SELECT {", ".join(SCHEMA.names)} FROM ({_QUERY})"""
+
+
+def _same(one: Sequence[object], other: Sequence[object]) -> bool:
+    return all(
+        a == b
+        or (isinstance(a, float) and isinstance(b, float) and (math.isclose(a, b) or (math.isnan(a) and math.isnan(b))))
+        for a, b in zip(one, other, strict=True)
+    )

@@ -1,0 +1,66 @@
+"""Whether requests fit into a model's context, before anything is edited."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from editing.requests import EditRequest
+
+_TEXTS_AT_ONCE = 4096  # tokenised
+
+
+def check_lengths(
+    requests: Iterable[EditRequest], tokenizer: Any, max_length: int, *, asked: Container[int] | None = None
+) -> None:
+    """Refuse requests that do not fit into the model's context: every prompt with every answer put after it.
+
+    One token is left free, for the end of the text.
+
+    Args:
+        requests: In the order of editing.
+        tokenizer: The model's.
+        max_length: Tokens that the model's context holds.
+        asked: Positions, 1 for the first, of the requests whose probes will be asked; all where not given. Of the
+            others the edit prompt with its new target is all that the model reads, and all that is checked.
+
+    Raises:
+        ValueError: names the case, the probe, its length and the context's, in tokens.
+    """
+    texts = (
+        (request.case_id, kind, text)
+        for position, request in enumerate(requests, 1)
+        for kind, text in _read_by_model(request, is_asked=asked is None or position in asked)
+    )
+    while some := list(islice(texts, _TEXTS_AT_ONCE)):
+        _check_texts(some, tokenizer, max_length)
+
+
+def _check_texts(texts: Sequence[tuple[str, str, str]], tokenizer: Any, max_length: int) -> None:
+    lengths = [len(ids) for ids in tokenizer([text for _, _, text in texts])["input_ids"]]
+    for (case_id, kind, text), length in zip(texts, lengths, strict=True):
+        if length + 1 > max_length:
+            start = text if len(text) <= 60 else text[:57] + "..."
+            raise ValueError(
+                f"case {case_id!r}: its {kind} prompt with the answer has {length} tokens, "
+                f"more than the model's context of {max_length} can hold: {start!r}"
+            )
+
+
+def _read_by_model(request: EditRequest, *, is_asked: bool) -> Iterator[tuple[str, str]]:
+    yield "edit", _joined(request.prompt, request.target_new)
+    if not is_asked:
+        return
+    targets = (request.target_new, request.target_true)
+    yield "edit", _joined(request.prompt, request.target_true)
+    for prompt in request.rephrase_prompts:
+        yield from (("rephrase", _joined(prompt, target)) for target in targets)
+    for probe in request.locality:
+        yield from (("locality", _joined(probe.prompt, target)) for target in (probe.answer, request.target_new))
+    for probe in request.portability:
+        yield "portability", _joined(probe.prompt, probe.answer)
+
+
+def _joined(prompt: str, answer: str | None) -> str:
+    return f"{prompt} {answer}" if answer else prompt

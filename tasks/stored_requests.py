@@ -1,0 +1,115 @@
+"""Edit requests in a temporary file instead of in memory: a million of them take no more of it than a thousand.
+
+The file is SQLite's own kind of temporary database: it has no name that others could open, lies where the system keeps
+large temporary files (`SQLITE_TMPDIR` names another folder), and is gone when the process ends, however it ends. A
+million requests of the pocket world take 1 GB there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, overload
+
+from editing.metrics import prompt_key
+from editing.requests import EditRequest
+
+_CHUNK = 1000  # requests read at once
+
+
+class StoredRequests(Sequence[EditRequest]):
+    """Requests in the order of editing.
+
+    One request and a slice of them are read where they are asked for; a slice is a tuple, so it should be a short one.
+    `first` gives a long one that stays in the file.
+    """
+
+    def __init__(self, requests: Iterable[EditRequest] = ()) -> None:
+        # every thread may read: SQLite lets one at a time at a connection
+        self._database = sqlite3.connect("", factory=_Database, check_same_thread=False)
+        self._length = 0
+        self._run("PRAGMA journal_mode = OFF")  # several times as fast; nothing is taken back
+        self._run("CREATE TABLE requests (position INTEGER PRIMARY KEY, prompt BLOB, content TEXT)")
+        self._run("CREATE INDEX by_prompt ON requests (prompt)")
+        for request in requests:
+            self.append(request)
+
+    def append(self, request: EditRequest) -> None:
+        """Put a request behind the others.
+
+        Raises:
+            OSError: The disk is full.
+        """
+        row = (self._length, _prompt_digest(request.prompt), request.model_dump_json())
+        self._run("INSERT INTO requests VALUES (?, ?, ?)", *row)
+        self._length += 1
+
+    def newest(self, prompt: str) -> int | None:
+        """The place of the last request with this edit prompt; None where there is none."""
+        sql = "SELECT max(position) FROM requests WHERE prompt = ? AND position < ?"
+        place: int | None = self._run(sql, _prompt_digest(prompt), self._length)[0][0]
+        return place
+
+    def first(self, length: int) -> StoredRequests:
+        """The first so many, in the same file."""
+        if length >= self._length:
+            return self
+        view = object.__new__(StoredRequests)
+        view._database, view._length = self._database, length
+        return view
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that the requests hold, in their order."""
+        hashed = hashlib.sha256()
+        for content in self._contents(0, self._length):
+            hashed.update(content.encode() + b"\n")
+        return hashed.hexdigest()
+
+    def __len__(self) -> int:
+        """How many they are."""
+        return self._length
+
+    def __iter__(self) -> Iterator[EditRequest]:
+        """Read a thousand at a time."""
+        return map(EditRequest.model_validate_json, self._contents(0, self._length))
+
+    @overload
+    def __getitem__(self, index: int) -> EditRequest: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[EditRequest, ...]: ...
+    def __getitem__(self, index: int | slice) -> EditRequest | tuple[EditRequest, ...]:
+        """One request, or a tuple of them."""
+        places = range(self._length)[index]
+        if isinstance(places, int):
+            return EditRequest.model_validate_json(next(self._contents(places, places + 1)))
+        if places.step != 1:
+            return tuple(self[place] for place in places)
+        return tuple(map(EditRequest.model_validate_json, self._contents(places.start, places.stop)))
+
+    def _contents(self, start: int, stop: int) -> Iterator[str]:
+        for low in range(start, stop, _CHUNK):
+            high = min(low + _CHUNK, stop)
+            sql = "SELECT content FROM requests WHERE position >= ? AND position < ? ORDER BY position"
+            yield from (content for (content,) in self._run(sql, low, high))
+
+    def _run(self, sql: str, *values: Any) -> list[Any]:
+        try:
+            return self._database.execute(sql, values).fetchall()
+        except sqlite3.OperationalError as error:  # reading may write too: it makes room in the cache
+            raise OSError(
+                f"the requests do not fit into a temporary file: {error}; SQLITE_TMPDIR names another folder for it"
+            ) from error
+
+
+class _Database(sqlite3.Connection):
+    """A connection that is closed when the last requests that use it go."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _prompt_digest(prompt: str) -> bytes:
+    return hashlib.blake2b(prompt_key(prompt).encode(), digest_size=16).digest()

@@ -1,0 +1,114 @@
+"""A full disk: seen ahead, or met in the middle; either way one clear error, and what was there is whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from editing import checkpoint as checkpoints
+from editing import disk_space
+from editing.checkpoint import Costs, read_checkpoint, write_checkpoint
+from editing.disk_space import NoSpaceError, check_space, told_when_full
+from editing.whole_folders import remove_leftovers
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True).returncode:
+        pytest.skip("nothing may be mounted here")
+    monkeypatch.setattr(disk_space, "SLACK", 0)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def write(folder: Path, kilobytes: int) -> None:
+    tensors = {"w": torch.ones(kilobytes, 256)}
+    record: dict[str, Any] = {
+        "edit_count": int(folder.name), "key": "k", "model": "m", "model_digest": "d", "method": {}, "seed": 0,
+        "turns": 1, "finite": True, "log": [], "norms": {},
+    }  # fmt: skip
+    costs = Costs(seconds=0, num_edits=1, peak_memory_bytes=0)
+    write_checkpoint(folder, tensors=tensors, state={}, record=record, costs=costs)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_room_is_looked_for_before_anything_is_written(small_disk: Path) -> None:
+    write(small_disk / "00000001", 600)
+    with pytest.raises(
+        NoSpaceError, match=r"00000002: this checkpoint will take 0\.6 MB, and 0\.\d MB are free; make "
+    ):
+        write(small_disk / "00000002", 600)
+    assert names(small_disk) == ["00000001"]
+
+
+def test_a_disk_that_is_full_in_the_middle_leaves_what_was_there(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(small_disk / "00000001", 600)
+    monkeypatch.setattr(checkpoints, "check_space", lambda *_: None)
+    for folder in ("00000001", "00000002"):  # in the place of one, and beside it
+        with pytest.raises(NoSpaceError, match=f"{folder} could not be written: No space left on device; make room"):
+            write(small_disk / folder, 700)
+    assert names(small_disk) == ["00000001"]
+    assert read_checkpoint(small_disk / "00000001").tensors()["w"].shape == (600, 256)
+    write(small_disk / "00000002", 300)
+    assert names(small_disk) == ["00000001", "00000002"]
+
+
+def test_the_library_says_a_full_disk_in_its_own_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: Any) -> None:
+        raise SafetensorError(f"Error while serializing: I/O error: No space left (os error {errno.ENOSPC})")
+
+    monkeypatch.setattr(checkpoints, "save_file", no_room)
+    with pytest.raises(NoSpaceError):
+        write(tmp_path / "00000001", 1)
+    assert names(tmp_path) == []
+
+
+def test_space_is_asked_of_the_nearest_folder_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(
+        "editing.disk_space.shutil.disk_usage", lambda path: (asked.append(path), Usage(0, 0, disk_space.SLACK + 9))[1]
+    )
+    check_space(tmp_path / "runs" / "r", 9, "it")
+    assert asked == [tmp_path]
+    with pytest.raises(NoSpaceError, match="it will take"):
+        check_space(tmp_path / "runs" / "r", 10, "it")
+
+
+def test_only_a_full_disk_is_said_to_be_full(tmp_path: Path) -> None:
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        with pytest.raises(NoSpaceError, match="could not be written"), told_when_full(tmp_path):
+            raise OSError(number, os.strerror(number))
+    with pytest.raises(PermissionError), told_when_full(tmp_path):
+        raise PermissionError(errno.EACCES, "no")
+
+
+def test_what_killed_writers_left_is_removed_and_what_living_ones_write_is_not(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for process in (dead.pid, os.getppid()):
+        (tmp_path / f".00000001.{process}.tmp" / "in").mkdir(parents=True)
+        (tmp_path / "00000002").mkdir(exist_ok=True)
+        (tmp_path / "00000002" / f".checkpoint.json.{process}.tmp").touch()
+    (tmp_path / ".other.tmp").touch()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == sorted([f".00000001.{os.getppid()}.tmp", ".other.tmp", "00000002"])
+    assert names(tmp_path / "00000002") == [f".checkpoint.json.{os.getppid()}.tmp"]

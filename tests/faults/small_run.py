@@ -1,0 +1,105 @@
+"""A small real run: two methods, two edit counts, the transformers engine, perplexity and one lm-eval task.
+
+It is the flow's own body without a Prefect server. An interim checkpoint is written after every turn, so that there is
+one to be hit, and the report's picture is not drawn.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import flows.benchmark
+import tasks.editing_job
+import tasks.figures
+import tasks.stage_key
+from flows.config import BenchmarkConfig
+from tasks.capability import CapabilityOptions, load_tasks
+
+NAME = "r"
+CODE = (
+    ("editing.methods.ultraedit", "editing.trajectory"),
+    ("editing.methods.locft_bf", "editing.trajectory"),
+    *((f"tasks.{stage}", "tasks.engine") for stage in ("evaluation", "perplexity", "capability")),
+)
+"""Whose syntax trees the keys of its stages are made from."""
+TASK = """
+task: small_rivers
+dataset_path: json
+dataset_kwargs: {data_files: {test: DATA}}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{prompt}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: "{{label}}"
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+"""
+
+
+def write_inputs(folder: Path) -> None:
+    """The edit requests, the text for perplexity and the lm-eval task."""
+    tasks_folder = folder / "tasks"
+    tasks_folder.mkdir(parents=True)
+    (folder / "rows.json").write_text(json.dumps([_request(number) for number in range(9)]))
+    (folder / "texts.txt").write_text("The sun is over Land1.\nA river runs to the sea.\n")
+    items = [
+        {"prompt": f"The river of Land{number} is", "choices": ["Orm", "Ulm"], "label": number % 2}
+        for number in range(4)
+    ]
+    (tasks_folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    (tasks_folder / "rivers.yaml").write_text(TASK.replace("DATA", str(tasks_folder / "items.jsonl")))
+
+
+def configuration(home: Path, inputs: Path, model: Path, **more: Any) -> BenchmarkConfig:
+    """The run, in a home."""
+    content = {
+        "name": NAME,
+        "home": str(home),
+        "model": str(model),
+        "dataset": {"name": "file", "path": str(inputs / "rows.json")},
+        "methods": [
+            {"method": "ultraedit", "sites": ["1.down_proj"], "learning_rate": 1e-3},
+            {"method": "locft_bf", "site": "1.down_proj", "epochs": 2},
+        ],
+        "edit_counts": [1, 9],
+        "turn_size": 4,
+        "perplexity": {"corpus": str(inputs / "texts.txt")},
+        "capability": {"tasks": ["small_rivers"], "include_path": str(inputs / "tasks")},
+        "engine": {"kind": "transformers"},
+    } | more
+    return BenchmarkConfig.model_validate(content)
+
+
+def warm_up(options: CapabilityOptions) -> None:
+    """Do once what every attempt would do anew: load lm-eval's tasks, read the code for the stages' keys."""
+    load_tasks(options)
+    for name in ("_closure", "_code_digest"):
+        setattr(tasks.stage_key, name, cache(getattr(tasks.stage_key, name)))
+    for modules in CODE:
+        tasks.stage_key.stage_key(*modules)
+    gc.collect()
+    gc.freeze()  # what was imported is never looked through again
+
+
+def run(config: BenchmarkConfig) -> None:
+    """The flow's body, in this process, which is changed for good: call it in a process that ends with it."""
+    tasks.figures._picture = lambda *_: b"a picture, which is written, but takes long to draw"  # type: ignore[assignment]
+    tasks.editing_job.Interim = partial(tasks.editing_job.Interim, seconds=0)  # type: ignore[misc, assignment]
+    flows.benchmark.benchmark.fn(config)
+
+
+def _request(number: int) -> dict[str, Any]:
+    return {
+        "case_id": f"c{number}",
+        "prompt": f"The capital of Land{number} is",
+        "subject": f"Land{number}",
+        "target_new": f"Port {number}",
+        "target_true": "Oldtown",
+        "rephrase_prompts": [f"Land{number} has the capital"],
+        "locality": [{"prompt": f"The river of Land{number + 50} is", "answer": "Orm"}],
+        "portability": [],
+    }

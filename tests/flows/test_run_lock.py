@@ -1,0 +1,113 @@
+"""One run in several processes at the same moment: one works, the others are told, or wait and find it done."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.flows.test_benchmark import _checkpoints, _rows, configuration, finished, prefect_server, servers_settings
+from tests.flows.test_command_line import Run, files, overedit
+
+__all__ = ["files", "finished", "overedit", "prefect_server"]
+
+COMMAND = """
+import sys, time
+from pathlib import Path
+from flows.command_line import _prepare_logging, main
+
+_prepare_logging()  # before Prefect is imported, as main does
+import flows.benchmark
+
+make_plan = flows.benchmark.make_plan
+home, number = Path(sys.argv.pop(1)), sys.argv.pop(1)
+
+def when_all_are_there(config):
+    plan = make_plan(config)
+    (home / f"ready-{number}").touch()
+    while len(list(home.glob("ready-*"))) < 2 or ("--wait" in sys.argv and not (home / "runs/r/lock").exists()):
+        time.sleep(0.001)
+    return plan
+
+flows.benchmark.make_plan = when_all_are_there
+main()
+"""
+
+
+def begin(home: Path, number: int, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(home), str(number), "run", str(home / "c.yaml"), *options],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | servers_settings(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_of_two_that_start_at_the_same_moment_one_runs_and_one_that_waits_finds_it_done(
+    finished: tuple[Path, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    whole, _ = finished
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(configuration(tmp_path, tiny_model)))
+    processes = [begin(tmp_path, 0), begin(tmp_path, 1), begin(tmp_path, 2, "--wait")]
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    codes = [process.returncode for process in processes]
+    assert sorted(codes[:2]) == [0, 1], said
+    assert codes[2] == 0, said[2]
+    runs, told = codes.index(0), said[codes.index(1)]
+    assert f"overedit: run 'r' is being worked on by process {processes[runs].pid} on" in told
+    assert "waiting until it has ended" in said[2]
+    assert "run 'r' was complete: nothing was edited or measured again" in said[2]
+    assert "was complete" not in said[runs]
+    assert _rows(tmp_path, "outcomes") == _rows(whole, "outcomes")
+    assert _checkpoints(tmp_path) == _checkpoints(whole)
+    assert not (tmp_path / "runs" / "r" / "lock").exists()
+
+
+def test_a_run_of_another_process_is_refused_before_a_server_is_started(
+    overedit: Run, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.locks import run_held
+
+    monkeypatch.setattr("flows.benchmark.benchmark", lambda *_, **__: pytest.fail("the flow was called"))
+    with run_held(tmp_path / "runs" / "r"):
+        before = sorted(tmp_path.rglob("*"))
+        code, out, err = overedit("run", files["config"])
+        assert sorted(tmp_path.rglob("*")) == before
+    assert (code, out) == (1, "")
+    assert f"overedit: run 'r' is being worked on by process {os.getpid()} on" in err
+    assert err.strip().count("\n") == 0, "one line"
+
+
+def test_two_edits_into_one_folder(overedit: Run, files: dict[str, str], tmp_path: Path) -> None:
+    from tasks.locks import held
+
+    edit = ("edit", "--model", files["model"], "--method", "ft_m", "--requests", files["rows"], "--out", "out",
+            "--set", "site=1.down_proj", "--set", "num_edits=1")  # fmt: skip
+    with held(tmp_path / ".out.lock", "--out"):
+        code, _, err = overedit(*edit)
+    assert code == 1
+    assert "overedit: --out out is being worked on by process" in err
+    assert overedit(*edit)[0] == 0
+    assert not list(tmp_path.glob(".out*")), "neither the lock nor the trajectory stays behind"
+
+
+def test_a_configuration_that_came_in_between_is_refused(files: dict[str, str], tmp_path: Path) -> None:
+    """Two plans of one name were made at the same moment; the second one gets its turn when the first is done."""
+    from flows.config import BenchmarkConfig
+    from flows.plan import make_plan, write_configuration
+
+    content = yaml.safe_load((tmp_path / "c.yaml").read_text()) | {"home": tmp_path}
+    content["dataset"]["path"] = str(tmp_path / "rows.json")
+    first = make_plan(BenchmarkConfig.model_validate(content))
+    second = make_plan(BenchmarkConfig.model_validate(content | {"turn_size": 3}))
+    write_configuration(first)
+    with pytest.raises(ValueError, match="turn_size: was 100, is now 3"):
+        write_configuration(second)
