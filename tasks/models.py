@@ -161,9 +161,11 @@ def context_length(config: Any) -> int:
     return int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 1024))
 
 
-def editing_threads() -> int:
+def editing_threads(at_once: int = 1) -> int:
     """Torch threads for editing on a CPU: all cores that this process may use but one, which is left to the servers.
+
+    With several trajectories at once, the share of each.
 
     A thread too many costs more than it gives: threads wait for one another when another process holds a core.
     """
-    return max(1, len(os.sched_getaffinity(0)) - 1)
+    return max(1, (len(os.sched_getaffinity(0)) - 1) // at_once)
