@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -107,13 +108,19 @@ def _check_code(name: str, config: dict[str, Any]) -> None:
 
 
 def _check_weights(folder: Path) -> None:
-    """Refuse a folder whose weights can be had only by unpickling."""
+    """Refuse a folder whose weights can be had only by unpickling, or are not what they are called."""
     pickles = sorted(path.name for path in folder.glob("*.bin"))
     if pickles and not any(folder.glob("*.safetensors")):
         raise ValueError(
             f"model: {folder} holds its weights in {shown_value(pickles[0])}, a pickle, which is not read; "
             "save them as safetensors"
         )
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):  # reads the header, and no value
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"model: {path} is no whole safetensors file: {_first_words(error)}") from error
 
 
 def _first_words(error: Exception) -> str:
