@@ -36,7 +36,7 @@ fuzz: $(STAMP)
 	@OVEREDIT_FUZZ_INPUTS=$(or $(INPUTS),1500) $(PYTHON) -m pytest -q tests/fuzz $(ARGS)
 
 faults: $(STAMP)
-	@OMP_NUM_THREADS=1 $(PYTHON) -m tests.faults.campaign --faults $(or $(FAULTS),200) --seed $(or $(SEED),0) $(ARGS)
+	@OMP_NUM_THREADS=1 $(PYTHON) -m tests.faults.campaign --faults $(or $(FAULTS),200) --seed $(or $(SEED),0) --servers 3 --engines 3 $(ARGS)
 
 million: $(STAMP)
 	@$(PYTHON) tests/benchmarks/million.py $(ARGS)

@@ -19,6 +19,7 @@ from editing.checkpoint import Checkpoint
 from editing.disk_space import NoSpaceError
 from editing.method import Progress
 from flows.config import BenchmarkConfig
+from flows.editing_processes import edit_in_processes
 from flows.plan import Plan, Trajectory, make_plan, write_configuration
 from tasks.editing_job import run_editing_job, written_checkpoints
 from tasks.engine import LazyEngine
@@ -76,7 +77,7 @@ def run_plan(plan: Plan, started_at: datetime) -> str:
     config = plan.config
     write_configuration(plan)
     plan.run.warehouse.set_aside_damaged(plan.run.name)
-    edited = [(trajectory, *edit_or_fail(plan, trajectory)) for trajectory in plan.trajectories()]
+    edited = edit_all(plan)
     with LazyEngine(locate(config.model), config.engine, revision=config.revision) as engine:
         base = {order_seed: measure_or_fail(plan, plan.base(order_seed), engine) for order_seed in config.order_seeds}
         failed = {}
@@ -95,20 +96,49 @@ def run_plan(plan: Plan, started_at: datetime) -> str:
     return str(plan.run.report)
 
 
-def edit_or_fail(plan: Plan, trajectory: Trajectory) -> tuple[list[Checkpoint], str | None]:
+def edit_all(plan: Plan) -> list[tuple[Trajectory, list[Checkpoint], str | None]]:
+    """Edit along every trajectory, several at once if the configuration says so; those are then found, and stored."""
+    at_once = plan.config.trajectories_at_once > 1
+    failed = in_task(edit_at_once, plan, name="edit several at once", tags=device_tags()) if at_once else {}
+    return [
+        (trajectory, *edit_or_fail(plan, trajectory, failed=failed.get(trajectory)))
+        for trajectory in plan.trajectories()
+    ]
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def edit_at_once(plan: Plan) -> dict[Trajectory, str]:
+    """Edit what is not edited yet, each trajectory in a process of its own; gives why those that failed did."""
+    return edit_in_processes(plan, show=lines_in_flow)
+
+
+def device_tags() -> list[str]:
+    """What Prefect counts editing tasks by; a tag is asked of the server, so there is none that limits nothing."""
+    return ["gpu"] if torch.cuda.is_available() else []
+
+
+def edit_or_fail(
+    plan: Plan, trajectory: Trajectory, *, failed: str | None = None
+) -> tuple[list[Checkpoint], str | None]:
     """Edit along a trajectory; running out of memory or an unsolvable system is a result, not the end of the run.
+
+    Args:
+        plan: The run.
+        trajectory: Which one.
+        failed: How it failed already.
 
     Returns:
         The checkpoints, those before the failure if it failed, and how it failed.
     """
     name = f"edit {trajectory.label}, order {trajectory.order_seed}"
-    tags = ["gpu"] if torch.cuda.is_available() else []  # a tag is asked of the server: none that limits nothing
     try:
-        return in_task(edit, plan, trajectory, name=name, tags=tags), None
+        if failed is None:
+            return in_task(edit, plan, trajectory, name=name, tags=device_tags()), None
     except (RuntimeError, MemoryError) as error:
-        folder, requests = plan.checkpoints_folder(trajectory), plan.planned(trajectory.order_seed)
-        before = written_checkpoints(trajectory.job, requests, folder)
-        return store_checkpoints(plan, trajectory, before), one_line(error)
+        failed = one_line(error)
+    folder, requests = plan.checkpoints_folder(trajectory), plan.planned(trajectory.order_seed)
+    before = written_checkpoints(trajectory.job, requests, folder)
+    return store_checkpoints(plan, trajectory, before), failed
 
 
 def in_task(work: Task[..., Any], *arguments: Any, name: str, tags: Sequence[str] = ()) -> Any:
@@ -191,3 +221,8 @@ def store_costs_of_engine(plan: Plan, engine: LazyEngine) -> None:
 def shown_in_flow(title: str, unit: str) -> AbstractContextManager[Progress]:
     """Progress on the terminal and as an artifact in the UI."""
     return shown(title, unit, artifact=progress_artifact())
+
+
+def lines_in_flow(title: str, unit: str) -> AbstractContextManager[Progress]:
+    """The same for several pieces of work at once."""
+    return shown(title, unit, artifact=progress_artifact(), lines=True)

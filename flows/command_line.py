@@ -258,10 +258,13 @@ def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str, 
 
 
 def _prepare_logging() -> None:
-    """Our own notes on the terminal; of other packages, which say theirs in the UI or not at all, only warnings."""
+    """Our own notes on the terminal; of other packages only warnings, and nothing of Prefect, which fails as we do."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(
-        lambda record: record.levelno >= logging.WARNING or record.name.startswith(("tasks", "flows", "editing"))
+        lambda record: (
+            record.name.startswith(("tasks", "flows", "editing"))
+            or (record.levelno >= logging.WARNING and not record.name.startswith("prefect"))
+        )
     )
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

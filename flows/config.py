@@ -53,6 +53,9 @@ class BenchmarkConfig(BaseModel):
     """The general benchmarks, by lm-eval."""
     engine: EngineOptions = EngineOptions()
     """What answers the prompts."""
+    trajectories_at_once: int = Field(default=1, ge=1)
+    """How many trajectories are edited at once, each in a process of its own with its share of the processor's cores
+    and, where there are GPUs, one that it holds alone; it takes its own memory too. Changes no result."""
 
     @model_validator(mode="before")
     @classmethod

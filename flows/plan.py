@@ -255,7 +255,7 @@ def _configuration_before(path: Path) -> dict[str, Any] | None:
 
 
 def _as_json(config: BenchmarkConfig) -> str:
-    return json.dumps(config.model_dump(mode="json", exclude={"home"}), indent=1) + "\n"
+    return json.dumps(config.model_dump(mode="json", exclude={"home", "trajectories_at_once"}), indent=1) + "\n"
 
 
 def _shown(value: Any) -> str:

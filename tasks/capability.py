@@ -12,9 +12,9 @@ from difflib import get_close_matches
 from functools import lru_cache, partial
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.engine import Engine
 
@@ -38,6 +38,8 @@ class CapabilityOptions(BaseModel):
     """Names of lm-eval tasks, groups or tags."""
     include_path: Path | None = None
     """A folder of further task files; `pocket` is the pocket world's own."""
+    trust_task_code: bool = False
+    """Whether that folder may run code, as lm-eval's task files can: by `!function`, YAML tags and templates."""
     limit: int | None = Field(default=None, ge=1)
     """The first so many items of each task; None takes all."""
     num_fewshot: int | None = Field(default=None, ge=0)
@@ -46,6 +48,15 @@ class CapabilityOptions(BaseModel):
     """At which checkpoints: all; those where perplexity moved, and the last; the last; none. Always at edit count 0."""
     gate_ratio: float = Field(default=1.05, gt=1)
     """With `gated`: perplexity has moved if it differs from the pristine model's by more than this ratio."""
+
+    @model_validator(mode="after")
+    def _code_is_trusted_by_name(self) -> Self:
+        if self.include_path not in (None, Path("pocket")) and not self.trust_task_code:
+            raise ValueError(
+                f"include_path: task files can run code (!function, YAML tags, templates), so {self.include_path} is "
+                "read only with trust_task_code: true"
+            )
+        return self
 
 
 class Capability(NamedTuple):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def run_editing_job(
     show: ShowProgress = unseen,
     title: str | None = None,
     threads: int | None = None,
+    stop_asked: Callable[[], bool] | None = None,
 ) -> list[Checkpoint]:
     """Edit a model and leave its checkpoints in `folder`; what lies there already, whole and of the same key, is kept.
 
@@ -79,18 +81,22 @@ def run_editing_job(
         show: Shows the progress of each stage.
         title: What the editing is called there; "Editing with ..." by default.
         threads: Torch's, where there is no GPU; `editing_threads()` by default.
+        stop_asked: Looked at after each turn; by default SIGTERM and Ctrl-C ask.
 
     Raises:
         ValueError: A model, site, corpus or schedule that does not fit.
-        StoppedError: SIGTERM or Ctrl-C came; the same call continues.
+        StoppedError: A stop was asked for; the same call continues.
     """
     key = job.key(requests)
     there = finished_checkpoints(job, key, folder)
     if there:
         _remove_stale(folder, there)
         return there
+    if not torch.cuda.is_available():
+        torch.set_num_threads(threads or editing_threads())
+    stops = stop_on_signals() if stop_asked is None else nullcontext(stop_asked)
     with gpu_held():
-        return _edited(job, requests, folder, key=key, show=show, title=title, threads=threads)
+        return _edited(job, requests, folder, key=key, show=show, title=title, stops=stops)
 
 
 def _edited(
@@ -101,16 +107,14 @@ def _edited(
     key: str,
     show: ShowProgress,
     title: str | None,
-    threads: int | None,
+    stops: AbstractContextManager[Callable[[], bool]],
 ) -> list[Checkpoint]:
     """Edit from the newest whole checkpoint on; the model is gone when this returns."""
-    if not torch.cuda.is_available():
-        torch.set_num_threads(threads or editing_threads())
     entry = METHODS[job.method.method]
     digest = weights_digest(job.model, revision=job.revision)
     loaded = load_model(job.model, dtype=job.dtype, revision=job.revision)
     inputs = _inputs(job, loaded, digest, show)
-    with show(title or f"Editing with {entry.label}", "edits") as progress, stop_on_signals() as stop_asked:
+    with show(title or f"Editing with {entry.label}", "edits") as progress, stops as stop_asked:
         checkpoints = list(
             run_trajectory(
                 *loaded,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -107,13 +108,19 @@ def _check_code(name: str, config: dict[str, Any]) -> None:
 
 
 def _check_weights(folder: Path) -> None:
-    """Refuse a folder whose weights can be had only by unpickling."""
+    """Refuse a folder whose weights can be had only by unpickling, or are not what they are called."""
     pickles = sorted(path.name for path in folder.glob("*.bin"))
     if pickles and not any(folder.glob("*.safetensors")):
         raise ValueError(
             f"model: {folder} holds its weights in {shown_value(pickles[0])}, a pickle, which is not read; "
             "save them as safetensors"
         )
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):  # reads the header, and no value
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"model: {path} is no whole safetensors file: {_first_words(error)}") from error
 
 
 def _first_words(error: Exception) -> str:
@@ -161,9 +168,11 @@ def context_length(config: Any) -> int:
     return int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 1024))
 
 
-def editing_threads() -> int:
+def editing_threads(at_once: int = 1) -> int:
     """Torch threads for editing on a CPU: all cores that this process may use but one, which is left to the servers.
+
+    With several trajectories at once, the share of each.
 
     A thread too many costs more than it gives: threads wait for one another when another process holds a core.
     """
-    return max(1, len(os.sched_getaffinity(0)) - 1)
+    return max(1, (len(os.sched_getaffinity(0)) - 1) // at_once)

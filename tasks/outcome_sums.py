@@ -102,12 +102,12 @@ def sums_view(glob: str, rows: str) -> str:
     columns = ", ".join(f"unnest(sums.{name}) AS {name}" for name in SCHEMA.names)
     return f"""
         WITH kept AS MATERIALIZED (
-            SELECT file_name AS filename, from_json(decode(value), '{shape}') AS sums
+            SELECT file_name AS filename, value
             FROM parquet_kv_metadata({glob}) WHERE key = '{SUMS_KEY.decode()}'::BLOB
         ),
         without AS (SELECT file AS filename FROM glob({glob}) ANTI JOIN kept ON file = kept.filename),
         outcomes AS (FROM ({rows}) SEMI JOIN without USING (filename))
-        SELECT {columns} FROM kept
+        SELECT {columns} FROM (SELECT from_json(decode(value), '{shape}') AS sums FROM kept)
         UNION ALL
         SELECT {", ".join(SCHEMA.names)} FROM ({_QUERY})"""
 

@@ -29,20 +29,23 @@ def unseen(title: str, unit: str) -> Iterator[Advance]:
 
 
 @contextmanager
-def shown(title: str, unit: str, *, artifact: Callable[[float, str], None] | None = None) -> Iterator[Advance]:
+def shown(
+    title: str, unit: str, *, artifact: Callable[[float, str], None] | None = None, lines: bool = False
+) -> Iterator[Advance]:
     """Show how far a piece of work is, its rate, and the time left, while the block runs.
 
     Args:
         title: What is done, e.g. "Editing with UltraEdit".
         unit: What is counted, plural, e.g. "edits".
         artifact: Told (percent, text) every two seconds at most.
+        lines: Say lines on a terminal too, where the bars of several pieces of work would draw over each other.
 
     Yields:
         A function to call with (done, total).
     """
     console = Console(stderr=True)
     watch = _Watch(title, unit, artifact)
-    if not console.is_terminal:
+    if lines or not console.is_terminal:
         yield watch.line
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

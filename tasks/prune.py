@@ -128,6 +128,8 @@ def _checkpoints(folder: Path) -> list[Checkpoint]:
     """The checkpoints of a trajectory that can be read; a damaged one is left as it is, for `overedit verify`."""
     found = []
     for path in sorted(folder.glob("[0-9]*")):
+        if path.is_symlink():  # what it leads to is not this run's
+            continue
         try:
             found.append(read_checkpoint(path))
         except DamagedCheckpointError:

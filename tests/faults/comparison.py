@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,7 +71,11 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
         with pa.OSFile(str(path)) as stream:
             rows += pq.ParquetFile(stream).read(use_threads=False).to_pylist()
     return [
-        {name: value for name, value in row.items() if name not in TIMES}
+        {name: value for name, value in row.items() if name not in _times(row)}
         for row in rows
         if row.get("stage") != "engine_start"
     ]
+
+
+def _times(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*TIMES, "value") if row.get("quantity") == "seconds" else TIMES

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from editing.sealed_json import unsealed
 from tests.flows.test_command_line import ROWS, Run, files, overedit
 
 __all__ = ["files", "overedit"]
@@ -255,7 +256,8 @@ def checkpoint(overedit: Run, files: dict[str, str], tmp_path: Path) -> Path:
 
 def record(checkpoint: Path, **values: Any) -> None:
     path = checkpoint / "checkpoint.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    plain = json.loads(unsealed(path.read_bytes()))
+    path.write_text(json.dumps(plain | values))
 
 
 def rewrite(checkpoint: Path, name: str, shape: tuple[int, ...], dtype: str = "float32") -> None:

@@ -55,7 +55,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> CapabilityOptions:
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, text in (("choice", CHOICE), ("generation", GENERATION)):
         (folder / f"{name}.yaml").write_text(text.replace("DATA", str(data)))
-    return CapabilityOptions(tasks=("small_choice", "small_generation"), include_path=folder)
+    return CapabilityOptions(tasks=("small_choice", "small_generation"), include_path=folder, trust_task_code=True)
 
 
 def fits(table: str, rows: list[dict[str, Any]]) -> None:

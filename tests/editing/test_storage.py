@@ -1,0 +1,91 @@
+"""What a checkpoint costs on disk: the edited tensors and a header, and nothing that grows with the edits."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from editing.anatomy import Anatomy
+from editing.methods import METHODS
+from editing.methods.locft_bf import PRESETS, LocftBf
+from editing.trajectory import Schedule, Source, run_trajectory
+from tests.editing.fine_tuning_models import DOWN, byte_tokenizer, some_requests
+from tests.editing.tiny_models import tiny
+
+COUNTS = tuple(range(2, 21, 2))
+CODES = {torch.float32: "F32", torch.bfloat16: "BF16"}
+
+
+def file_bytes(parameters: dict[str, torch.Tensor]) -> int:
+    """The bytes of a safetensors file: eight for the header's length, the header, padded to eights, and the values."""
+    header, end = {}, 0
+    for name, tensor in sorted(parameters.items()):
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    length = len(json.dumps(header, separators=(",", ":")))
+    return 8 + -(-length // 8) * 8 + end
+
+
+@pytest.mark.parametrize("dtype", list(CODES))
+@pytest.mark.parametrize("schedule", ["restart", "continue"])
+def test_ten_checkpoints_cost_the_edited_tensors_only(tmp_path: Path, dtype: torch.dtype, schedule: str) -> None:
+    model = tiny("llama", dtype=dtype)
+    config = LocftBf.model_validate({"site": "1.down_proj", "batch_size": 5, "epochs": 2, "schedule": schedule})
+    requests = some_requests(COUNTS[-1])
+    entry = METHODS["locft_bf"]
+    folders = [
+        checkpoint.folder
+        for checkpoint in run_trajectory(
+            model, byte_tokenizer(), requests, config, method=entry, schedule=Schedule(COUNTS, 5),
+            source=Source(key="k", model="tiny", model_digest="d"), folder=tmp_path,
+        )
+    ]  # fmt: skip
+    assert len(folders) == 10
+    edited = {DOWN["llama"]: model.get_parameter(DOWN["llama"])}
+    everything = 0
+    for folder in folders:
+        sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+        assert sizes.keys() == {"weights.safetensors", "checkpoint.json", "costs.json"}, "no state, no optimizer"
+        assert sizes["weights.safetensors"] == file_bytes(edited)
+        assert sizes["weights.safetensors"] == 8 + header_length(folder) + 32 * 48 * dtype.itemsize
+        assert sizes["checkpoint.json"] + sizes["costs.json"] < 2_500
+        everything += sum(sizes.values())
+    records = [(folder / "checkpoint.json").stat().st_size for folder in folders]
+    assert max(records) - min(records) < 100, "a record has the length of its numbers, not of the edits"
+    assert everything == sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()), "nothing beside"
+
+
+def header_length(folder: Path) -> int:
+    content = (folder / "weights.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    assert set(json.loads(content[8 : 8 + length])) == {DOWN["llama"]}, "no metadata either"
+    return int(length)
+
+
+def test_ten_checkpoints_of_llama_3_8b_are_1_174_406_320_bytes(repository: Path) -> None:
+    """Of its shape, from the published site; no weights are needed."""
+    shape = LlamaConfig(
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        vocab_size=128256,
+    )
+    with torch.device("meta"):
+        model = LlamaForCausalLM(shape).to(torch.bfloat16)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 8_030_261_248
+    names = Anatomy.of(model).site_parameters(PRESETS["meta-llama/Meta-Llama-3-8B-Instruct"].site)
+    edited = {name: model.get_parameter(name) for name in names}
+    assert {name: tuple(tensor.shape) for name, tensor in edited.items()} == {
+        "model.layers.22.mlp.down_proj.weight": (4096, 14336)
+    }
+    tensors = 10 * sum(tensor.numel() * tensor.element_size() for tensor in edited.values())
+    assert tensors == 1_174_405_120
+    assert 10 * file_bytes(edited) == 1_174_406_320
+    assert "1,174,406,320 bytes" in (repository / "docs" / "long-runs.md").read_text()

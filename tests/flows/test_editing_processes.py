@@ -1,0 +1,206 @@
+"""Trajectories edited at once, in real processes: the same bits, and nothing lost however a process ends."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from editing.checkpoint import DamagedCheckpointError
+from editing.interim import StoppedError
+from editing.method import Progress
+from flows.config import BenchmarkConfig
+from flows.editing_processes import _edit, edit_in_processes
+from flows.plan import Plan, make_plan, write_configuration
+from tasks.editing_job import run_editing_job
+from tests.flows.test_benchmark import configuration
+
+METHODS = [
+    {"method": "locft_bf", "site": "1.down_proj", "epochs": 3},
+    {"method": "ft_m", "site": "1.down_proj", "max_steps": 20, "stop_below": 0.0},
+]
+
+
+def plan_in(home: Path, tiny_model: Path, **more: Any) -> Plan:
+    return make_plan(BenchmarkConfig.model_validate(configuration(home, tiny_model, methods=METHODS) | more))
+
+
+def edited_one_after_another(plan: Plan) -> Plan:
+    for trajectory in plan.trajectories():
+        run_editing_job(
+            trajectory.job, plan.planned(trajectory.order_seed), plan.checkpoints_folder(trajectory), threads=1
+        )
+    return plan
+
+
+def kept(plan: Plan) -> dict[str, bytes]:
+    """Everything that the trajectories left, but what it cost."""
+    return {
+        str(path.relative_to(plan.run.folder)): path.read_bytes()
+        for path in sorted(plan.run.folder.rglob("*"))
+        if path.is_file() and path.name not in ("costs.json", "run.json")
+    }
+
+
+@pytest.mark.slow
+def test_two_at_once_leave_the_bits_of_one_after_another(tiny_model: Path, tmp_path: Path) -> None:
+    at_once = plan_in(tmp_path / "at-once", tiny_model, trajectories_at_once=2)
+    open_now, most, counts = set[str](), [0], dict[str, int]()
+
+    @contextmanager
+    def show(title: str, unit: str) -> Iterator[Progress]:
+        open_now.add(title)
+        most.append(len(open_now))
+        yield lambda done, total: counts.update({title: done})
+        open_now.remove(title)
+
+    assert edit_in_processes(at_once, show=show) == {}
+    assert max(most) == 2, "they were edited at the same time"
+    assert counts == {"Editing with LocFT-BF": 12, "Editing with FT-M": 12}
+    there = kept(at_once)
+    assert sum(name.endswith("weights.safetensors") for name in there) == 6
+    assert there == kept(edited_one_after_another(plan_in(tmp_path / "one-by-one", tiny_model)))
+    assert multiprocessing.active_children() == []
+    before = {path: path.stat().st_mtime_ns for path in at_once.run.folder.rglob("*")}
+    assert edit_in_processes(at_once, show=lambda *_: pytest.fail("what is there is edited again")) == {}
+    assert {path: path.stat().st_mtime_ns for path in at_once.run.folder.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_one_trajectory_that_failed(tiny_model: Path, tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, tiny_model, trajectories_at_once=2)
+    first, second = plan.trajectories()
+
+    @contextmanager
+    def show(title: str, unit: str) -> Iterator[Progress]:
+        if first.label in title:
+            begun_first = min(multiprocessing.active_children(), key=lambda process: int(process.name.split("-")[1]))
+            assert begun_first.pid is not None
+            os.kill(begun_first.pid, signal.SIGKILL)
+        yield lambda done, total: None
+
+    failed = edit_in_processes(plan, show=show)
+    why = "RuntimeError: its process was ended by SIGKILL, as the system does where memory runs out"
+    assert failed == {first: why}
+    assert (plan.checkpoints_folder(second) / "00000012").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("error", "comes_over"),
+    [
+        (RuntimeError("no\nsolution"), RuntimeError("RuntimeError: no solution")),
+        (MemoryError("2 GB"), RuntimeError("MemoryError: 2 GB")),
+        (DamagedCheckpointError("torn"), ValueError("torn")),
+        (FileNotFoundError(2, "no such file", "a"), OSError("[Errno 2] no such file: 'a'")),
+        (StoppedError("as asked"), None),
+    ],
+)
+def test_errors_come_over_as_what_they_are(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, comes_over: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("flows.editing_processes.run_editing_job", fail)
+    monkeypatch.setattr("flows.editing_processes._end_with_parent", lambda: None)
+    mine, theirs = multiprocessing.Pipe()
+    _edit(plan_in(tmp_path, tiny_model).config, 0, 1, theirs)
+    said = mine.recv() if mine.poll() else None
+    assert (type(said), str(said)) == (type(comes_over), str(comes_over))
+
+
+PARENT = """
+import json, sys
+from flows.config import BenchmarkConfig
+from flows.editing_processes import edit_in_processes
+from flows.plan import make_plan
+from tasks.progress import unseen
+if __name__ == "__main__":
+    print(edit_in_processes(make_plan(BenchmarkConfig.model_validate(json.loads(sys.argv[1]))), show=unseen))
+"""
+
+
+def begun(config: dict[str, Any], at: str) -> subprocess.Popen[str]:
+    """A parent with its children, of whom each has come to a file like `at`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PARENT, json.dumps(config)],
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 240
+    while len(list(Path(config["home"]).glob(at))) < 2 and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    return process
+
+
+def descendants(pid: int) -> list[int]:
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [one for child in children for one in descendants(child)]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_kill_of_the_parent_and_a_stop_reach_the_children(tiny_model: Path, tmp_path: Path) -> None:
+    """Kill -9 of the parent: none goes on. SIGTERM, to the children too: each keeps its last turn. Same bits."""
+    slow = [{"method": "ft_m", "site": f"{layer}.down_proj", "max_steps": 80, "stop_below": 0.0} for layer in (0, 1)]
+    more = {"methods": slow, "turn_size": 1, "edit_counts": [1, 12], "trajectories_at_once": 2}
+    config = configuration(tmp_path / "stopped", tiny_model, **more)
+    killed = begun(config, "runs/r/*/order-0/00000001")
+    children = descendants(killed.pid)
+    assert len(children) >= 2
+    killed.kill()
+    killed.communicate()
+    deadline = time.monotonic() + 60
+    while any(map(is_alive, children)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(map(is_alive, children)), "nobody goes on editing"
+    assert not list((tmp_path / "stopped").rglob("00000012")), "it was killed before the end"
+
+    @contextmanager
+    def show(title: str, unit: str) -> Iterator[Progress]:
+        yield lambda done, _: signal_all() if done > 1 else None
+
+    def signal_all() -> None:
+        processes = multiprocessing.active_children()
+        assert len(processes) == 2
+        if signals:
+            os.kill(signals.pop(), signal.SIGTERM)
+            for process in processes:
+                process.terminate()
+
+    signals = [os.getpid()]
+    plan = make_plan(BenchmarkConfig.model_validate(config))
+    with pytest.raises(StoppedError, match="stopped after the turns that were going on, as asked"):
+        edit_in_processes(plan, show=show)
+    records = [json.loads(path.read_text()) for path in (tmp_path / "stopped").rglob("interim/checkpoint.json")]
+    assert records, "what lay between two counts is kept"
+    assert all(1 < record["edit_count"] < 12 for record in records)
+    edited_one_after_another(plan)
+    whole = edited_one_after_another(plan_in(tmp_path / "whole", tiny_model, **more))
+    assert {name: content for name, content in kept(plan).items() if ".tmp/" not in name} == kept(whole)
+
+
+def test_the_number_at_once_is_no_other_configuration(tiny_model: Path, tmp_path: Path) -> None:
+    write_configuration(plan_in(tmp_path, tiny_model))
+    plan_in(tmp_path, tiny_model, trajectories_at_once=3)
+    with pytest.raises(ValueError, match="turn_size: was 4, is now 5"):
+        plan_in(tmp_path, tiny_model, trajectories_at_once=3, turn_size=5)

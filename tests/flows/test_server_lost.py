@@ -1,0 +1,89 @@
+"""Prefect's real server is killed in the middle of a run: the run goes on to its end, with the same rows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from flows.config import BenchmarkConfig
+from tasks import publish
+from tasks.warehouse import Warehouse
+from tests.flows.test_benchmark import configuration
+
+COMMAND = (sys.executable, "-c", "from flows.command_line import main; main()", "run")
+
+
+def rows(home: Path, table: str) -> list[dict[str, Any]]:
+    return (
+        Warehouse(home / "warehouse").query(f"SELECT * FROM {table} ORDER BY trajectory, edit_count, ALL").to_pylist()
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 240
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert path.exists(), "the run came this far"
+
+
+def kill_server_of(process: int) -> None:
+    """The server that `overedit run` has started is its child; what the child started ends with it."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    servers = [int(child) for child in children if b"uvicorn" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    assert servers
+    for server in servers:
+        os.kill(server, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_run_whose_server_is_killed_goes_on_to_its_end(tiny_model: Path, tmp_path: Path, repository: Path) -> None:
+    from flows.benchmark import benchmark
+
+    methods = configuration(tmp_path, tiny_model)["methods"][1:]
+    whole = configuration(tmp_path / "whole", tiny_model, methods=methods)
+    benchmark.fn(BenchmarkConfig.model_validate(whole))  # the body alone needs no server
+    home = tmp_path / "lost"
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(configuration(home, tiny_model, methods=methods)))
+    settings = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_CLIENT_MAX_RETRIES": "1", "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "log.txt").open("wb") as log:
+        run = subprocess.Popen(
+            [*COMMAND, str(tmp_path / "run.yaml")], cwd=repository, env=os.environ | settings, stdout=log, stderr=log
+        )
+    wait_for(home / "runs" / "r" / "ft-m" / "order-0" / "00000001" / "checkpoint.json", run)
+    kill_server_of(run.pid)
+    said = (tmp_path / "log.txt").read_text
+    assert run.wait(timeout=300) == 0, said()[-3000:]
+    assert "Prefect's server went away; the run goes on without it" in said()
+    assert "Traceback" not in said()
+    assert f"report: {home / 'reports' / 'r.html'}" in said().replace("\n", "")
+    for table in ("outcomes", "perplexity"):
+        assert rows(home, table) == rows(tmp_path / "whole", table)
+    assert [row["sha256"] for row in rows(home, "checkpoints")] == [
+        row["sha256"] for row in rows(tmp_path / "whole", "checkpoints")
+    ]
+
+
+def test_progress_that_cannot_be_told_is_told_no_more(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = []
+
+    def refused(**_: Any) -> None:
+        asked.append(1)
+        raise httpx.ConnectError("Connection refused")
+
+    monkeypatch.setattr(publish, "create_progress_artifact", refused)
+    artifact = publish._ProgressArtifact()
+    for percent in (1.0, 2.0, 3.0):
+        artifact(percent, "edits")
+    assert asked == [1]
+    assert caplog.text.count("does not answer") == 1
