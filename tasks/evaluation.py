@@ -36,6 +36,7 @@ from tasks.outcomes import (
     Question,
     outcome_row,
     question_key,
+    unanswered_row,
     with_agreement,
 )
 
@@ -146,6 +147,18 @@ def asking_stages(options: EvaluationOptions) -> tuple[str, ...]:
     """What the protocols asked for ask of the engine: `generate`, `score` or both; each is a row of the costs."""
     generate = ("generate",) if "generated" in options.protocols else ()
     return (*generate, "score") if set(options.protocols) - {"generated"} else generate
+
+
+def unanswered(
+    requests: Sequence[EditRequest], edit_count: int, options: EvaluationOptions, reason: str
+) -> list[dict[str, Any]]:
+    """Rows of the table `outcomes` for a checkpoint that cannot be asked: every question, no answer, and why."""
+    positions = positions_asked([edit_count], options.sample)
+    return [
+        unanswered_row(protocol, question, reason)
+        for question in _questions(requests, edit_count, positions, options)
+        for protocol in options.protocols
+    ]
 
 
 def sampled_positions(edit_count: int, sample: int | None) -> list[int]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from editing.checkpoint import Checkpoint, digest
 from tasks.capability import CapabilityOptions, measure_capability
 from tasks.engine import EngineDiedError, EngineOptions, LazyEngine
-from tasks.evaluation import EvaluationOptions, asking_stages, evaluate_checkpoint
+from tasks.evaluation import EvaluationOptions, asking_stages, evaluate_checkpoint, unanswered
 from tasks.outcomes import NO_PRE_EDIT, PreEdit
 from tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
 from tasks.progress import ShowProgress
@@ -58,6 +58,11 @@ class Subject(NamedTuple):
         return digest([self.model_digest, {name: record.sha256 for name, record in tensors.items()}])
 
     @property
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers."""
+        return self.checkpoint is None or self.checkpoint.record.finite
+
+    @property
     def base(self) -> Place:
         """Where the pristine model's rows lie."""
         return self.place.model_copy(update={"trajectory": "base", "method": "none", "edit_count": 0})
@@ -66,7 +71,8 @@ class Subject(NamedTuple):
 def measure(subject: Subject, options: MeasureOptions, *, engine: LazyEngine, show: ShowProgress) -> None:
     """Measure a checkpoint under everything asked for, and store the rows; what is stored already is left as it is.
 
-    An engine that dies is replaced by a new one, and what it had not finished at this checkpoint is asked again.
+    Weights that are not numbers answer nothing: their questions are stored without answers, and no engine is asked. An
+    engine that dies is replaced by a new one, and what it had not finished at this checkpoint is asked again.
 
     Args:
         subject: The checkpoint.
@@ -89,6 +95,8 @@ def measure(subject: Subject, options: MeasureOptions, *, engine: LazyEngine, sh
 
 
 def _measure_missing(subject: Subject, options: MeasureOptions, engine: LazyEngine, show: ShowProgress) -> None:
+    if not subject.is_finite:
+        return _store_unanswered(subject, options)
     if not _is_stored(subject, subject.weights, costs=("swap",) if subject.checkpoint else ()):
         _swap(subject, engine)
     _measure_outcomes(subject, options, engine, show)
@@ -98,10 +106,7 @@ def _measure_missing(subject: Subject, options: MeasureOptions, engine: LazyEngi
 
 
 def _measure_outcomes(subject: Subject, options: MeasureOptions, engine: LazyEngine, show: ShowProgress) -> None:
-    place = subject.place
-    at = subject.edit_counts if subject.checkpoint is None else ()
-    requests = digest([subject.requests.digest, at])
-    key = _key(subject, options, "tasks.evaluation", asked=options.evaluation, requests=requests)
+    place, key = subject.place, _outcomes_key(subject, options)
     if _is_stored(subject, key, "outcomes", costs=asking_stages(options.evaluation)):
         return
     _swap(subject, engine)
@@ -119,6 +124,20 @@ def _measure_outcomes(subject: Subject, options: MeasureOptions, engine: LazyEng
     place.store("outcomes", result.rows, key=key)
     for cost in result.costs:
         place.store_cost(cost.stage, cost.seconds, cost.num_items, key=key, engine=engine.kind)
+
+
+def _store_unanswered(subject: Subject, options: MeasureOptions) -> None:
+    """Store the questions of a checkpoint whose weights are not numbers, without answers."""
+    place, key = subject.place, _outcomes_key(subject, options)
+    if not place.holds("outcomes", key):
+        rows = unanswered(subject.requests, place.edit_count, options.evaluation, "the weights are not finite")
+        place.store("outcomes", rows, key=key)
+
+
+def _outcomes_key(subject: Subject, options: MeasureOptions) -> str:
+    at = subject.edit_counts if subject.checkpoint is None else ()
+    requests = digest([subject.requests.digest, at])
+    return _key(subject, options, "tasks.evaluation", asked=options.evaluation, requests=requests)
 
 
 def _is_stored(subject: Subject, key: str, *tables: str, costs: Sequence[str]) -> bool:

@@ -80,17 +80,7 @@ def outcome_row(
         generations: Prompt -> greedy text.
         scores: (prompt, continuation) -> teacher-forced score.
     """
-    row: Row = {
-        "position": question.position,
-        "case_id": question.case_id,
-        "probe": question.probe,
-        "probe_index": question.probe_index,
-        "protocol": protocol,
-        "prompt": question.prompt,
-        "target": question.target,
-        **dict.fromkeys(("output", "num_tokens", "finish_reason", "greedy_ids", "target_ids", "nll", "other")),
-        **dict.fromkeys(("nll_other", "num_tokens_other", "score", "agreement", "reason")),
-    }
+    row = unanswered_row(protocol, question)
     if protocol == "generated":
         score, reason = _generated(row, generations[question.prompt], question)
     elif question.target is None:
@@ -101,6 +91,22 @@ def outcome_row(
         score, reason = _probability(row, question, scores)
     row["score"], row["reason"] = score, reason
     return row
+
+
+def unanswered_row(protocol: ProtocolName, question: Question, reason: str | None = None) -> Row:
+    """The row of a question that was not answered, and why."""
+    return {
+        "position": question.position,
+        "case_id": question.case_id,
+        "probe": question.probe,
+        "probe_index": question.probe_index,
+        "protocol": protocol,
+        "prompt": question.prompt,
+        "target": question.target,
+        **dict.fromkeys(("output", "num_tokens", "finish_reason", "greedy_ids", "target_ids", "nll", "other")),
+        **dict.fromkeys(("nll_other", "num_tokens_other", "score", "agreement")),
+        "reason": reason,
+    }
 
 
 def with_agreement(row: Row, question: Question, before: Before | None) -> Row:

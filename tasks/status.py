@@ -26,7 +26,7 @@ class _Place(NamedTuple):
 
 def status_table(home: Path) -> Table:
     """One row a trajectory: checkpoints, how it ended and why, megabytes; and one a run, with its rows and report."""
-    ended = _ended(home)
+    ended, broken = _ended(home), _broken(home)
     folders = dict(_folders(home))
     table = Table("run", "trajectory", "order", "checkpoints", "status", "MB", "error")
     for run in sorted({place.run for place in (*ended, *folders)}):
@@ -35,7 +35,8 @@ def status_table(home: Path) -> Table:
             row = ended.get(place, NOT_FINISHED)
             size = _num_bytes([folders[place]]) if place in folders else 0
             cells = (run, place.trajectory, str(place.order_seed), " ".join(counts), row["status"], _megabytes(size))
-            table.add_row(*cells, Text(printable(row["error"] or "")))
+            why = "; ".join(filter(None, [row["error"], broken.get(place)]))
+            table.add_row(*cells, Text(printable(why)))
         size = _num_bytes(_of_run(home, run))
         table.add_row(run, "all, with rows and report", "", "", "", _megabytes(size), "", end_section=True)
     return table
@@ -46,6 +47,21 @@ def _ended(home: Path) -> dict[_Place, dict[str, Any]]:
     rows = Warehouse(home / "warehouse").rows("runs", {}) if (home / "warehouse").is_dir() else []
     rows.sort(key=lambda row: str(row["started_at"]))
     return {_Place(row["run"], row["trajectory"], row["order_seed"]): row for row in rows if row["trajectory"] != BASE}
+
+
+def _broken(home: Path) -> dict[_Place, str]:
+    """The trajectories whose weights ceased to be numbers, which ends them early without being a failure."""
+    if not (home / "warehouse").is_dir():
+        return {}
+    rows = Warehouse(home / "warehouse").query(
+        "SELECT run, trajectory, order_seed, first_edit, last_edit FROM diagnostics "
+        "WHERE site IS NULL AND quantity = 'finite' AND value = 0"
+    )
+    return {
+        _Place(row["run"], row["trajectory"], row["order_seed"]): "the weights are not finite after the turn of edits "
+        f"{row['first_edit']:,} to {row['last_edit']:,}"
+        for row in rows.to_pylist()
+    }
 
 
 def _folders(home: Path) -> Iterator[tuple[_Place, Path]]:

@@ -1,9 +1,9 @@
 -- Where each trajectory broke: one row each, whether it did or not.
 --
 -- collapse_at       the first measured edit count that meets a criterion; null if none does up to measured_up_to
--- reason            the criteria met there: capability | perplexity | empty outputs | reliability
+-- reason            the criteria met there: capability | perplexity | empty outputs | reliability | weights
 -- detail            the same with the numbers
--- capability_at, perplexity_at, empty_at, reliability_at  the first edit count of each criterion on its own
+-- capability_at, perplexity_at, empty_at, reliability_at, weights_at  the first edit count of each criterion on its own
 -- measured_up_to    the last edit count at which anything was measured; null if nothing was
 -- status, error     how the trajectory ended (see trajectories)
 --
@@ -56,8 +56,16 @@ by_reliability AS (
         format('reliability {:.1f} % (at most {:.1f} %), best {:.1f} %', 100 * value, 100 * high, 100 * peak) AS detail
     FROM peaks, limits
 ),
+by_weights AS (
+    -- one turn a trajectory at most: editing stops there
+    SELECT
+        run, trajectory, order_seed, edit_count, 'weights' AS criterion, TRUE AS is_met,
+        format('weights that are not finite, after the turn of edits {} to {}', first_edit, last_edit) AS detail
+    FROM diagnostics WHERE site IS NULL AND quantity = 'finite' AND value = 0
+),
 checks AS (
     FROM by_capability UNION ALL FROM by_perplexity UNION ALL FROM by_empty UNION ALL FROM by_reliability
+    UNION ALL FROM by_weights
 ),
 firsts AS (
     SELECT
@@ -66,7 +74,8 @@ firsts AS (
         min(edit_count) FILTER (WHERE is_met AND criterion = 'capability') AS capability_at,
         min(edit_count) FILTER (WHERE is_met AND criterion = 'perplexity') AS perplexity_at,
         min(edit_count) FILTER (WHERE is_met AND criterion = 'empty outputs') AS empty_at,
-        min(edit_count) FILTER (WHERE is_met AND criterion = 'reliability') AS reliability_at
+        min(edit_count) FILTER (WHERE is_met AND criterion = 'reliability') AS reliability_at,
+        min(edit_count) FILTER (WHERE is_met AND criterion = 'weights') AS weights_at
     FROM checks WHERE edit_count > 0
     GROUP BY run, trajectory, order_seed
 ),
@@ -80,7 +89,7 @@ reasons AS (
 )
 SELECT
     run, trajectory, label, method, model, dataset, order_seed, collapse_at, reason, detail,
-    capability_at, perplexity_at, empty_at, reliability_at, measured_up_to, planned_edit_count, status, error
+    capability_at, perplexity_at, empty_at, reliability_at, weights_at, measured_up_to, planned_edit_count, status, error
 FROM trajectories
 LEFT JOIN firsts USING (run, trajectory, order_seed)
 LEFT JOIN reasons USING (run, trajectory, order_seed)

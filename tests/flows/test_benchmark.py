@@ -174,6 +174,99 @@ def test_the_same_name_with_another_configuration_is_refused(finished: tuple[Pat
     assert files(folder, "runs", "warehouse", "reports") == before
 
 
+@pytest.mark.slow
+def test_weights_that_are_no_numbers_are_a_collapse_with_its_turn_and_the_others_go_on(
+    finished: tuple[Path, BenchmarkConfig], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from editing.methods import ultraedit
+    from flows.benchmark import benchmark
+    from tasks.status import status_table
+
+    whole, turns = ultraedit.target_rows, iter(range(1, 100))
+
+    def exploding(*arguments: Any, **named: Any) -> Any:
+        return whole(*arguments, **named) * (1e300 if next(turns) == 3 else 1.0)
+
+    monkeypatch.setattr(ultraedit, "target_rows", exploding)
+    config = configuration(tmp_path, tiny_model)
+    benchmark(BenchmarkConfig.model_validate(config | {"methods": config["methods"][1:], "turn_size": 2}))
+    warehouse = Warehouse(tmp_path / "warehouse")
+
+    points = {row["trajectory"]: row for row in warehouse.query("SELECT * FROM collapse_point").to_pylist()}
+    assert (points["ft-m"]["weights_at"], points["ft-m"]["measured_up_to"]) == (None, 12)
+    broken = points["ultraedit"]
+    assert (broken["collapse_at"], broken["reason"], broken["status"]) == (4, "weights", "completed")
+    assert broken["detail"] == "weights that are not finite, after the turn of edits 4 to 4"
+    turn = warehouse.query(
+        "SELECT quantity, value FROM diagnostics WHERE trajectory = 'ultraedit' AND (first_edit, last_edit) = "
+        "(SELECT (first_edit, last_edit) FROM diagnostics WHERE quantity = 'finite' AND value = 0)"
+    )
+    assert {"finite", "loss", "rows"} <= set(turn["quantity"].to_pylist())
+
+    asked = warehouse.query(
+        "SELECT edit_count, count(*) AS n, count(score) AS scores, count(output) AS outputs, any_value(reason) "
+        "AS reason FROM outcomes WHERE trajectory = 'ultraedit' GROUP BY ALL ORDER BY ALL"
+    ).to_pylist()
+    assert [row["edit_count"] for row in asked] == [1, 4]
+    assert asked[1] == {"edit_count": 4, "n": 48, "scores": 0, "outputs": 0, "reason": "the weights are not finite"}
+    assert asked[0]["scores"] > 0
+    swapped = warehouse.query("SELECT edit_count FROM costs WHERE stage = 'swap' AND trajectory = 'ultraedit'")
+    assert swapped["edit_count"].to_pylist() == [1], "no engine is given such weights"
+    page = (tmp_path / "reports" / "r.html").read_text()
+    assert "eights that are not finite, after the turn of edits 4 to 4" in page
+    said = {str(cell) for column in status_table(tmp_path).columns for cell in column.cells}
+    assert "the weights are not finite after the turn of edits 4 to 4" in said
+
+
+@pytest.mark.slow
+def test_what_fails_is_recorded_and_the_rest_goes_on_and_the_same_command_again_makes_it_whole(
+    finished: tuple[Path, BenchmarkConfig], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn that exceeds the memory, and a checkpoint that every engine dies of."""
+    import torch
+
+    import tasks.measure as measuring
+    from editing.methods import ft_m
+    from flows.benchmark import benchmark
+    from tasks.engine import EngineDiedError
+
+    tune, evaluate, turns = ft_m.fine_tune_depth_first, measuring.evaluate_checkpoint, iter(range(1, 100))
+
+    def second_turn_too_large(*arguments: Any, **named: Any) -> Any:
+        if next(turns) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return tune(*arguments, **named)
+
+    def deadly_at_four(engine: Any, requests: Any, edit_count: int, *arguments: Any, **named: Any) -> Any:
+        if edit_count == 4:
+            engine.generate(["The"], max_tokens=1)
+            raise EngineDiedError("the engine died during generate: killed by SIGKILL")
+        return evaluate(engine, requests, edit_count, *arguments, **named)
+
+    config = BenchmarkConfig.model_validate(configuration(tmp_path, tiny_model))
+    with monkeypatch.context() as broken:
+        broken.setattr(ft_m, "fine_tune_depth_first", second_turn_too_large)
+        broken.setattr(measuring, "evaluate_checkpoint", deadly_at_four)
+        with pytest.raises(RuntimeError, match=r"LocFT-BF failed: .*; FT-M failed: OutOfMemoryError"):
+            benchmark(config)
+    warehouse = Warehouse(tmp_path / "warehouse")
+    ended = {row["trajectory"]: row for row in warehouse.query("SELECT * FROM runs").to_pylist()}
+    assert {row["status"] for row in ended.values()} == {"failed"}
+    died = "EngineDiedError: the engine died during generate: killed by SIGKILL"
+    assert ended["locft-bf"]["error"] == f"measure locft-bf at 4: {died}"
+    counts = warehouse.query("SELECT DISTINCT trajectory, edit_count FROM outcomes WHERE edit_count > 0 ORDER BY ALL")
+    assert [tuple(row.values()) for row in counts.to_pylist()] == [
+        ("ft-m", 1),
+        *((name, count) for name in ("locft-bf", "ultraedit") for count in (1, 12)),
+    ]
+    starts = warehouse.query("SELECT count(*) AS n FROM costs WHERE stage = 'engine_start'")["n"].to_pylist()
+    assert starts == [1 + 2 * 3], "the first, and three that two checkpoints each ended"
+
+    benchmark(config)
+    assert _rows(tmp_path, "outcomes") == _rows(finished[0], "outcomes")
+    assert _checkpoints(tmp_path) == _checkpoints(finished[0])
+
+
 SCRIPT = (
     "import sys, json; from flows.config import BenchmarkConfig; from flows.benchmark import benchmark;"
     "benchmark(BenchmarkConfig.model_validate(json.loads(sys.argv[1])))"

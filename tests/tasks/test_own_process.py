@@ -27,6 +27,7 @@ from tasks.measure import ENGINES_A_CHECKPOINT, MeasureOptions, Subject, measure
 from tasks.perplexity import PerplexityOptions
 from tasks.progress import unseen
 from tasks.run import Place, Run
+from tasks.stored_requests import StoredRequests
 from tests.tasks.small_model import COLOURS, FACTS, changed
 from tests.tasks.test_capability import CHOICE, GENERATION
 
@@ -182,7 +183,7 @@ def options(general_ability: CapabilityOptions, tmp_path: Path) -> MeasureOption
 
 
 def subject_in(home: Path, folder: Path | None) -> Subject:
-    requests = [
+    requests = StoredRequests(
         EditRequest(
             case_id=f"{i}",
             prompt=prompt,
@@ -192,12 +193,12 @@ def subject_in(home: Path, folder: Path | None) -> Subject:
             locality=(Probe(prompt=PROMPTS[i + 1], answer=FACTS[i + 1][1]),),
         )
         for i, (prompt, answer) in enumerate(FACTS[:60])
-    ]
+    )
     run = Run(name="r", home=home, model="small", dataset="facts")
     method, count = ("none", 0) if folder is None else ("test", 60)
     place = Place(run=run, trajectory="base" if folder is None else "t", method=method, order_seed=0, edit_count=count)
     done = None if folder is None else read_checkpoint(folder)
-    return Subject(place, requests, {}, done, model_digest="0", is_last=True)
+    return Subject(place, requests, {}, (60,), done, model_digest="0", is_last=True)
 
 
 TABLES = ("outcomes", "perplexity", "capability", "capability_samples")

@@ -459,6 +459,18 @@ def test_collapse_by_reliability_is_against_its_best(bench: Bench) -> None:
     assert row["detail"] == "reliability 25.0 % (at most 34.3 %), best 80.0 %"
 
 
+def test_collapse_by_weights_names_the_turn(bench: Bench) -> None:
+    bench.put("perplexity", texts(BASE, 10.0) + texts(at(5), 11.0))
+    logs = [
+        {"first": 6, "last": 8, "finite": True, "loss": 0.5},
+        {"first": 9, "last": 10, "finite": False, "loss": 9.0},
+    ]
+    bench.put("diagnostics", [at(10) | row for row in diagnostics(logs)])
+    row = bench.one("collapse_point")
+    assert (row["collapse_at"], row["reason"], row["weights_at"], row["measured_up_to"]) == (10, "weights", 10, 10)
+    assert row["detail"] == "weights that are not finite, after the turn of edits 9 to 10"
+
+
 def test_the_first_criterion_decides_and_ties_are_named(bench: Bench) -> None:
     bench.put("capability", capabilities(BASE, a=0.9) + capabilities(at(10), a=0.1) + capabilities(at(100), a=0.1))
     bench.put("perplexity", texts(BASE, 10.0) + texts(at(1), 11.0) + texts(at(10), 90.0))
