@@ -46,7 +46,7 @@ def general_ability(tmp_path_factory: pytest.TempPathFactory) -> CapabilityOptio
     (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, text in (("choice", CHOICE), ("generation", GENERATION)):
         (folder / f"{name}.yaml").write_text(text.replace("DATA", str(folder / "items.jsonl")))
-    return CapabilityOptions(tasks=("small_choice", "small_generation"), include_path=folder)
+    return CapabilityOptions(tasks=("small_choice", "small_generation"), include_path=folder, trust_task_code=True)
 
 
 @pytest.fixture(scope="module")
