@@ -67,7 +67,7 @@ def benchmark(config: BenchmarkConfig, wait: bool = False) -> str:
             process works on the run, and nothing has been done.
     """
     started_at = datetime.now(UTC)
-    plan = make_plan(config)
+    plan = make_plan(config, show=shown)
     with run_held(plan.run.folder, wait=wait):
         return run_plan(plan, started_at)
 

@@ -228,9 +228,10 @@ def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str, 
     from flows.config_file import validated, with_settings
     from flows.plan import make_plan
     from tasks.locks import check_run_is_free
+    from tasks.progress import shown
 
     config = validated(BenchmarkConfig, with_settings(content, settings), where=where)
-    run = make_plan(config).run  # bad input ends here, before a server is started
+    run = make_plan(config, show=shown).run  # bad input ends here, before a server is started
     if not wait:
         check_run_is_free(run.folder)  # and so does a run that is another process's
     from httpx import HTTPError

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from editing.anatomy import Anatomy
 from editing.checkpoint import Checkpoint, digest
+from editing.method import Progress, silent
 from editing.methods import METHODS
 from editing.sealed_json import sealed, unsealed
 from editing.subjects import subject_end
@@ -25,6 +26,7 @@ from tasks.editing_job import EditingJob
 from tasks.evaluation import positions_asked
 from tasks.measure import MeasureOptions, Subject
 from tasks.models import context_length, load_config, locate, weights_digest
+from tasks.progress import ShowProgress, counted, unseen
 from tasks.request_lengths import check_lengths
 from tasks.requests import RequestSet, load_requests
 from tasks.run import BASE, Place, Run
@@ -115,8 +117,12 @@ class Plan(NamedTuple):
         )
 
 
-def make_plan(config: BenchmarkConfig) -> Plan:
+def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen) -> Plan:
     """Read the data and the model's configuration, and check that all of it fits together.
+
+    Args:
+        config: What to run.
+        show: Shows the reading and the checking of the data, which takes minutes where it is millions of edits.
 
     Raises:
         ValueError: What does not fit, with the key, the value and what would be accepted.
@@ -131,10 +137,15 @@ def make_plan(config: BenchmarkConfig) -> Plan:
     requests = {}
     asked = set(positions_asked(config.edit_counts, config.evaluation.sample))
     for order_seed in config.order_seeds:
-        found, report = load_requests(config.dataset.model_copy(update={"order_seed": order_seed}))
+        options = config.dataset.model_copy(update={"order_seed": order_seed})
+        with show(f"Reading {options.path or options.name}", "edits") as progress:
+            found, report = load_requests(options, progress=progress)
         check_counts(config.edit_counts, len(found))
         planned = found.first(config.edit_counts[-1])
-        check_requests(config.model, config.methods, planned, revision=config.revision, asked=asked)
+        with show("Checking their lengths", "edits") as progress:
+            check_requests(
+                config.model, config.methods, planned, revision=config.revision, asked=asked, progress=progress
+            )
         requests[order_seed] = RequestSet(planned, report)
     return Plan(config, run, requests, weights_digest(config.model, revision=config.revision))
 
@@ -187,6 +198,7 @@ def check_requests(
     *,
     revision: str | None = None,
     asked: Container[int] | None = None,
+    progress: Progress = silent,
 ) -> None:
     """Check that requests have what the methods need and fit into the model's context.
 
@@ -196,6 +208,7 @@ def check_requests(
         requests: In the order of editing.
         revision: A hub model's.
         asked: Positions of the requests whose probes will be asked, and are checked; all where not given.
+        progress: Told (requests checked, requests in all).
 
     Raises:
         ValueError: The first request that does not, by its case id.
@@ -204,7 +217,8 @@ def check_requests(
         if METHODS[method.method].needs_subject:
             _check_subjects(method.method, requests)
     tokenizer = AutoTokenizer.from_pretrained(locate(model), revision=revision, trust_remote_code=False)
-    check_lengths(requests, tokenizer, context_length(load_config(model, revision=revision)), asked=asked)
+    watched = counted(requests, progress, len(requests))
+    check_lengths(watched, tokenizer, context_length(load_config(model, revision=revision)), asked=asked)
 
 
 def _check_subjects(method: str, requests: StoredRequests) -> None:

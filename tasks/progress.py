@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -20,6 +21,21 @@ SECONDS_BETWEEN_ARTIFACTS = 2.0
 
 ShowProgress = Callable[[str, str], AbstractContextManager[Advance]]
 """(title, unit) -> what shows the progress of a piece of work, like `shown`."""
+
+
+Item = TypeVar("Item")
+
+ITEMS_A_REPORT = 1000
+
+
+def counted(items: Iterable[Item], progress: Advance, total: int) -> Iterator[Item]:
+    """The items, while progress is told how many have gone by."""
+    done = 0
+    for done, item in enumerate(items, 1):
+        yield item
+        if done % ITEMS_A_REPORT == 0:
+            progress(done, max(total, done))
+    progress(done, max(total, done))
 
 
 @contextmanager

@@ -10,12 +10,14 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from editing.method import Progress, silent
 from editing.requests import EditRequest
 from tasks.dataset_conflicts import Conflict, ConflictRule, find_overwritten, settle
 from tasks.dataset_files import Row, read_file, read_hub
 from tasks.dataset_records import RowReader, to_request
 from tasks.datasets_catalog import HUBS, LAYOUTS, Hub, Layout
 from tasks.hostile_input import shown_value
+from tasks.progress import counted
 from tasks.stored_requests import StoredRequests
 
 DatasetName = Literal["pocket", "zsre", "counterfact", "wikibigedit", "ultraeditbench", "file"]
@@ -165,15 +167,20 @@ class RequestSet(NamedTuple):
     report: DatasetReport
 
 
-def load_requests(options: DatasetOptions) -> RequestSet:
+def load_requests(options: DatasetOptions, *, progress: Progress = silent) -> RequestSet:
     """The edits of a dataset in their order of editing.
 
     Every row of a local file is checked, those beyond `limit` too. A growing `limit` only adds edits at the end.
+
+    Args:
+        options: Which edits.
+        progress: Told (edits read, edits or rows in all).
 
     Raises:
         ValueError: the file, a row or an option is bad; the message names it (and the row and column).
     """
     found, source, num_rows = _pocket(options) if options.name == "pocket" else _rows(options)
+    found = counted(found, progress, options.limit or num_rows)
     settled = settle(found, limit=options.limit, rule=options.conflicts)
     num_lost = len(settled.duplicates) + len(settled.left_out)
     if options.limit is not None and len(settled.requests) < options.limit:
