@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 from editing.checkpoint import DamagedCheckpointError
 from editing.interim import StoppedError
 from editing.method import Progress
+from flows.benchmark import run_plan
 from flows.config import BenchmarkConfig
 from flows.editing_processes import _edit, edit_in_processes
 from flows.plan import Plan, make_plan, write_configuration
@@ -77,7 +79,10 @@ def test_two_at_once_leave_the_bits_of_one_after_another(tiny_model: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_is_one_trajectory_that_failed(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_process_that_is_killed_is_one_trajectory_that_failed(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run measures the other, records why this one failed, and says so at its end."""
     plan = plan_in(tmp_path, tiny_model, trajectories_at_once=2)
     first, second = plan.trajectories()
 
@@ -89,10 +94,18 @@ def test_a_process_that_is_killed_is_one_trajectory_that_failed(tiny_model: Path
             os.kill(begun_first.pid, signal.SIGKILL)
         yield lambda done, total: None
 
-    failed = edit_in_processes(plan, show=show)
+    monkeypatch.setattr("flows.benchmark.lines_in_flow", show)
     why = "RuntimeError: its process was ended by SIGKILL, as the system does where memory runs out"
-    assert failed == {first: why}
-    assert (plan.checkpoints_folder(second) / "00000012").is_dir()
+    with pytest.raises(RuntimeError, match=f"^LocFT-BF failed: {why}$"):
+        run_plan(plan, datetime.now(UTC))
+    query = plan.run.warehouse.query
+    ended = query("SELECT label, status, error FROM runs ORDER BY label").to_pylist()
+    assert ended == [
+        {"label": second.label, "status": "completed", "error": None},
+        {"label": first.label, "status": "failed", "error": why},
+    ]
+    measured = query("SELECT DISTINCT edit_count FROM outcomes WHERE method = 'ft_m' ORDER BY ALL").to_pydict()
+    assert measured == {"edit_count": [1, 4, 12]}
 
 
 @pytest.mark.parametrize(
@@ -121,6 +134,7 @@ def test_errors_come_over_as_what_they_are(
 
 PARENT = """
 import json, sys
+from flows.benchmark import run_plan
 from flows.config import BenchmarkConfig
 from flows.editing_processes import edit_in_processes
 from flows.plan import make_plan
@@ -161,7 +175,8 @@ def is_alive(pid: int) -> bool:
 @pytest.mark.slow
 def test_a_kill_of_the_parent_and_a_stop_reach_the_children(tiny_model: Path, tmp_path: Path) -> None:
     """Kill -9 of the parent: none goes on. SIGTERM, to the children too: each keeps its last turn. Same bits."""
-    slow = [{"method": "ft_m", "site": f"{layer}.down_proj", "max_steps": 80, "stop_below": 0.0} for layer in (0, 1)]
+    same = {"method": "ft_m", "site": "1.down_proj", "max_steps": 200, "stop_below": 0.0}
+    slow = [same, same | {"learning_rate": 4e-4}]
     more = {"methods": slow, "turn_size": 1, "edit_counts": [1, 12], "trajectories_at_once": 2}
     config = configuration(tmp_path / "stopped", tiny_model, **more)
     killed = begun(config, "runs/r/*/order-0/00000001")
@@ -173,7 +188,8 @@ def test_a_kill_of_the_parent_and_a_stop_reach_the_children(tiny_model: Path, tm
     while any(map(is_alive, children)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(map(is_alive, children)), "nobody goes on editing"
-    assert not list((tmp_path / "stopped").rglob("00000012")), "it was killed before the end"
+    assert not list((tmp_path / "stopped").rglob("interim")), "nor to the end of the turn, which may take hours"
+    assert len(list((tmp_path / "stopped").rglob("00000012"))) < 2, "it was killed before the end"
 
     @contextmanager
     def show(title: str, unit: str) -> Iterator[Progress]:
@@ -181,7 +197,6 @@ def test_a_kill_of_the_parent_and_a_stop_reach_the_children(tiny_model: Path, tm
 
     def signal_all() -> None:
         processes = multiprocessing.active_children()
-        assert len(processes) == 2
         if signals:
             os.kill(signals.pop(), signal.SIGTERM)
             for process in processes:
