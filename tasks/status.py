@@ -1,4 +1,4 @@
-"""Which runs there are, how each trajectory ended and why, and what they use of the disk."""
+"""Which runs there are, who works on them, how each trajectory ended and why, and what they use of the disk."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.hostile_input import printable
+from tasks.locks import HeldError, check_run_is_free, holder
 from tasks.run import BASE
 from tasks.warehouse import Warehouse
 
@@ -25,11 +26,11 @@ class _Place(NamedTuple):
 
 
 def status_table(home: Path) -> Table:
-    """One row a trajectory: checkpoints, how it ended and why, megabytes; and one a run, with its rows and report."""
-    ended, broken = _ended(home), _broken(home)
+    """One row a trajectory: checkpoints, how it ended and why, megabytes; and one a run: who works on it."""
+    ended, broken, workers = _ended(home), _broken(home), _workers(home)
     folders = dict(_folders(home))
     table = Table("run", "trajectory", "order", "checkpoints", "status", "MB", "error")
-    for run in sorted({place.run for place in (*ended, *folders)}):
+    for run in sorted({place.run for place in (*ended, *folders)} | workers.keys()):
         for place in sorted(place for place in {*ended, *folders} if place.run == run):
             counts = _counts(folders[place]) if place in folders else []
             row = ended.get(place, NOT_FINISHED)
@@ -38,8 +39,20 @@ def status_table(home: Path) -> Table:
             why = "; ".join(filter(None, [row["error"], broken.get(place)]))
             table.add_row(*cells, Text(printable(why)))
         size = _num_bytes(_of_run(home, run))
-        table.add_row(run, "all, with rows and report", "", "", "", _megabytes(size), "", end_section=True)
+        status, who = ("running", workers[run]) if run in workers else ("", "")
+        table.add_row(run, "all, with rows and report", "", "", status, _megabytes(size), Text(who), end_section=True)
     return table
+
+
+def _workers(home: Path) -> dict[str, str]:
+    """Run -> who works on it now."""
+    found = {}
+    for folder in (home / "runs").glob("*"):
+        try:
+            check_run_is_free(folder)
+        except (HeldError, PermissionError):  # or a lock of somebody else's, who may be at work
+            found[folder.name] = holder(folder / "lock")
+    return found
 
 
 def _ended(home: Path) -> dict[_Place, dict[str, Any]]:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from tasks.locks import run_held
 from tasks.progress import shown
 from tasks.run import Place, Run
 from tasks.status import status_table
@@ -63,6 +65,16 @@ def test_status_says_why_a_trajectory_failed_and_what_a_run_uses(place: Place) -
     assert failed == ("r", "ft-m", "0", "", "failed", "0.0", "RuntimeError: no memory \\u001b[2J"), "nothing on disk"
     assert whole[:2] == ("r", "all, with rows and report")
     assert whole[5] == "3.0"
+
+
+def test_status_says_who_works_on_a_run(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "r" / "lock").parent.mkdir(parents=True)
+    (tmp_path / "runs" / "r" / "lock").write_text("process 1 on nowhere\n")  # left by a killed one
+    assert cells(tmp_path) == []
+    with run_held(tmp_path / "runs" / "r"):
+        ((run, _, _, _, status, _, who),) = cells(tmp_path)
+    assert (run, status) == ("r", "running") and f"process {os.getpid()} on" in who
+    assert cells(tmp_path) == []
 
 
 def test_progress_tells_rate_and_time_left(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
