@@ -44,7 +44,7 @@ def write_inputs(folder: Path) -> None:
     """The edit requests, the text for perplexity and the lm-eval task."""
     tasks_folder = folder / "tasks"
     tasks_folder.mkdir(parents=True)
-    (folder / "rows.json").write_text(json.dumps([_request(number) for number in range(9)]))
+    (folder / "rows.json").write_text(json.dumps([_request(number) for number in range(6)]))
     (folder / "texts.txt").write_text("The sun is over Land1.\nA river runs to the sea.\n")
     items = [
         {"prompt": f"The river of Land{number} is", "choices": ["Orm", "Ulm"], "label": number % 2}
@@ -65,7 +65,8 @@ def configuration(home: Path, inputs: Path, model: Path, **more: Any) -> Benchma
             {"method": "ultraedit", "sites": ["1.down_proj"], "learning_rate": 1e-3},
             {"method": "locft_bf", "site": "1.down_proj", "epochs": 2},
         ],
-        "edit_counts": [1, 9],
+        "edit_counts": [1, 6],
+        "evaluation": {"max_tokens": 4},
         "turn_size": 4,
         "perplexity": {"corpus": str(inputs / "texts.txt")},
         "capability": {"tasks": ["small_rivers"], "include_path": str(inputs / "tasks")},
@@ -83,6 +84,7 @@ def warm_up(options: CapabilityOptions) -> None:
         tasks.stage_key.stage_key(*modules)
     gc.collect()
     gc.freeze()  # what was imported is never looked through again
+    gc.disable()
 
 
 def run(config: BenchmarkConfig) -> None:

@@ -54,5 +54,5 @@ def test_a_run_on_a_full_disk_ends_in_a_clear_error_and_goes_on_when_there_is_ro
     benchmark.fn(config)
     assert differences(made(home), whole) == []
     assert len(errors) >= 3
-    assert "the checkpoints at 1, 9 edits will take" in errors[0]
+    assert "the checkpoints at 1, 6 edits will take" in errors[0]
     assert any("could not be written: No space left on device; make room" in error for error in errors)

@@ -23,9 +23,7 @@ COMMAND = (sys.executable, "-c", "from flows.command_line import main; main()", 
 
 
 def rows(home: Path, table: str) -> list[dict[str, Any]]:
-    return (
-        Warehouse(home / "warehouse").query(f"SELECT * FROM {table} ORDER BY trajectory, edit_count, ALL").to_pylist()
-    )
+    return Warehouse(home / "warehouse").query(f"SELECT * FROM {table} ORDER BY ALL").to_pylist()
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
@@ -48,11 +46,12 @@ def kill_server_of(process: int) -> None:
 def test_a_run_whose_server_is_killed_goes_on_to_its_end(tiny_model: Path, tmp_path: Path, repository: Path) -> None:
     from flows.benchmark import benchmark
 
-    methods = configuration(tmp_path, tiny_model)["methods"][1:]
-    whole = configuration(tmp_path / "whole", tiny_model, methods=methods)
+    plain = configuration(tmp_path, tiny_model)
+    more = {"methods": plain["methods"][1:], "perplexity": plain["perplexity"]}
+    whole = configuration(tmp_path / "whole", tiny_model, **more)
     benchmark.fn(BenchmarkConfig.model_validate(whole))  # the body alone needs no server
     home = tmp_path / "lost"
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(configuration(home, tiny_model, methods=methods)))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(configuration(home, tiny_model, **more)))
     settings = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_CLIENT_MAX_RETRIES": "1", "OMP_NUM_THREADS": "1"}
     with (tmp_path / "log.txt").open("wb") as log:
         run = subprocess.Popen(
