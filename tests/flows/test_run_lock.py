@@ -27,8 +27,8 @@ import flows.benchmark
 make_plan = flows.benchmark.make_plan
 home, number = Path(sys.argv.pop(1)), sys.argv.pop(1)
 
-def when_all_are_there(config):
-    plan = make_plan(config)
+def when_all_are_there(config, **options):
+    plan = make_plan(config, **options)
     (home / f"ready-{number}").touch()
     while len(list(home.glob("ready-*"))) < 2 or ("--wait" in sys.argv and not (home / "runs/r/lock").exists()):
         time.sleep(0.001)
