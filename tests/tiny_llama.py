@@ -9,7 +9,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 
-def write_tiny_llama(folder: Path) -> None:
+def write_tiny_llama(folder: Path, *, head_dim: int = 16) -> None:
+    """Write it; vLLM's attention on a CPU takes heads of 32 values, and none smaller."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -32,6 +33,7 @@ def write_tiny_llama(folder: Path) -> None:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
+        head_dim=head_dim,
         max_position_embeddings=128,
         pad_token_id=0,
         bos_token_id=1,

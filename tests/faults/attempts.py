@@ -59,7 +59,7 @@ def prepare(folder: Path) -> Bench:
     """Make the undisturbed run."""
     inputs, home = folder / "inputs", folder / "home"
     write_inputs(inputs)
-    write_tiny_llama(folder / "model")
+    write_tiny_llama(folder / "model", head_dim=32)
     config = configuration(home, inputs, folder / "model")
     warm_up(config.capability)
     bench = Bench(folder, config, Made({}, {}, ()), {}, 0.0)
