@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LOOKS = 0.5
 _MOST_SHOWN = 200
+_SECONDS_TO_WRITE, _LOOKS = 1.0, 20
 
 
 class HeldError(RuntimeError):
@@ -99,11 +101,15 @@ def check_run_is_free(folder: Path) -> None:
 
 def holder(path: Path) -> str:
     """Who holds a lock, as its file says."""
-    try:
-        said = path.read_text(errors="replace")[:_MOST_SHOWN].strip()
-    except FileNotFoundError:  # released in this moment
-        said = ""
-    return printable(said) or "another process"
+    for _ in range(_LOOKS):
+        try:
+            said = path.read_text(errors="replace")[:_MOST_SHOWN].strip()
+        except FileNotFoundError:  # released in this moment
+            break
+        if said:
+            return printable(said)
+        time.sleep(_SECONDS_TO_WRITE / _LOOKS)  # taken in this moment, and not written yet
+    return "another process"
 
 
 def write_holder(descriptor: int) -> None:
