@@ -16,60 +16,48 @@ from safetensors import SafetensorError
 
 from editing import checkpoint as checkpoints
 from editing import disk_space
-from editing.checkpoint import Costs, read_checkpoint, write_checkpoint
+from editing.checkpoint import read_checkpoint
 from editing.disk_space import NoSpaceError, check_space, told_when_full
 from editing.whole_folders import remove_leftovers
+from tests.made_up_checkpoint import write_made_up
+from tests.small_disk import small_disk
 
 Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file system of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True).returncode:
-        pytest.skip("nothing may be mounted here")
-    monkeypatch.setattr(disk_space, "SLACK", 0)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", monkeypatch, megabytes=1) as folder:
+        yield folder
 
 
 def write(folder: Path, kilobytes: int) -> None:
-    tensors = {"w": torch.ones(kilobytes, 256)}
-    record: dict[str, Any] = {
-        "edit_count": int(folder.name), "key": "k", "model": "m", "model_digest": "d", "method": {}, "seed": 0,
-        "turns": 1, "finite": True, "log": [], "norms": {},
-    }  # fmt: skip
-    costs = Costs(seconds=0, num_edits=1, peak_memory_bytes=0)
-    write_checkpoint(folder, tensors=tensors, state={}, record=record, costs=costs)
+    write_made_up(folder, torch.ones(kilobytes, 256), int(folder.name), state={})
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_room_is_looked_for_before_anything_is_written(small_disk: Path) -> None:
-    write(small_disk / "00000001", 600)
+def test_room_is_looked_for_before_anything_is_written(disk: Path) -> None:
+    write(disk / "00000001", 600)
     with pytest.raises(
         NoSpaceError, match=r"00000002: this checkpoint will take 0\.6 MB, and 0\.\d MB are free; make "
     ):
-        write(small_disk / "00000002", 600)
-    assert names(small_disk) == ["00000001"]
+        write(disk / "00000002", 600)
+    assert names(disk) == ["00000001"]
 
 
-def test_a_disk_that_is_full_in_the_middle_leaves_what_was_there(
-    small_disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(small_disk / "00000001", 600)
+def test_a_disk_that_is_full_in_the_middle_leaves_what_was_there(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(disk / "00000001", 600)
     monkeypatch.setattr(checkpoints, "check_space", lambda *_: None)
     for folder in ("00000001", "00000002"):  # in the place of one, and beside it
         with pytest.raises(NoSpaceError, match=f"{folder} could not be written: No space left on device; make room"):
-            write(small_disk / folder, 700)
-    assert names(small_disk) == ["00000001"]
-    assert read_checkpoint(small_disk / "00000001").tensors()["w"].shape == (600, 256)
-    write(small_disk / "00000002", 300)
-    assert names(small_disk) == ["00000001", "00000002"]
+            write(disk / folder, 700)
+    assert names(disk) == ["00000001"]
+    assert read_checkpoint(disk / "00000001").tensors()["w"].shape == (600, 256)
+    write(disk / "00000002", 300)
+    assert names(disk) == ["00000001", "00000002"]
 
 
 def test_the_library_says_a_full_disk_in_its_own_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

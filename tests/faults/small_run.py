@@ -18,6 +18,7 @@ import tasks.figures
 import tasks.stage_key
 from flows.config import BenchmarkConfig
 from tasks.capability import CapabilityOptions, load_tasks
+from tests.lm_eval_tasks import CHOICE, write_tasks
 
 NAME = "r"
 CODE = (
@@ -26,32 +27,18 @@ CODE = (
     *((f"tasks.{stage}", "tasks.engine") for stage in ("evaluation", "perplexity", "capability")),
 )
 """Whose syntax trees the keys of its stages are made from."""
-TASK = """
-task: small_rivers
-dataset_path: json
-dataset_kwargs: {data_files: {test: DATA}}
-output_type: multiple_choice
-test_split: test
-doc_to_text: "{{prompt}}"
-doc_to_choice: "{{choices}}"
-doc_to_target: "{{label}}"
-metric_list:
-  - {metric: acc, aggregation: mean, higher_is_better: true}
-"""
 
 
 def write_inputs(folder: Path) -> None:
     """The edit requests, the text for perplexity and the lm-eval task."""
-    tasks_folder = folder / "tasks"
-    tasks_folder.mkdir(parents=True)
+    folder.mkdir(parents=True)
     (folder / "rows.json").write_text(json.dumps([_request(number) for number in range(6)]))
     (folder / "texts.txt").write_text("The sun is over Land1.\nA river runs to the sea.\n")
     items = [
         {"prompt": f"The river of Land{number} is", "choices": ["Orm", "Ulm"], "label": number % 2}
         for number in range(4)
     ]
-    (tasks_folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
-    (tasks_folder / "rivers.yaml").write_text(TASK.replace("DATA", str(tasks_folder / "items.jsonl")))
+    write_tasks(folder / "tasks", items, small_rivers=CHOICE)
 
 
 def configuration(home: Path, inputs: Path, model: Path, **more: Any) -> BenchmarkConfig:

@@ -8,23 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from editing import disk_space
 from editing.disk_space import NoSpaceError
 from flows.config import BenchmarkConfig
 from tests.faults.comparison import differences, made
 from tests.faults.small_run import configuration, write_inputs
+from tests.small_disk import small_disk
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file system of 4 MB."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder], capture_output=True).returncode:
-        pytest.skip("nothing may be mounted here")
-    monkeypatch.setattr(disk_space, "SLACK", 0)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with small_disk(tmp_path / "home", monkeypatch, megabytes=4) as folder:
+        yield folder
 
 
 @pytest.mark.slow

@@ -11,10 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editing.checkpoint import Costs, Norms, read_checkpoint, write_checkpoint
+from editing.checkpoint import read_checkpoint
 from editing.sealed_json import unsealed
 from tests.fuzz import strategies
 from tests.fuzz.conftest import Outcome
+from tests.made_up_checkpoint import write_made_up
 
 NAMES = ("checkpoint.json", "costs.json", "weights.safetensors", "state.safetensors")
 
@@ -22,21 +23,7 @@ NAMES = ("checkpoint.json", "costs.json", "weights.safetensors", "state.safetens
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
     tensor = torch.arange(6.0).reshape(2, 3)
-    record: dict[str, Any] = {
-        "edit_count": 1,
-        "key": "k",
-        "model": "m",
-        "model_digest": "0",
-        "method": {},
-        "seed": 0,
-        "turns": 1,
-        "finite": True,
-        "log": [],
-        "norms": {"w": Norms.of(tensor, tensor)},
-    }
-    costs = Costs(seconds=0, num_edits=1, peak_memory_bytes=0)
-    write_checkpoint(tmp_path / "1", tensors={"w": tensor}, state={"s": tensor}, record=record, costs=costs)
-    return tmp_path / "1"
+    return write_made_up(tmp_path / "1", tensor, 1, state={"s": tensor}).folder
 
 
 @given(data=st.data(), name=st.sampled_from(NAMES))

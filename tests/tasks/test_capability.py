@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,48 +12,19 @@ from tasks.capability import CapabilityOptions, headline, load_tasks, measure_ca
 from tasks.engine import Engine
 from tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
 from tasks.tables import IDENTITY, TABLES
+from tests.lm_eval_tasks import CHOICE, GENERATION, write_tasks
 from tests.tasks.small_model import COLOURS, FACTS, changed
-
-CHOICE = """
-task: small_choice
-dataset_path: json
-dataset_kwargs: {data_files: {test: DATA}}
-output_type: multiple_choice
-test_split: test
-doc_to_text: "{{prompt}}"
-doc_to_choice: "{{choices}}"
-doc_to_target: "{{label}}"
-metric_list:
-  - {metric: acc, aggregation: mean, higher_is_better: true}
-"""
-GENERATION = """
-task: small_generation
-dataset_path: json
-dataset_kwargs: {data_files: {test: DATA}}
-output_type: generate_until
-test_split: test
-doc_to_text: "{{prompt}}"
-doc_to_target: "{{answer}}"
-generation_kwargs: {until: ["."], max_gen_toks: 8, do_sample: false}
-filter_list:
-  - {name: answer, filter: [{function: remove_whitespace}, {function: take_first}]}
-metric_list:
-  - {metric: exact_match, aggregation: mean, higher_is_better: true}
-"""
 
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> CapabilityOptions:
     """A multiple-choice and a generation task of 40 items each."""
     folder = tmp_path_factory.mktemp("tasks")
-    data = folder / "items.jsonl"
     rows = []
     for prompt, answer in FACTS[:40]:
         choices = [answer, *[colour for colour in COLOURS if colour != answer][:3]]
         rows.append({"prompt": prompt, "answer": answer, "choices": choices, "label": 0})
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for name, text in (("choice", CHOICE), ("generation", GENERATION)):
-        (folder / f"{name}.yaml").write_text(text.replace("DATA", str(data)))
+    write_tasks(folder, rows, small_choice=CHOICE, small_generation=GENERATION)
     return CapabilityOptions(tasks=("small_choice", "small_generation"), include_path=folder, trust_task_code=True)
 
 

@@ -28,8 +28,8 @@ from tasks.perplexity import PerplexityOptions
 from tasks.progress import unseen
 from tasks.run import Place, Run
 from tasks.stored_requests import StoredRequests
+from tests.lm_eval_tasks import CHOICE, GENERATION, write_tasks
 from tests.tasks.small_model import COLOURS, FACTS, changed
-from tests.tasks.test_capability import CHOICE, GENERATION
 
 PROMPTS = [prompt for prompt, _ in FACTS]
 DOWN = "model.layers.0.mlp.down_proj.weight"
@@ -43,9 +43,7 @@ def general_ability(tmp_path_factory: pytest.TempPathFactory) -> CapabilityOptio
         {"prompt": prompt, "answer": answer, "label": 0, "choices": [answer, *(c for c in COLOURS if c != answer)]}
         for prompt, answer in FACTS[:20]
     ]
-    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for name, text in (("choice", CHOICE), ("generation", GENERATION)):
-        (folder / f"{name}.yaml").write_text(text.replace("DATA", str(folder / "items.jsonl")))
+    write_tasks(folder, rows, small_choice=CHOICE, small_generation=GENERATION)
     return CapabilityOptions(tasks=("small_choice", "small_generation"), include_path=folder, trust_task_code=True)
 
 

@@ -25,27 +25,14 @@ from tasks.requests import DatasetOptions, load_requests
 from tasks.run import Place, Run
 from tasks.status import status_table
 from tasks.verify import verify
+from tests.made_up_checkpoint import write_made_up
 
 COUNTS = (1, 2, 3, 4, 5)
 
 
 def write(folder: Path, edit_count: int, value: float = 1.0) -> Checkpoint:
     tensor = torch.full((4, 4), value)
-    record: dict[str, Any] = {
-        "edit_count": edit_count,
-        "key": "k",
-        "model": "m",
-        "model_digest": "d",
-        "method": {},
-        "seed": 0,
-        "turns": 1,
-        "finite": True,
-        "log": [],
-        "norms": {"w": Norms.of(tensor, tensor)},
-    }
-    costs = Costs(seconds=0, num_edits=1, peak_memory_bytes=0)
-    path = folder / f"{edit_count:08d}"
-    return write_checkpoint(path, tensors={"w": tensor}, state={"s": tensor}, record=record, costs=costs)
+    return write_made_up(folder / f"{edit_count:08d}", tensor, edit_count, state={"s": tensor})
 
 
 def place(home: Path, edit_count: int) -> Place:

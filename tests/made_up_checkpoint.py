@@ -1,0 +1,28 @@
+"""A checkpoint of one tensor, as no method made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from editing.checkpoint import Checkpoint, Costs, Norms, write_checkpoint
+
+
+def write_made_up(folder: Path, tensor: torch.Tensor, edit_count: int, state: Mapping[str, torch.Tensor]) -> Checkpoint:
+    record: dict[str, Any] = {
+        "edit_count": edit_count,
+        "key": "k",
+        "model": "m",
+        "model_digest": "d",
+        "method": {},
+        "seed": 0,
+        "turns": 1,
+        "finite": True,
+        "log": [],
+        "norms": {"w": Norms.of(tensor, tensor)},
+    }
+    costs = Costs(seconds=0, num_edits=1, peak_memory_bytes=0)
+    return write_checkpoint(folder, tensors={"w": tensor}, state=state, record=record, costs=costs)
