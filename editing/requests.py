@@ -41,3 +41,9 @@ class EditRequest(BaseModel):
     """Prompts about other facts: their answers must stay (locality)."""
     portability: tuple[Probe, ...] = ()
     """Prompts whose answers follow from the new fact (portability)."""
+    persona_prompts: tuple[str, ...] = ()
+    """`prompt` as other people would ask it (WikiBigEdit's personas): `target_new` must follow them too."""
+    text_prompts: tuple[str, ...] = ()
+    """Beginnings of a longer text about the subject (CounterFact's generation prompts); no answer is the right one."""
+    references: tuple[str, ...] = ()
+    """Texts on what shares the new answer, which a longer text about the subject should be like (Meng et al. 2022)."""

@@ -113,10 +113,17 @@ def to_request(reader: RowReader, layouts: Sequence[Layout], case_prefix: str) -
         subject=_verbatim(subject, prompt),
         target_new=target_new,
         target_true=next((text for text in truths if not same_text(text, target_new)), None),
-        rephrase_prompts=tuple(dict.fromkeys(text for column in layout.rephrase for text in reader.texts(column))),
+        rephrase_prompts=_all_texts(reader, layout.rephrase),
+        persona_prompts=_all_texts(reader, layout.persona),
+        text_prompts=_all_texts(reader, layout.text),
         locality=_probes(reader, layout.locality, layout.locality_suffix),
         portability=_probes(reader, layout.portability, ""),
     )
+
+
+def _all_texts(reader: RowReader, columns: Sequence[str]) -> tuple[str, ...]:
+    """The texts of several columns, each once."""
+    return tuple(dict.fromkeys(text for column in columns for text in reader.texts(column)))
 
 
 def _required(reader: RowReader, column: str) -> str:

@@ -22,6 +22,10 @@ class Layout(NamedTuple):
     """Columns of answers before the edit (a text or a list): the first that differs from `target_new` is taken."""
     rephrase: tuple[str, ...] = ()
     """Columns of a phrasing or a list of phrasings."""
+    persona: tuple[str, ...] = ()
+    """Columns of the prompt as other people would ask it."""
+    text: tuple[str, ...] = ()
+    """Columns of beginnings of a longer text about the subject."""
     locality: tuple[tuple[str, str | None], ...] = ()
     """(prompts, answers) columns: a text or a list each; one text as answer serves every prompt beside it. A column may
     also hold whole probes, objects with `prompt` and `answer` (or `ground_truth`)."""
@@ -78,6 +82,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             subject="requested_rewrite.subject",
             target_true=("requested_rewrite.target_true.str",),
             rephrase=("paraphrase_prompts",),
+            text=("generation_prompts",),
             locality=(("neighborhood_prompts", "requested_rewrite.target_true.str"),),
         ),
         _COMMON,
@@ -88,7 +93,8 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             prompt="update",
             target_new="ans",
             case_id="case_id",
-            rephrase=("rephrase", "personas"),
+            rephrase=("rephrase",),
+            persona=("personas",),
             locality=(("loc", "loc_ans"),),
             portability=(("mhop", "mhop_ans"),),
         ),

@@ -10,9 +10,9 @@ Yang et al. 2025, "The Mirage of Model Editing"). Three protocols, never mixed i
 - `probability`: two answers are compared by their mean NLL per token, as ROME and MEMIT do; score = the right one is
   the likelier; agreement = the same one is preferred as before editing.
 
-The right answer is `target_new` for the probes `edit` and `rephrase` (compared with `target_true`) and the gold answer
-for `locality` (compared with `target_new`) and `portability` (compared with nothing). What cannot be scored is null,
-with the reason beside it.
+The right answer is `target_new` for the probes `edit`, `rephrase` and `persona` (compared with `target_true`) and the
+gold answer for `locality` (compared with `target_new`) and `portability` (compared with nothing). What cannot be scored
+is null, with the reason beside it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class EvaluationOptions(BaseModel):
 
     protocols: tuple[ProtocolName, ...] = Field(default=("generated", "teacher_forced", "probability"), min_length=1)
     """How answers are taken: `generated`, `teacher_forced`, `probability`."""
-    probes: tuple[ProbeKind, ...] = Field(default=("edit", "rephrase", "locality", "portability"), min_length=1)
+    probes: tuple[ProbeKind, ...] = Field(
+        default=("edit", "rephrase", "persona", "locality", "portability"), min_length=1
+    )
     """What is asked of each case."""
     sample: int | None = Field(default=None, ge=1)
     """The most cases asked at a checkpoint: the first edited, the last, and evenly between; all where not given."""
@@ -63,6 +65,8 @@ class EvaluationOptions(BaseModel):
     """Strings that end a generated answer; a target that holds one inside cannot be matched (`unreachable_cases`)."""
     max_rephrase: int = Field(default=2, ge=0)
     """The most phrasings asked of a case."""
+    max_persona: int = Field(default=1, ge=0)
+    """The most voices in which a case is asked."""
     max_locality: int = Field(default=3, ge=0)
     """The most locality prompts asked of a case."""
     max_portability: int = Field(default=1, ge=0)
@@ -222,6 +226,8 @@ def _probes_of(
         return [(request.prompt, new, true)]
     if kind == "rephrase":
         return [(prompt, new, true) for prompt in request.rephrase_prompts[: options.max_rephrase]]
+    if kind == "persona":
+        return [(prompt, new, true) for prompt in request.persona_prompts[: options.max_persona]]
     if kind == "locality":
         return [(probe.prompt, probe.answer or None, new) for probe in request.locality[: options.max_locality]]
     return [(probe.prompt, probe.answer or None, None) for probe in request.portability[: options.max_portability]]

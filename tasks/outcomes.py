@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from editing.metrics import exact_match, preferred, same_text, token_accuracy
 from tasks.engine.base import Generation, Score
 
-ProbeKind = Literal["edit", "rephrase", "locality", "portability"]
+ProbeKind = Literal["edit", "rephrase", "persona", "locality", "portability"]
 ProtocolName = Literal["generated", "teacher_forced", "probability"]
 Row = dict[str, Any]
 Key = tuple[str, str, int, str, str]

@@ -54,8 +54,8 @@ def _read_by_model(request: EditRequest, *, is_asked: bool) -> Iterator[tuple[st
         return
     targets = (request.target_new, request.target_true)
     yield "edit", _joined(request.prompt, request.target_true)
-    for prompt in request.rephrase_prompts:
-        yield from (("rephrase", _joined(prompt, target)) for target in targets)
+    for kind, prompts in (("rephrase", request.rephrase_prompts), ("persona", request.persona_prompts)):
+        yield from ((kind, _joined(prompt, target)) for prompt in prompts for target in targets)
     for probe in request.locality:
         yield from (("locality", _joined(probe.prompt, target)) for target in (probe.answer, request.target_new))
     for probe in request.portability:

@@ -82,7 +82,7 @@ TABLES: dict[str, pa.Schema] = {
             *IDENTITY,
             pa.field("position", _int),  # when this case was edited, 1 for the first; its age is edit_count - position
             pa.field("case_id", _text),
-            pa.field("probe", _text),  # edit | rephrase | locality | portability
+            pa.field("probe", _text),  # edit | rephrase | persona | locality | portability
             pa.field("probe_index", pa.int32()),
             pa.field("protocol", _text),  # generated | teacher_forced | probability
             pa.field("prompt", _text),

@@ -2,6 +2,7 @@
 --
 -- measure   reliability   score of the edit prompts
 --           generalization  score of the rephrased prompts
+--           persona       score of the prompts as other people would ask them (WikiBigEdit alone has such)
 --           locality      agreement of the locality prompts with the output before editing
 --           locality_gold  score of the locality prompts against the dataset's gold answers
 --           portability   score of the portability prompts
@@ -42,6 +43,7 @@ measures(measure, probe, by_agreement) AS (
     VALUES
         ('reliability', 'edit', false),
         ('generalization', 'rephrase', false),
+        ('persona', 'persona', false),
         ('locality', 'locality', true),
         ('locality_gold', 'locality', false),
         ('portability', 'portability', false)

@@ -146,7 +146,8 @@ def test_wikibigedit_and_ultraeditbench(tmp_path: Path) -> None:
     wiki, without_hop = read(
         written(tmp_path, [WIKIBIGEDIT, WIKIBIGEDIT | {"update": "?", "mhop": None}]), "wikibigedit"
     )
-    assert wiki.rephrase_prompts == ("What did Aesara do?", "Tell me, what was Aesara's job?")
+    assert wiki.rephrase_prompts == ("What did Aesara do?",)
+    assert wiki.persona_prompts == ("Tell me, what was Aesara's job?",)
     assert wiki.portability == (Probe(prompt="What is the field of Aesara's occupation?", answer="philosophy"),)
     assert wiki.target_true is None
     assert without_hop.portability == ()
