@@ -54,7 +54,12 @@ def write_report(warehouse: Warehouse, run: str, path: Path) -> Path:
     Raises:
         ValueError: The run is not in the warehouse.
     """
-    page = render_report(collect(warehouse, run))
+    return write_page(collect(warehouse, run), path)
+
+
+def write_page(data: RunData, path: Path) -> Path:
+    """As `write_report`, from rows that are there already."""
+    page = render_report(data)
     with replace_file(path) as stream:
         stream.write(page.encode())
     return path
@@ -80,7 +85,9 @@ def render_report(data: RunData) -> str:
         "stages": _part("Measuring as well", findings.stages(data), _STAGES_NOTE),
         "half_life": _part("Half-life of an edit", findings.half_life(data), _HALF_LIFE_NOTE),
         "definitions": _part("Collapse by other definitions", findings.collapse_definitions(data), _DEFINITIONS_NOTE),
-        "change": _part("Against the pristine model, on the same items", findings.capability_change(data), _CHANGE_NOTE),
+        "change": _part(
+            "Against the pristine model, on the same items", findings.capability_change(data), _CHANGE_NOTE
+        ),
         "early": _part("Which sign warned first", findings.warnings(data), _WARNINGS_NOTE),
         "correlation": _part("How closely each sign goes with capability", findings.correlation(data), ""),
         "gating": _part("Benchmarks only where perplexity has moved", findings.gating(data), _GATING_NOTE),

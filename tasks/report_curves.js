@@ -30,14 +30,15 @@ const drawChart = (chart, plot) => {
     svg.append(element("line", { class: "reference", x1: left, x2: right + 8, y1: at, y2: at }));
     svg.append(element("text", { x: left + 6, y: at - 5 }, chart.reference.name));
   }
-  for (const one of series) svg.append(...drawSeries(chart, one, x, y));
+  const faint = Math.min(0.12, 0.6 / series.length); // of many bands, each is fainter
+  for (const one of series) svg.append(...drawSeries(chart, one, x, y, faint));
   const rule = element("line", { class: "rule", y1: top, y2: bottom, visibility: "hidden" });
   svg.append(rule);
   plot.append(svg);
   listenToCurves(chart, plot, svg, series, x, rule, width);
 };
 
-const drawSeries = (chart, { line, points, members }, x, y) => {
+const drawSeries = (chart, { line, points, members }, x, y, faint) => {
   const at = (point, value) => `${x.at(point.x).toFixed(1)} ${y.at(value).toFixed(1)}`;
   const path = (list, value) => list.map((point, i) => `${i ? "L" : "M"}${at(point, value(point))}`).join("");
   const edited = chart.categories ? points : points.filter((point) => point.x > 0);
@@ -46,7 +47,7 @@ const drawSeries = (chart, { line, points, members }, x, y) => {
   if (banded.length) {
     const back = [...banded].reverse().map((point) => `L${at(point, point.low)}`).join("");
     const outline = `${path(banded, (point) => point.high)}${back}Z`;
-    parts.push(element("path", { class: "band", d: outline, fill: color(line), opacity: members ? 0.2 : 0.12 }));
+    parts.push(element("path", { class: "band", d: outline, fill: color(line), opacity: members ? 2 * faint : faint }));
   }
   const stroke = { fill: "none", stroke: color(line), "stroke-linejoin": "round" };
   if (edited.length < points.length) // from the pristine model to the first edit count lies no curve

@@ -67,6 +67,10 @@ class RunData:
         rows = self.of(line, view, **values)
         return rows[0] if rows else None
 
+    def of_retention(self, protocol: str) -> list[Row]:
+        """What is remembered by age under a protocol, of every trajectory."""
+        return [row for row in self.views["retention_by_age"] if row["protocol"] == protocol]
+
     @cached_property
     def protocols(self) -> tuple[str, ...]:
         """The protocols under which anything was asked, generated first."""
@@ -105,7 +109,9 @@ def collect(warehouse: Warehouse, run: str) -> RunData:
         ValueError: The warehouse has no trajectory of that run.
     """
     with warehouse.connect(run=run) as connection:
-        views = {view: _read(connection, f"SELECT * FROM {view} WHERE run = $run", run) for view in queries.views_read()}
+        views = {
+            view: _read(connection, f"SELECT * FROM {view} WHERE run = $run", run) for view in queries.views_read()
+        }
         if not views["leaderboard"]:
             raise unknown_run(warehouse, run)
         return RunData(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from html import escape
 from typing import Any, NamedTuple
 
@@ -44,12 +44,6 @@ def probability(name: str) -> Cell:
     return lambda row: DASH if row[name] is None else "&lt; 0.001" if row[name] < 0.001 else f"{row[name]:.3f}"
 
 
-COLLAPSE = (
-    Column("Definition", text("definition"), is_text=True),
-    Column("Collapse at", number("collapse_at")),
-    Column("Last good", number("last_good")),
-    Column("Because", text("detail"), is_text=True),
-)
 CHANGE = (
     Column("Edits", lambda row: base_or(row["edit_count"])),
     Column("Task", text("task"), is_text=True),
@@ -90,8 +84,22 @@ CORRELATION = (
 
 
 def collapse_definitions(data: RunData) -> str:
-    """Where each method collapsed by each definition."""
-    return _of_lines(data, data.views["collapse_definitions"], COLLAPSE)
+    """Where each method collapsed by each definition: a method a row, a definition a column."""
+    definitions = list(dict.fromkeys(row["definition"] for row in data.views["collapse_definitions"]))
+    cells = [
+        [key(line), *(_collapse(data.one(line, "collapse_definitions", definition=name)) for name in definitions)]
+        for line in data.lines
+    ]
+    headings = ("Method", *(name.replace("_", " ") for name in definitions))
+    return table(headings, cells, text_columns=range(len(headings))) if definitions else ""
+
+
+def _collapse(row: Row | None) -> str:
+    if row is None:
+        return DASH
+    at = "none" if row["collapse_at"] is None else f"{row['collapse_at']:,}"
+    good = "" if row["last_good"] is None else f"last good: {row['last_good']:,}"
+    return at + "".join(f"<small>{escape(said)}</small>" for said in (good, row["detail"]) if said)
 
 
 def capability_change(data: RunData) -> str:
@@ -139,7 +147,7 @@ def _warning(data: RunData, line: Line, **rule: Any) -> str:
 def correlation(data: RunData) -> str:
     """How closely each sign goes with capability."""
     rows = data.views["probe_correlation"]
-    return _table(CORRELATION, ([column.cell(row) for column in CORRELATION] for row in rows)) if rows else ""
+    return _table(CORRELATION, [[column.cell(row) for column in CORRELATION] for row in rows])
 
 
 def correlation_sentence(data: RunData) -> str:
@@ -161,7 +169,9 @@ def gating(data: RunData) -> str:
 
 def stages(data: RunData) -> str:
     """Where the time of each trajectory went: a bar and a row of seconds each."""
-    seconds = {line: {row["stage"]: row["seconds"] or 0.0 for row in data.stages if is_of(row, line)} for line in data.lines}
+    seconds = {
+        line: {row["stage"]: row["seconds"] or 0.0 for row in data.stages if is_of(row, line)} for line in data.lines
+    }
     present = [stage for stage in STAGES if any(stage in of_line for of_line in seconds.values())]
     longest = max((sum(of_line.values()) for of_line in seconds.values()), default=0.0)
     if not longest:
@@ -225,12 +235,21 @@ def _retained(row: Row | None) -> str:
 
 def _of_lines(data: RunData, rows: list[Row], columns: tuple[Column, ...]) -> str:
     """The rows of each method in the order of the leaderboard; nothing where there is none."""
+    method = Column("Method", str, is_text=True)
     shown = [
-        [key(line), *(column.cell(row) for column in columns)] for line in data.lines for row in rows if is_of(row, line)
+        [key(line), *(column.cell(row) for column in columns)]
+        for line in data.lines
+        for row in rows
+        if is_of(row, line)
     ]
-    return _table((Column("Method", str, is_text=True), *columns), shown) if shown else ""
+    return _table((method, *columns), shown)
 
 
-def _table(columns: tuple[Column, ...], rows: Iterable[list[str]]) -> str:
-    text_columns = [index for index, column in enumerate(columns) if column.is_text]
-    return table([column.heading for column in columns], rows, text_columns=text_columns)
+def _table(columns: tuple[Column, ...], rows: list[list[str]]) -> str:
+    """A table without the columns in which no row says anything."""
+    said = [index for index in range(len(columns)) if any(row[index] != DASH for row in rows)]
+    if not said:
+        return ""
+    text_columns = [place for place, index in enumerate(said) if columns[index].is_text]
+    cells = [[row[index] for index in said] for row in rows]
+    return table([columns[index].heading for index in said], cells, text_columns=text_columns)

@@ -87,7 +87,7 @@ def _configured(data: RunData) -> list[str]:
     if capability.get("when") == "gated":
         said.append(
             "The general benchmarks were skipped while perplexity stayed within "
-            f"{capability['gate_ratio']:g} times the pristine model's: a loss that perplexity does not show would be missed."
+            f"{capability['gate_ratio']:g} times the pristine model's: a loss that it does not show would be missed."
         )
     if perplexity.get("limit"):
         said.append(f"Perplexity is that of the first {perplexity['limit']:,} texts of the corpus.")
@@ -102,7 +102,9 @@ def _part(data: RunData, name: str) -> dict[str, Any]:
 def _orders(data: RunData) -> list[str]:
     orders = {line.order_seed for line in data.lines}
     if len(orders) == 1:
-        return ["Only one order of the edits was tried: the intervals do not cover how much another order would change."]
+        return [
+            "Only one order of the edits was tried: the intervals do not cover how much another order would change."
+        ]
     few = {name for name, times in Counter(line.trajectory for line in data.lines).items() if times < len(orders)}
     missing = [f"{name} was not run in each of the {len(orders)} orders." for name in sorted(few)]
     return [f"{len(orders)} orders of the edits were tried: their range says little about the next order.", *missing]

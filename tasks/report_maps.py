@@ -81,4 +81,4 @@ def cut(text: str | None) -> str:
 
 
 def _numbers(row: Row) -> list[float | int | None]:
-    return [None if (value := row[name]) is None else round(value, 4) for name in ("value", "low", "high", "n")]
+    return [None if (value := row[name]) is None else round(value, 6) for name in ("value", "low", "high", "n")]

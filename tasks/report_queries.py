@@ -60,8 +60,8 @@ chosen AS (
     )
 )
 SELECT
-    edit_number, case_id, trajectory, method, order_seed, edit_count, position, probe, prompt, left(target, 161) AS target,
-    left(output, 161) AS output, score, agreement
+    edit_number, case_id, trajectory, method, order_seed, edit_count, position, probe, prompt,
+    left(target, 161) AS target, left(output, 161) AS output, score, agreement
 FROM outcomes JOIN chosen USING (case_id)
 WHERE run = $run AND protocol = 'generated' AND probe IN ('edit', 'rephrase', 'locality')
 QUALIFY probe_index = min(probe_index) OVER (PARTITION BY case_id, probe)

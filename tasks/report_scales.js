@@ -68,10 +68,10 @@ const valueScale = (axis, values, from, to, isTight = false) => {
     const few = Math.min(...values), many = Math.max(...values), decades = Math.log10(many / few);
     const low = decades > 0.8 && !isTight ? 10 ** Math.floor(Math.log10(few)) : few / 1.1;
     const high = decades > 0.8 && !isTight ? 10 ** Math.ceil(Math.log10(many)) : many * 1.1;
-    const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high)), step = Math.ceil((last - first) / 5);
+    const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high)), step = Math.ceil((last - first) / 6);
     const digits = decades > 0.8 ? [1] : [1, 1.2, 1.5, 2, 3, 5, 7];
     const ticks = [];
-    for (let power = first; power <= last; power += step)
+    for (let power = Math.ceil(first / step) * step; power <= last; power += step)
       for (const digit of digits) ticks.push(Number((digit * 10 ** power).toPrecision(2)));
     const inside = ticks.filter((v) => v >= low * 0.999 && v <= high * 1.001);
     return { at: between(low, high, Math.log10), ticks: (inside.length ? inside : [few]).map((v) => [v, short(v)]) };

@@ -86,7 +86,9 @@ def verdict(data: RunData, line: Line) -> tuple[str, str]:
 def leaderboards(data: RunData) -> str:
     """The paper's table, once a protocol, and a preset's measures at the same edit counts, once a preset."""
     of_protocols = [by_view(name, protocol_name(name), _leaderboard(data, name)) for name in data.protocols]
-    return "\n".join([*of_protocols, *(by_view(f"preset {name}", f"As in {name}", _preset(data, name)) for name in data.presets)])
+    return "\n".join(
+        [*of_protocols, *(by_view(f"preset {name}", f"As in {name}", _preset(data, name)) for name in data.presets)]
+    )
 
 
 def all_points(data: RunData) -> str:
@@ -132,7 +134,10 @@ def _preset(data: RunData, preset: str, *, last: bool = True) -> str:
         for count in counts[-1:] if last else counts:
             found = {row["measure"]: row for row in data.of(line, "preset_scores", preset=preset, edit_count=count)}
             cells.append([key(line), base_or(count), *(_preset_cell(found.get(measure)) for measure in units)])
-    headings = [f"{measure.replace('_', ' ').capitalize()}{'' if unit == 'share' else f', {unit}'}" for measure, unit in units.items()]
+    headings = [
+        f"{measure.replace('_', ' ').capitalize()}{'' if unit == 'share' else f', {unit}'}"
+        for measure, unit in units.items()
+    ]
     return table(("Method", "Edits", *headings), cells)
 
 

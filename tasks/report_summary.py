@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from rich.table import Table
 from rich.text import Text
 
 from tasks import report_sections as sections
 from tasks.atomic_files import replace_file
-from tasks.report_data import Line, RunData, collect
+from tasks.report_data import Line, Row, RunData, collect
 from tasks.report_gaps import gaps
 from tasks.result_text import rounded
 from tasks.warehouse import Warehouse
@@ -40,27 +41,77 @@ def summary_table(warehouse: Warehouse, run: str) -> Table:
     return table
 
 
-def summary_markdown(warehouse: Warehouse, run: str) -> str:
-    """The same table as Markdown, a sentence a method below it.
+def summary_markdown(data: RunData, pictures: Mapping[str, str] | None = None) -> str:
+    """A run as Markdown: the table of each protocol and preset, a sentence a method, the pictures, and the gaps.
 
-    Raises:
-        ValueError: The run is not in the warehouse.
+    Args:
+        data: The run's rows.
+        pictures: Title -> where the picture is, as a link from the file; None for a text without pictures.
     """
-    data = collect(warehouse, run)
-    rows = [_COLUMNS, ["---"] + ["---:"] * (len(_COLUMNS) - 2) + ["---"], *_summary(data)]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    said = [f"- **{line.name}** {' '.join(sections.verdict(data, line))}" for line in data.lines]
-    return "\n".join([*lines, "", *said, ""])
+    about = data.views["leaderboard"][0]
+    parts = [f"# Overedit: {data.run}", f"{about['model']} on {about['dataset']}, each method at its last edit count."]
+    parts.append("\n".join(f"- **{line.name}** {' '.join(sections.verdict(data, line))}" for line in data.lines))
+    parts += [f"![{title}]({quote(link)})" for title, link in (pictures or {}).items()]
+    for protocol in data.protocols or ("generated",):
+        parts += [
+            f"## {sections.protocol_name(protocol)}",
+            markdown_table(_COLUMNS, _summary(data, protocol), text_columns=(0, len(_COLUMNS) - 1)),
+        ]
+    parts.append(
+        "In percent: reliability, generalization, locality, portability, capability. Perplexity is a multiple of the "
+        "pristine model's."
+    )
+    for preset in data.presets:
+        parts += [f"## As in {preset}", markdown_table(*_preset(data, preset))]
+    parts += ["## What was not measured", "\n".join(f"- {gap}" for gap in gaps(data))]
+    return "\n\n".join(parts) + "\n"
 
 
-def _summary(data: RunData) -> list[list[str]]:
-    return [_summary_row(data, line) for line in data.lines]
+def markdown_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: Collection[int] = (0,)
+) -> str:
+    """A Markdown table; what is not a column of text is one of numbers."""
+    rules = ["---" if index in text_columns else "---:" for index in range(len(headings))]
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [list(headings), rules, *cells])
 
 
-def _summary_row(data: RunData, line: Line) -> list[str]:
+def write_markdown(data: RunData, path: Path, pictures: Mapping[str, Path]) -> Path:
+    """Write a run's tables as a Markdown file that links to pictures beside it."""
+    names = {name.replace("-", " ").capitalize(): picture.name for name, picture in pictures.items()}
+    with replace_file(path) as stream:
+        stream.write(summary_markdown(data, names).encode())
+    return path
+
+
+def _preset(data: RunData, preset: str) -> tuple[list[str], list[list[str]]]:
+    measures = list(dict.fromkeys(row["measure"] for row in data.views["preset_scores"] if row["preset"] == preset))
+    rows = []
+    for line in data.lines:
+        of_line = data.of(line, "preset_scores", preset=preset)
+        last = max((row["edit_count"] for row in of_line), default=0)
+        found = {row["measure"]: row for row in of_line if row["edit_count"] == last}
+        rows.append([line.name, f"{last:,}", *(_score(found.get(measure)) for measure in measures)])
+    return ["method", "edits", *(measure.replace("_", " ") for measure in measures)], rows
+
+
+def _score(row: Row | None) -> str:
+    if row is None or row["value"] is None:
+        return "-"
+    return f"{100 * row['value']:.1f} %" if row["unit"] == "share" else rounded(row["value"])
+
+
+def _summary(data: RunData, protocol: str = "generated") -> list[list[str]]:
+    return [_summary_row(data, line, protocol) for line in data.lines]
+
+
+def _summary_row(data: RunData, line: Line, protocol: str) -> list[str]:
     row = data.one(line, "leaderboard")
     assert row is not None
-    shares = [row[name] for name in ("reliability", "generalization", "locality", "portability", "capability")]
+    at = {"protocol": protocol, "edit_count": row["edit_count"]}
+    found = {score["measure"]: score["value"] for score in data.of(line, "reliability_by_edit_count", **at)}
+    shares = [found.get(name) for name in ("reliability", "generalization", "locality", "portability")]
+    shares.append(row["capability"])
     if row["collapse_at"] is not None:
         collapse = f"at {row['collapse_at']:,}: {row['collapse_reason']}"
     else:

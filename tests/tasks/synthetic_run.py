@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ def chance(*parts: object) -> float:
 
 def between(values: Sequence[float], count: int) -> float:
     """A curve given at COUNTS, at any edit count."""
-    place = min(math.log10(count), len(COUNTS) - 1.001)
-    low = int(place)
-    return values[low] if place == low else values[low] + (values[low + 1] - values[low]) * (place - low)
+    place = min(math.log10(count), len(COUNTS) - 1)
+    low = min(int(place), len(COUNTS) - 2)
+    return values[low] + (values[low + 1] - values[low]) * (place - low)
 
 
 def kind(trajectory: str) -> str:
@@ -124,40 +125,55 @@ def outcome(
 
 
 def fill(
-    root: Path, *, cases: int = 60, methods: int = 3, counts: Sequence[int] = COUNTS, seeds: Sequence[int] = (0,)
+    root: Path,
+    *,
+    cases: int = 60,
+    methods: int = 3,
+    counts: Sequence[int] = COUNTS,
+    seeds: Sequence[int] = (0,),
+    by_count: bool = True,
 ) -> Warehouse:
-    """Write the whole run; `cases` are probed at each edit count at most."""
+    """Write the whole run; `cases` are probed at each edit count at most.
+
+    A run has a file for each edit count; without `by_count` it has one for each trajectory, which is sooner written.
+    """
     warehouse = Warehouse(root)
-    for seed in seeds:
-        for trajectory in ("base", *trajectories(methods)):
-            for before, count in [(0, 0)] if trajectory == "base" else zip((0, *counts), counts, strict=False):
-                fill_point(warehouse, trajectory, count, before, last=counts[-1], cases=cases, seed=seed)
-        for trajectory, label in trajectories(methods).items():
-            rows = [identity(trajectory, counts[-1], seed) | run_row(label)]
-            warehouse.write("runs", rows, partition=partition(trajectory, counts[-1], seed), key="made up")
+    for seed, trajectory in product(seeds, ("base", *trajectories(methods))):
+        steps = [(0, 0)] if trajectory == "base" else list(zip((0, *counts), counts, strict=False))
+        points = {count: point(trajectory, count, before, counts[-1], cases, seed) for before, count in steps}
+        for table in ("outcomes", "capability", "perplexity", "costs", "checkpoints"):
+            whole = {"run": RUN, "trajectory": trajectory, "order_seed": seed}
+            if by_count:
+                files = [(partition(trajectory, count, seed), tables[table]) for count, tables in points.items()]
+            else:
+                files = [(whole, [row for tables in points.values() for row in tables[table]])]
+            for place, rows in files:
+                if rows:
+                    warehouse.write(table, rows, partition=place, key="made up")
+        if trajectory != "base":
+            row = identity(trajectory, counts[-1], seed) | run_row(trajectories(methods)[trajectory])
+            warehouse.write("runs", [row], partition=partition(trajectory, counts[-1], seed), key="made up")
     return warehouse
 
 
-def fill_point(
-    warehouse: Warehouse, trajectory: str, count: int, before: int, *, last: int, cases: int, seed: int
-) -> None:
-    here, place = identity(trajectory, count, seed), partition(trajectory, count, seed)
+def point(
+    trajectory: str, count: int, before: int, last: int, cases: int, seed: int
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of one checkpoint."""
+    here = identity(trajectory, count, seed)
     kept = between(KEPT[kind(trajectory)], count) if count else 1.0
     multiple = between(PERPLEXITY[kind(trajectory)], count) if count else 1.0
     texts = [
         {"corpus": "held_out", "text_id": i, "nll": 20 * (math.log(4 * multiple) + 0.1 * (i % 5)), "num_tokens": 20}
         for i in range(40)
     ]
-    tables = {
+    return {
         "outcomes": list(outcomes(trajectory, count, last, cases, seed)),
         "capability": [here | capability(task, kept) for task in TASKS],
         "perplexity": [here | text for text in texts],
         "costs": [here | cost for cost in costs(trajectory, count, before)],
+        "checkpoints": [here | weights(trajectory, count)] if count else [],
     }
-    if count:
-        tables["checkpoints"] = [here | weights(trajectory, count)]
-    for table, rows in tables.items():
-        warehouse.write(table, rows, partition=place, key="made up")
 
 
 def capability(task: str, kept: float) -> dict[str, Any]:
@@ -204,3 +220,19 @@ def run_row(label: str) -> dict[str, Any]:
         "status": "completed",
         "error": None,
     }
+
+
+def told(root: Path) -> Warehouse:
+    """The made-up run, of which one method told what its updates did, two turns to each edit count."""
+    warehouse = fill(root, cases=4, by_count=False)
+    for count in COUNTS:
+        rows = [
+            identity("ft_l", count)
+            | {"first_edit": turn, "last_edit": turn, "site": site, "quantity": quantity, "value": value * size * count}
+            for turn, size in ((count - 1, 1.0), (count, 0.5))
+            for site, value in (("1.down_proj", 2.0), ("2.down_proj", 3.0))
+            for quantity in ("preservation", "update_norm", "memorization")
+        ]
+        rows[0]["value"] = 0.0  # nothing that a logarithm could show
+        warehouse.write("diagnostics", rows, partition=partition("ft_l", count), key="made up")
+    return warehouse
