@@ -36,7 +36,8 @@ def write_files(
     if protocol not in (*PROTOCOLS, None):
         raise ValueError(f"protocol: {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
     data = collect(warehouse, run)
-    page, written = folder / f"{run}.html", []
+    page = folder / f"{run}.html"
+    written: list[Path] = []
     if format != "html":  # first, as a protocol that was not asked ends here
         pictures = save_figures(data, page, protocol=protocol or (data.protocols or PROTOCOLS)[0])
         written += pictures.values()
