@@ -101,7 +101,7 @@ def ngram_repetition(text: str, n: int = 2) -> float:
 
 
 def ngram_entropy(text: str) -> float:
-    """Weighted mean of the entropies, in bits, of a text's bigrams (2/3) and trigrams (4/3): fluency (Meng et al. 2022).
+    """Fluency (Meng et al. 2022): weighted mean of the entropies, in bits, of bigrams (2/3) and trigrams (4/3).
 
     Words are what ASCII blanks part, and each ASCII punctuation mark; case counts. 0 for a text that repeats one word
     without end, and for one of a single word.

@@ -3,7 +3,8 @@
 -- score     from the stored answer; null where that does not say what the preset would have seen
 -- reason    why score is null
 --
--- Every case counts, also one whose prompt a later edit gave another target: that is a paper's ceiling, not ours.
+-- A score that `outcomes` has of the same answer is the same (editing/metrics.py), and is taken; where it has none because
+-- of other edits, the answer is scored here. Every case counts, also one whose prompt a later edit gave another target: that is a paper's ceiling, not ours.
 -- A generated text is cut at the preset's first stop string. It says nothing where the run ended it for a reason that the
 -- preset does not know (another stop string, fewer tokens), or where the preset would have ended it sooner: a text of more
 -- than 32 tokens counts only if its stop string comes within 32 bytes, for no token is shorter than a byte.
@@ -13,7 +14,7 @@ WITH limits AS (
 ),
 asked AS (
     SELECT
-        o.* EXCLUDE (score), m.preset, m.measure, m.kind, most_tokens,
+        o.* RENAME (score AS stored), m.preset, m.measure, m.kind, most_tokens,
         CASE WHEN kind = 'exact match' THEN regexp_extract(output, before_stop) END AS answer,
         kind = 'exact match' AND len(list_filter(o.stop, lambda s: NOT list_contains(stops, s[1]))) > 0 AS stops_elsewhere
     FROM outcomes AS o JOIN preset_measures AS m USING (probe, protocol), limits
@@ -38,8 +39,9 @@ scored AS (
     SELECT
         *,
         CASE kind
-            WHEN 'exact match' THEN CASE WHEN limit_reason IS NULL THEN same_text(answer, target)::INT::DOUBLE END
-            WHEN 'tokens' THEN token_accuracy(greedy_ids, target_ids)
+            WHEN 'exact match' THEN CASE WHEN limit_reason IS NULL THEN
+                CASE WHEN answer = output AND stored IS NOT NULL THEN stored ELSE same_text(answer, target)::INT::DOUBLE END END
+            WHEN 'tokens' THEN coalesce(stored, token_accuracy(greedy_ids, target_ids))
             WHEN 'agreement' THEN agreement
             WHEN 'preferred' THEN
                 CASE WHEN NOT isnan(nll) AND NOT isnan(nll_other) THEN (nll / num_tokens < nll_other / num_tokens_other)::INT::DOUBLE END
