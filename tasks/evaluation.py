@@ -213,7 +213,9 @@ def _questions(
             for index, (prompt, target, other) in enumerate(_probes_of(request, kind, options)):
                 edit = held.get(prompt_key(prompt))
                 edited = f"the prompt was edited by case {edit.case_id}" if edit else None
-                if kind == "locality":
+                if kind == "text":
+                    no_score, no_agreement = None, None
+                elif kind == "locality":
                     no_score, no_agreement = edited, edited
                 else:
                     changed = edited if edit and edit.target_new != target else None

@@ -154,9 +154,7 @@ PRESETS: Mapping[str, Preset] = {
                 ),
             ),
             asks={"edit_counts": [1, 5, 10, 20, 30, 50, 100, 500, 1000]},
-            needs={
-                "capability.tasks": "MMLU, BBH, GSM8K, CommonsenseQA, TriviaQA, TruthfulQA, ToxiGen, or those to be compared"
-            },
+            needs={"capability.tasks": "MMLU, BBH, GSM8K, CommonsenseQA, TriviaQA, TruthfulQA and ToxiGen, or fewer"},
             suite="should-we-edit",
             measures=(
                 Measure("mean", "mean of the tasks' headline metrics; each task is a measure of its name beside it"),
