@@ -140,6 +140,14 @@ def datasets() -> None:
 
 
 @app.command()
+def presets() -> None:
+    """List papers' own protocols: what each measures, and what it asks of a run."""
+    from flows.presets import presets_table
+
+    Console().print(presets_table())
+
+
+@app.command()
 def status(home: Home = Path()) -> None:
     """Say which runs there are, how each trajectory ended, and how much disk each uses."""
     from tasks.status import status_table

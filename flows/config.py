@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from editing.covariance import CovarianceOptions
 from editing.methods import METHODS, MethodConfig
 from editing.trajectory import check_counts
+from flows.presets import asked_of_run, check_known, missing
 from tasks.capability import CapabilityOptions
 from tasks.engine import EngineOptions
 from tasks.evaluation import EvaluationOptions
 from tasks.perplexity import PerplexityOptions
+from tasks.presets import PRESETS
 from tasks.requests import DatasetOptions
 from tasks.run import NAME
 
@@ -45,6 +47,8 @@ class BenchmarkConfig(BaseModel):
     """The most edits that one call of a method takes (cumulative methods take all so far)."""
     order_seeds: tuple[Annotated[int, Field(ge=-(2**63), lt=2**63)], ...] = Field(default=(0,), min_length=1)
     """Each orders the requests anew and makes one trajectory a method."""
+    presets: tuple[str, ...] = ()
+    """Papers' own protocols (`overedit presets`): what they ask is filled in where nothing is given."""
     evaluation: EvaluationOptions = EvaluationOptions()
     """Which cases and probes are asked, and how."""
     perplexity: PerplexityOptions = PerplexityOptions()
@@ -68,6 +72,29 @@ class BenchmarkConfig(BaseModel):
             covariance = covariance.model_dump(exclude_unset=True)
         methods = [_with_covariance(method, covariance) for method in values["methods"]]
         return values | {"methods": [with_preset(method, model) for method in methods]}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_protocols(cls, values: Any) -> Any:
+        """Let what the presets ask for be what is not given; a name that is none is told of by its own field."""
+        if not isinstance(values, dict) or not isinstance(values.get("presets"), list | tuple):
+            return values
+        asked = asked_of_run([PRESETS[name] for name in values["presets"] if name in tuple(PRESETS)], values)
+        return _completed(values, asked)
+
+    @field_validator("presets", mode="before")
+    @classmethod
+    def _known_presets(cls, names: Any) -> Any:
+        if not isinstance(names, list | tuple):
+            raise ValueError("a list of presets is expected, e.g. [wild, ultraedit]")
+        return tuple(dict.fromkeys(check_known(name) for name in names))
+
+    @model_validator(mode="after")
+    def _whole_presets(self) -> Self:
+        needed = missing((PRESETS[name] for name in self.presets), self.model_dump())
+        if needed:
+            raise ValueError(f"presets: {'; '.join(needed)}")
+        return self
 
     @field_validator("edit_counts")
     @classmethod

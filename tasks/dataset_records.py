@@ -116,6 +116,7 @@ def to_request(reader: RowReader, layouts: Sequence[Layout], case_prefix: str) -
         rephrase_prompts=_all_texts(reader, layout.rephrase),
         persona_prompts=_all_texts(reader, layout.persona),
         text_prompts=_all_texts(reader, layout.text),
+        references=_all_texts(reader, layout.references),
         locality=_probes(reader, layout.locality, layout.locality_suffix),
         portability=_probes(reader, layout.portability, ""),
     )

@@ -26,6 +26,8 @@ class Layout(NamedTuple):
     """Columns of the prompt as other people would ask it."""
     text: tuple[str, ...] = ()
     """Columns of beginnings of a longer text about the subject."""
+    references: tuple[str, ...] = ()
+    """Columns of texts that such a longer text should be like."""
     locality: tuple[tuple[str, str | None], ...] = ()
     """(prompts, answers) columns: a text or a list each; one text as answer serves every prompt beside it. A column may
     also hold whole probes, objects with `prompt` and `answer` (or `ground_truth`)."""
@@ -83,6 +85,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             target_true=("requested_rewrite.target_true.str",),
             rephrase=("paraphrase_prompts",),
             text=("generation_prompts",),
+            references=("references",),  # its snippets lie in a file of their own; who has put them beside the rows
             locality=(("neighborhood_prompts", "requested_rewrite.target_true.str"),),
         ),
         _COMMON,

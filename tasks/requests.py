@@ -59,6 +59,10 @@ class FileColumns(BaseModel):
     """As `locality`, for prompts whose answer follows from the new fact."""
     portability_answers: str | None = None
     """As `locality_answers`."""
+    text_prompts: str | None = None
+    """One beginning of a longer text, or a list."""
+    references: str | None = None
+    """One text that such longer texts should be like, or a list."""
 
     def layout(self) -> Layout:
         """The columns as a layout; a field that is not named may stand in a column of its own name."""
@@ -69,6 +73,8 @@ class FileColumns(BaseModel):
             subject=self.subject or "subject",
             target_true=(self.target_true or "target_true",),
             rephrase=(self.rephrase_prompts or "rephrase_prompts",),
+            text=(self.text_prompts or "text_prompts",),
+            references=(self.references or "references",),
             locality=((self.locality or "locality", self.locality_answers or "locality_answers"),),
             portability=((self.portability or "portability", self.portability_answers or "portability_answers"),),
             required=tuple(self.model_dump(exclude_none=True, exclude={"prompt", "target_new"}).values()),

@@ -82,7 +82,7 @@ TABLES: dict[str, pa.Schema] = {
             *IDENTITY,
             pa.field("position", _int),  # when this case was edited, 1 for the first; its age is edit_count - position
             pa.field("case_id", _text),
-            pa.field("probe", _text),  # edit | rephrase | persona | locality | portability
+            pa.field("probe", _text),  # edit | rephrase | persona | locality | portability | text
             pa.field("probe_index", pa.int32()),
             pa.field("protocol", _text),  # generated | teacher_forced | probability
             pa.field("prompt", _text),
@@ -90,6 +90,9 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("output", _text),  # generated: the raw text
             pa.field("num_tokens", pa.int32()),  # generated: tokens generated; else tokens of the target
             pa.field("finish_reason", _text),  # generated: eos | stop | length
+            pa.field("stop", pa.list_(_text)),  # generated: strings that would have ended the text
+            pa.field("max_tokens", pa.int32()),  # generated: the most tokens that it could have had
+            pa.field("similarity", _float),  # text: TF-IDF cosine similarity with the references, in [0, 1]
             pa.field("greedy_ids", pa.list_(pa.int32())),  # teacher_forced: the model's own token at each target place
             pa.field("target_ids", pa.list_(pa.int32())),
             pa.field("nll", _float),  # probability: summed NLL of `target`, nats

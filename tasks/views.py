@@ -15,8 +15,9 @@ from tasks.outcome_sums import sums_view
 from tasks.tables import TABLES
 
 _FOLDER = Path(__file__).parent / "queries"
-_MACROS = "_macros"
+_MACROS = ("_macros", "_text_macros")
 _SUMS = "outcome_sums"
+_TOO_LONG = ("preset_outcomes",)  # to be kept as a table: a row a question, as `outcomes` has
 
 
 def view_names() -> list[str]:
@@ -42,15 +43,17 @@ def create_views(
         connection: An empty database.
         files: Table -> its files, a glob; None where it has none yet (the view is then empty).
         run: None for views of everything, otherwise of this run alone.
-        computed: Views that are computed once, here, and kept as tables.
+        computed: Views that are computed once, here, and kept as tables, but for one that is as long as its files.
     """
     where = "" if run is None else f" WHERE run = {literal(run)}"
     for table, glob in files.items():
         connection.execute(f"CREATE VIEW {table} AS FROM ({_table_view(TABLES[table], glob)}){where}")
-    connection.execute(view_sql(_MACROS))
+    for name in _MACROS:
+        connection.execute(view_sql(name))
     for name in TopologicalSorter(_needs()).static_order():
         sql = _sums(files["outcomes"], where) if name == _SUMS else view_sql(name)
-        connection.execute(f"CREATE {'TABLE' if name in computed else 'VIEW'} {name} AS {sql}")
+        is_kept = name in computed and name not in _TOO_LONG
+        connection.execute(f"CREATE {'TABLE' if is_kept else 'VIEW'} {name} AS {sql}")
 
 
 def needed_twice(sql: str) -> set[str]:
