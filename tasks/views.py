@@ -15,7 +15,7 @@ from tasks.outcome_sums import sums_view
 from tasks.tables import TABLES
 
 _FOLDER = Path(__file__).parent / "queries"
-_MACROS = "_macros"
+_MACROS = ("_macros", "_statistics")
 _SUMS = "outcome_sums"
 
 
@@ -47,7 +47,8 @@ def create_views(
     where = "" if run is None else f" WHERE run = {literal(run)}"
     for table, glob in files.items():
         connection.execute(f"CREATE VIEW {table} AS FROM ({_table_view(TABLES[table], glob)}){where}")
-    connection.execute(view_sql(_MACROS))
+    for name in _MACROS:
+        connection.execute(view_sql(name))
     for name in TopologicalSorter(_needs()).static_order():
         sql = _sums(files["outcomes"], where) if name == _SUMS else view_sql(name)
         connection.execute(f"CREATE {'TABLE' if name in computed else 'VIEW'} {name} AS {sql}")
