@@ -10,6 +10,7 @@
 -- num_misses    skipped edit counts at which capability differs from that at the last evaluated one: by the paired 95 %
 --               interval over the items of all tasks, or, without items, by the mean lying outside the other's interval.
 --               One in twenty differs by chance. Null where a skipped edit count was not measured
+-- largest_miss  the largest of these differences, of items or means; null without one
 -- collapse_at, collapse_at_gated  the practical collapse (see collapse_definitions) with every measured edit count, and with
 --               those alone that the gate evaluates; null if there is none
 WITH losses AS (
@@ -33,7 +34,7 @@ own AS (
 ratios AS (
     SELECT run, trajectory, order_seed, gate_ratio, bool_or(is_own) AS is_own
     FROM (
-        SELECT run, trajectory, order_seed, unnest([1.05, 1.1, 1.25, 1.5, 2.0])::DOUBLE AS gate_ratio, false AS is_own
+        SELECT run, trajectory, order_seed, unnest([1.01, 1.02, 1.05, 1.1, 1.25, 1.5, 2.0])::DOUBLE AS gate_ratio, false AS is_own
         FROM trajectories
         UNION ALL
         SELECT *, true FROM own
@@ -93,7 +94,8 @@ judged AS (
         g.*, m.value IS NOT NULL AS is_measured,
         coalesce(
             paired_low(change, squares, n) > 0 OR paired_high(change, squares, n) < 0, m.value < e.low OR m.value > e.high
-        ) AS is_miss
+        ) AS is_miss,
+        abs(coalesce(change / n, m.value - e.value)) AS size
     FROM gated AS g
     LEFT JOIN means AS m USING (run, trajectory, order_seed, edit_count)
     LEFT JOIN means AS e ON e.run = g.run AND e.trajectory = g.trajectory AND e.order_seed = g.order_seed
@@ -107,6 +109,7 @@ counted AS (
         count(*) FILTER (NOT is_due) AS num_skipped, count(*) FILTER (is_measured) AS num_measured,
         count(*) FILTER (NOT is_due AND is_miss) AS num_known_misses,
         count(*) FILTER (NOT is_due AND is_miss IS NULL) AS num_unknown,
+        max(size) FILTER (NOT is_due AND is_miss) AS largest_miss,
         min(c.edit_count) AS collapse_at, min(c.edit_count) FILTER (is_due) AS collapse_at_gated
     FROM judged AS j LEFT JOIN collapsed AS c USING (run, trajectory, order_seed, edit_count)
     GROUP BY run, trajectory, order_seed, gate_ratio
@@ -114,6 +117,6 @@ counted AS (
 SELECT
     run, trajectory, label, method, model, dataset, order_seed, gate_ratio, is_own, num_counts, num_skipped,
     num_skipped / num_counts AS saving, num_measured,
-    CASE WHEN num_unknown = 0 THEN num_known_misses END AS num_misses, collapse_at, collapse_at_gated
+    CASE WHEN num_unknown = 0 THEN num_known_misses END AS num_misses, largest_miss, collapse_at, collapse_at_gated
 FROM counted JOIN trajectories USING (run, trajectory, order_seed)
 ORDER BY run, trajectory, order_seed, gate_ratio

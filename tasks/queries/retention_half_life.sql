@@ -22,7 +22,7 @@ decades AS (
         run, trajectory, label, method, model, dataset, order_seed, protocol, edit_count, num_younger < 10 AS is_newest,
         CASE WHEN num_younger >= 10 THEN age_low END AS decade,
         sum(value * n) / sum(n) AS value, sum(n)::BIGINT AS n, min(greatest(age_low, 1))::DOUBLE AS age_start,
-        max(greatest(least(age_high, edit_count - 1), 1))::DOUBLE AS age_end
+        max(greatest(least(age_high, edit_count - 1), 1))::DOUBLE AS age_end, max(least(age_high, edit_count - 1)) AS oldest
     FROM counted
     GROUP BY ALL
 ),
@@ -37,7 +37,7 @@ placed AS (
 fallen AS (
     SELECT
         run, trajectory, label, method, model, dataset, order_seed, protocol, edit_count,
-        any_value(newest) AS newest, any_value(newest_n) AS newest_n, max(age_end)::BIGINT AS oldest,
+        any_value(newest) AS newest, any_value(newest_n) AS newest_n, max(oldest) AS oldest,
         min_by(
             exp(ln(age_before) + (value_before - newest / 2) / (value_before - value) * (ln(age) - ln(age_before))), age
         ) FILTER (NOT is_newest AND value <= newest / 2) AS half_life
