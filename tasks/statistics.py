@@ -36,7 +36,7 @@ def paired_bootstrap(
     Pairs are drawn with replacement, those of a group among themselves. A group's mean needs only how often each
     different change was drawn, which is multinomial: right and wrong answers of thousands of items take three numbers
     a resample. Percentiles alone are too narrow for n pairs, by sqrt((n - 1) / n) and by taking z for Student's t
-    (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 3.1), so deviations are stretched by both.
+    (Hesterberg 2015, "What Teachers Should Know About the Bootstrap"), so deviations are stretched by both.
     With fewer than about 50 pairs, or hardly any that changed, the interval is still too narrow (of width 0 where none
     did); that of the view `capability_change` holds there as well.
 

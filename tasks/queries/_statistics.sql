@@ -28,6 +28,7 @@ CREATE OR REPLACE MACRO t95(df) AS CASE
         2.079614, 2.073873, 2.068658, 2.063899, 2.059539, 2.055529, 2.051831, 2.048407, 2.045230, 2.042272
     ][df::INTEGER]
     ELSE z95() + (z95() ** 3 + z95()) / (4 * df) + (5 * z95() ** 5 + 16 * z95() ** 3 + 3 * z95()) / (96 * df ** 2)
+        + (3 * z95() ** 7 + 19 * z95() ** 5 + 17 * z95() ** 3 - 15 * z95()) / (384 * df ** 3)
 END;
 
 -- Practical collapse: the upper bound of capability, less chance, is below this share of the pristine model's, less chance.

@@ -8,7 +8,7 @@
 --                that is no number ranks highest
 -- low, high      95 % interval of spearman by Fisher's z with Bonett and Wright's (2000) variance. It takes the points as
 --                independent, which those of one trajectory are NOT: each edit count holds the edits of the one before. Read
---                it as a lower bound of the uncertainty, and num_trajectories with it
+--                it as a lower bound of the uncertainty, and num_trajectories with it. Null where the order is perfect
 -- pearson        linear correlation, over the points where the probe is finite
 -- reason         why there is no correlation
 WITH shares AS (
@@ -55,8 +55,8 @@ correlated AS (
 SELECT
     run, method, model, dataset, probe, 'capability_share' AS against, num_points, num_trajectories,
     CASE WHEN reason IS NULL THEN rho END AS spearman,
-    CASE WHEN reason IS NULL AND abs(rho) < 1 THEN tanh(atanh(rho) - z95() * sqrt((1 + rho ** 2 / 2) / (num_points - 3))) END AS low,
-    CASE WHEN reason IS NULL AND abs(rho) < 1 THEN tanh(atanh(rho) + z95() * sqrt((1 + rho ** 2 / 2) / (num_points - 3))) END AS high,
+    CASE WHEN reason IS NULL AND abs(rho) < 1 - 1e-9 THEN tanh(atanh(rho) - z95() * sqrt((1 + rho ** 2 / 2) / (num_points - 3))) END AS low,
+    CASE WHEN reason IS NULL AND abs(rho) < 1 - 1e-9 THEN tanh(atanh(rho) + z95() * sqrt((1 + rho ** 2 / 2) / (num_points - 3))) END AS high,
     CASE WHEN reason IS NULL AND isfinite(r) THEN r END AS pearson, reason
 FROM correlated
 ORDER BY run, method <> 'all', method, abs(spearman) DESC NULLS LAST, probe

@@ -19,14 +19,16 @@ WITH measured AS (
 ),
 sums AS (
     SELECT
-        run, trajectory, label, method, model, dataset, edit_count, measure, protocol, is_share, count(value) AS num_orders,
+        run, trajectory, method, model, dataset, edit_count, measure, protocol, is_share, count(value) AS num_orders,
+        -- an ordering that has not ended yet goes by its method
+        coalesce(max(label) FILTER (label <> method), method) AS label,
         bool_and(isfinite(value)) AS is_finite,
         avg(value) FILTER (isfinite(value)) AS finite_mean,
         t95(num_orders - 1) * stddev_samp(value) FILTER (isfinite(value)) / sqrt(num_orders) AS margin,
         min(value) AS lowest, max(value) AS highest
     FROM measured
     WHERE value IS NOT NULL
-    GROUP BY run, trajectory, label, method, model, dataset, edit_count, measure, protocol, is_share
+    GROUP BY run, trajectory, method, model, dataset, edit_count, measure, protocol, is_share
 )
 SELECT
     run, trajectory, label, method, model, dataset, edit_count, measure, protocol, num_orders,
