@@ -1,6 +1,7 @@
 -- Would a rule on a cheap probe have warned of the collapse of general ability, and how long before?
 --
--- rule        a probe of probes_by_edit_count above or below a threshold
+-- rule        a probe of probes_by_edit_count above or below a threshold; of a share the whole 95 % interval must be: at the
+--             first edit counts it is a share of a handful of prompts
 -- warned_at   the first edit count at which the rule holds; null if at none
 -- collapse_at the 'practical' collapse of collapse_definitions; null if there was none
 -- lead        collapse_at / warned_at: 10 says that the rule held at a tenth of the edits; below 1 it was late
@@ -21,7 +22,7 @@ WITH thresholds(probe, sign, threshold) AS (
 firings AS (
     SELECT
         run, trajectory, order_seed, probe, sign, threshold,
-        min(edit_count) FILTER (CASE WHEN sign = '>' THEN value > threshold ELSE value < threshold END) AS warned_at
+        min(edit_count) FILTER (CASE WHEN sign = '>' THEN coalesce(low, value) > threshold ELSE coalesce(high, value) < threshold END) AS warned_at
     FROM probes_by_edit_count JOIN thresholds USING (probe)
     WHERE value IS NOT NULL
     GROUP BY run, trajectory, order_seed, probe, sign, threshold

@@ -289,6 +289,17 @@ def test_probes_stand_side_by_side(bench: Bench) -> None:
     }
 
 
+def test_a_share_of_a_handful_of_prompts_does_not_warn(bench: Bench) -> None:
+    correlated(bench, shares=[0.99, 0.2], relative=[0.0, 0.0])
+    bench.put("outcomes", answers(at(10), "locality", [None] * 3, agreement=0.0))  # 0 of 3: at most 56 %
+    bench.put("outcomes", answers(at(20), "locality", [None] * 12, agreement=0.0))  # 0 of 12: at most 24 %
+    found = {row["rule"]: row["warned_at"] for row in bench.ask("early_warning", "probe = 'locality_generated'")}
+    expected = {"locality_generated < 0.9": 10, "locality_generated < 0.7": 10, "locality_generated < 0.5": 20}
+    assert found == expected
+    probe = bench.one("probes_by_edit_count", "probe = 'locality_generated' AND edit_count = 10")
+    assert (probe["n"], probe["low"], probe["high"]) == (3, 0.0, pytest.approx(0.5615, abs=1e-4))
+
+
 def correlated(bench: Bench, shares: list[float], relative: list[float], nlls: list[float] | None = None) -> None:
     """One trajectory whose capability and weights take these values at 10, 20, ... edits."""
     bench.put("capability", capabilities(BASE, t=1.0))
@@ -318,7 +329,7 @@ def test_rank_correlation_takes_average_ranks(bench: Bench) -> None:
     scale = math.sqrt(sum(x * x for x in xs) * sum(y * y for y in ys))
     assert row["pearson"] == pytest.approx(sum(x * y for x, y in zip(xs, ys, strict=True)) / scale)
     alone = bench.one("probe_correlation", "probe = 'relative_update' AND method = 'method_of_fast'")
-    assert alone == row | {"method": "method_of_fast", "pearson": pytest.approx(row["pearson"])}
+    assert (alone["num_points"], alone["spearman"]) == (5, pytest.approx(rho))
 
 
 def test_correlation_without_spread_or_points_says_so(bench: Bench) -> None:
