@@ -45,9 +45,9 @@ class CapabilityOptions(BaseModel):
     num_fewshot: int | None = Field(default=None, ge=0)
     """Worked examples before each question; None leaves it to the task."""
     when: Literal["every", "gated", "last", "never"] = "every"
-    """At which checkpoints: all; those where perplexity moved, and the last; the last; none. Always at edit count 0."""
+    """At which checkpoints: all; where the level of perplexity changes, and the last; the last; none. Always at 0."""
     gate_ratio: float = Field(default=1.05, gt=1)
-    """With `gated`: perplexity has moved if it differs from the pristine model's by more than this ratio."""
+    """With `gated`: the steps of perplexity over the pristine model's that make a level (see `docs/collapse.md`)."""
 
     @model_validator(mode="after")
     def _code_is_trusted_by_name(self) -> Self:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.publish import diagnostics, turn_seconds
-from tasks.views import view_names, view_sql
+from tasks.views import needed, view_names, view_sql
 from tasks.warehouse import Warehouse
 
 Row = dict[str, Any]
@@ -81,6 +81,14 @@ def test_every_view_is_tested_and_says_what_it_is() -> None:
     for view in view_names():
         assert view_sql(view).startswith("-- ")
         assert f'"{view}"' in tested, f"{view} has no test"
+
+
+def test_a_query_takes_the_views_that_it_names_and_those_that_they_take() -> None:
+    taken = needed("SELECT * FROM Capability_Change JOIN outcomes USING (run)")
+    assert taken == {"capability_change", "trajectories"}
+    assert needed("SELECT * FROM outcomes") == set()
+    assert needed("SHOW TABLES") is None
+    assert needed("") is None
 
 
 # ---- intervals
