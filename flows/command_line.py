@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -13,9 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.launch import launch, prepare_logging, prepare_prefect
 from tasks.hostile_input import printable
-
-logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="overedit",
@@ -49,6 +47,28 @@ def demo(settings: Settings = None) -> None:
     from flows.config_file import read_yaml
 
     _benchmark(read_yaml(benchmarks_folder() / "demo.yaml"), settings or [], where="demo")
+
+
+@app.command()
+def scan(
+    config: Annotated[Path, typer.Argument(help="A YAML file; see deployments/benchmarks/scan-counterfact.yaml.")],
+    settings: Settings = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for whoever works on this run now.")] = False,
+) -> None:
+    """Edit with every request alone, find those that break the model, and save them as a dataset."""
+    prepare_prefect()
+    from flows.config import ScanConfig
+    from flows.config_file import read_yaml, validated, with_settings
+    from flows.scan import make_scan_plan
+    from flows.scan import scan as scan_flow
+    from tasks.locks import check_run_is_free
+    from tasks.progress import shown
+
+    content = with_settings(read_yaml(config), settings or [])
+    plan = make_scan_plan(validated(ScanConfig, content, where=str(config)), show=shown)
+    if not wait:
+        check_run_is_free(plan.run.folder)
+    launch(scan_flow, plan.config, wait=wait, show=print)
 
 
 @app.command()
@@ -187,7 +207,7 @@ def prune(
 @app.command()
 def deploy() -> None:
     """Register the scheduled deployments, their work pool and the GPU's limit with the Prefect server."""
-    _prepare_prefect()
+    prepare_prefect()
     from flows.deploy import deploy_all
 
     deploy_all(benchmarks_folder().parent / "prefect.yaml")
@@ -196,7 +216,7 @@ def deploy() -> None:
 @app.command()
 def ui() -> None:
     """Start the Prefect server with its UI on this machine's loopback address."""
-    _prepare_prefect()
+    prepare_prefect()
     os.execv(sys.executable, [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"])
 
 
@@ -207,7 +227,7 @@ def benchmarks_folder() -> Path:
 
 def main() -> None:
     """Run the command line; errors that the user can mend are one message and exit code 2."""
-    _prepare_logging()
+    prepare_logging()
     try:
         app(standalone_mode=True)
     except ValueError as error:
@@ -225,7 +245,7 @@ def _end(message: str, code: int) -> NoReturn:
 
 
 def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str, wait: bool = False) -> None:
-    _prepare_prefect()
+    prepare_prefect()
     from flows.config import BenchmarkConfig
     from flows.config_file import validated, with_settings
     from flows.plan import make_plan
@@ -236,50 +256,14 @@ def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str, 
     run = make_plan(config, show=shown).run  # bad input ends here, before a server is started
     if not wait:
         check_run_is_free(run.folder)  # and so does a run that is another process's
-    from httpx import HTTPError
-    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
-
     from flows.benchmark import benchmark
     from tasks.report import summary_table
 
-    is_alone = False
-    try:
-        try:
-            page = benchmark(config, wait=wait)
-        except (HTTPError, ConcurrencySlotAcquisitionError):
-            is_alone = True
-            logger.warning("Prefect's server went away; the run goes on without it, and its UI shows no more of it")
-            page = benchmark.fn(config, wait=wait)  # what is stored already is not done again
-    except KeyboardInterrupt as stop:
-        print(f"overedit: {stop or 'interrupted'}; the same command continues", file=sys.stderr)
-        sys.exit(130)
-    Console().print(summary_table(run.warehouse, config.name))
-    print(f"report: {page}")
-    if is_alone:  # or Prefect would try, for seconds each, to tell its server of every task
-        sys.stdout.flush()
-        os._exit(0)
+    def show(page: str) -> None:
+        Console().print(summary_table(run.warehouse, config.name))
+        print(f"report: {page}")
 
-
-def _prepare_logging() -> None:
-    """Our own notes on the terminal; of other packages only warnings, and nothing of Prefect, which fails as we do."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(
-        lambda record: (
-            record.name.startswith(("tasks", "flows", "editing"))
-            or (record.levelno >= logging.WARNING and not record.name.startswith("prefect"))
-        )
-    )
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-
-def _prepare_prefect() -> None:
-    """Settings of Prefect that a person would otherwise have to export; those that are set already stay."""
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # what fails is said here, in one line
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "3")  # 14 s: a run does not need the server that is gone
+    launch(benchmark, config, wait=wait, show=show)
 
 
 def _warehouse(home: Path) -> Path:
