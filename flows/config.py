@@ -20,8 +20,8 @@ from tasks.requests import DatasetOptions
 from tasks.run import NAME
 
 
-class BenchmarkConfig(BaseModel):
-    """One run: a model and a dataset, the methods, the edit counts to stop at, and what is measured there."""
+class EditingConfig(BaseModel):
+    """A model, the requests, and the methods that edit it with them: what every kind of run is told."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -41,6 +41,28 @@ class BenchmarkConfig(BaseModel):
     """The methods to compare; a field left out takes the published preset for the model, where there is one."""
     covariance: CovarianceOptions | None = None
     """The text of the keys' covariance, for all methods that need one and name none of their own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_presets(cls, values: Any) -> Any:
+        """Let a method's fields that are left out take the run's covariance and the published preset for the model."""
+        if not isinstance(values, dict) or not isinstance(values.get("methods"), list | tuple):
+            return values
+        model, covariance = str(values.get("model", "pocket")), values.get("covariance")
+        if isinstance(covariance, CovarianceOptions):
+            covariance = covariance.model_dump(exclude_unset=True)
+        methods = [_with_covariance(method, covariance) for method in values["methods"]]
+        return values | {"methods": [with_preset(method, model) for method in methods]}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What plots and tables call each method; two of a kind are told apart by the fields in which they differ."""
+        return tuple(_label(method, self.methods) for method in self.methods)
+
+
+class BenchmarkConfig(EditingConfig):
+    """One run: a model and a dataset, the methods, the edit counts to stop at, and what is measured there."""
+
     edit_counts: tuple[int, ...] = (1, 10, 100, 1000)
     """Where each trajectory stops to be measured; 0, the pristine model, is always measured."""
     turn_size: int = Field(default=100, ge=1)
@@ -60,18 +82,6 @@ class BenchmarkConfig(BaseModel):
     trajectories_at_once: int = Field(default=1, ge=1)
     """How many trajectories are edited at once, each in a process of its own with its share of the processor's cores
     and, where there are GPUs, one that it holds alone; it takes its own memory too. Changes no result."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_presets(cls, values: Any) -> Any:
-        """Let a method's fields that are left out take the run's covariance and the published preset for the model."""
-        if not isinstance(values, dict) or not isinstance(values.get("methods"), list | tuple):
-            return values
-        model, covariance = str(values.get("model", "pocket")), values.get("covariance")
-        if isinstance(covariance, CovarianceOptions):
-            covariance = covariance.model_dump(exclude_unset=True)
-        methods = [_with_covariance(method, covariance) for method in values["methods"]]
-        return values | {"methods": [with_preset(method, model) for method in methods]}
 
     @model_validator(mode="before")
     @classmethod
@@ -103,10 +113,22 @@ class BenchmarkConfig(BaseModel):
         check_counts(counts)
         return counts
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """What plots and tables call each method; two of a kind are told apart by the fields in which they differ."""
-        return tuple(_label(method, self.methods) for method in self.methods)
+
+class ScanConfig(EditingConfig):
+    """A scan for hard cases: every request is edited alone, and perplexity tells whether that broke the model."""
+
+    perplexity: PerplexityOptions
+    """The text on which perplexity is measured, once an edit: some fifty sentences are enough to see a collapse."""
+    seed: int = 0
+    """Of the editing."""
+
+    @model_validator(mode="after")
+    def _measurable(self) -> ScanConfig:
+        if self.perplexity.corpus is None:
+            raise ValueError("perplexity.corpus: is needed; a scan measures nothing else")
+        if self.dataset.order_seed is None:
+            raise ValueError("dataset.order_seed: null is no seed; a scan's rows are named by it, so give a number")
+        return self
 
 
 def with_preset(method: Any, model: str) -> Any:

@@ -138,6 +138,27 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("num_tokens", _int),
         ]
     ),
+    # one row a case that was edited alone, on the pristine model; its edit_count is 1
+    "scans": pa.schema(
+        [
+            *IDENTITY,
+            pa.field("label", _text),  # as in `runs`
+            pa.field("position", _int, nullable=False),  # in the dataset's order, 1 for the first
+            pa.field("case_id", _text, nullable=False),
+            pa.field("prompt", _text),
+            pa.field("subject", _text),
+            pa.field("target_new", _text),
+            pa.field("perplexity", _float),  # mean of the texts' perplexities; infinite where it is no number
+            pa.field("token_perplexity", _float),  # of all texts together, each token counting once
+            pa.field("base_perplexity", _float),  # the pristine model's
+            pa.field("base_token_perplexity", _float),
+            pa.field("ratio", _float),  # perplexity / base_perplexity
+            pa.field("update_norm", _float),  # Frobenius, of all edited tensors together (edited - base)
+            pa.field("learned", _bool),  # every token of target_new is the edited model's own choice (teacher forced)
+            pa.field("seconds", _float),  # editing and measuring
+            pa.field("error", _text),  # why the method could not make the edit; its measures are null then
+        ]
+    ),
     # one row a timed stage
     "costs": pa.schema(
         [
