@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from editing.covariance import CovarianceOptions
 from editing.methods import METHODS, MethodConfig
 from editing.trajectory import check_counts
-from tasks.capability import CapabilityOptions
+from tasks.capability_options import CapabilityOptions
 from tasks.engine import EngineOptions
 from tasks.evaluation import EvaluationOptions
 from tasks.perplexity import PerplexityOptions
