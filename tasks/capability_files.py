@@ -68,6 +68,11 @@ def _dataset(config: Any, local: LocalItems) -> dict[str, Any]:
     splits = {asked: _items(config, local.path, asked, is_asked=True)}
     if shown not in (None, asked):
         splits[shown] = _items(config, local.path, shown) if local.shots else splits[asked]
+    if shown is not None and local.shots > (there := len(splits[shown]) - (shown == asked)):
+        raise ValueError(
+            f"capability.files.{config.task}: {local.shots} worked examples are asked for, and the split {shown!r} of "
+            f"{local.path} holds {there}"
+        )
     for split in {config.training_split, config.validation_split} - {None, *splits}:
         splits[split] = splits[asked]  # lm-eval looks whether they are there, and shows nothing of them
     return splits

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from rich.console import Group
+from rich.table import Table
+
 
 class SuiteTask(NamedTuple):
     """One benchmark of a suite."""
@@ -73,3 +76,23 @@ SUITES = {
     ),
 }
 """Suite -> its benchmarks; the names are those of lm-eval 0.4.13."""
+
+
+def suites_shown() -> Group:
+    """The suites for the terminal: papers, benchmarks, and what was chosen where a paper is silent."""
+    return Group(*(_table(name, suite) for name, suite in SUITES.items()))
+
+
+def _table(name: str, suite: Suite) -> Table:
+    items = "All items." if suite.limit is None else f"{suite.limit} items a task."
+    table = Table(
+        "task",
+        "worked examples",
+        "metric",
+        "notes",
+        title=f"{name} ({suite.paper})",
+        caption=f"{items} {suite.comment}",
+    )
+    for task in suite.tasks:
+        table.add_row(task.name, "its own" if task.shots is None else str(task.shots), task.metric, task.comment)
+    return table

@@ -10,7 +10,7 @@ Biometrics 40, 1984).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
 from tasks.capability_options import CapabilityOptions
+from tasks.capability_tasks import load_tasks
+from tasks.measure import MeasureOptions, Subject, awaits_capability
 
 CHURN = 0.05
 """The share of items that is lost by chance alone, and as large a share gained."""
@@ -103,6 +105,24 @@ def smallest_unpaired_drop(
     if missing(base_rate) < 0:
         return None
     return float(brentq(missing, 0.0, base_rate, xtol=1e-6))
+
+
+def before_the_run(bases: Iterable[Subject], options: MeasureOptions) -> list[str]:
+    """Find every benchmark before anything long starts, and say what the run will be able to see.
+
+    Args:
+        bases: The pristine model, at each ordering of the requests. Where all its benchmarks are stored already,
+            nothing is loaded and nothing said.
+        options: What is measured.
+
+    Raises:
+        ValueError: There is no such task, or its local items are not as it needs them.
+        OSError: A task's items can be neither found nor downloaded.
+    """
+    if not any(awaits_capability(base, options) for base in bases):
+        return []
+    sizes = load_tasks(options.capability).num_items(options.capability.most_items)
+    return detection_lines(options.capability, sizes)
 
 
 def detection_lines(options: CapabilityOptions, sizes: Mapping[str, int]) -> list[str]:
