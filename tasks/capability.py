@@ -22,6 +22,9 @@ answers before an overlap (`f1`) or a correlation (`mcc`); a translation by BLEU
 filters over one metric the task's first counts.
 """
 
+RIGHT_OR_WRONG = ("acc_norm", "acc", "exact_match", "em", "pass@1")
+"""Headlines by which an item is right or wrong, so that lost and gained ones can be counted."""
+
 PERCENT = ("bleu", "chrf", "ter")
 """Metrics that lm-eval gives in percent, of all items together; here as shares. An item's own value is the metric of it
 alone: their mean is not that of all together."""
@@ -83,6 +86,12 @@ def headline(metrics: Sequence[str], higher_is_better: Mapping[str, bool]) -> st
     """Which of a task's metrics (`name` or `name,filter`) is its headline, by `HEADLINES`; None if none is."""
     good = [metric for metric in metrics if higher_is_better.get(metric.partition(",")[0], True)]
     return next((metric for name in HEADLINES for metric in good if metric.partition(",")[0] == name), None)
+
+
+def is_right_or_wrong(task: Any) -> bool:
+    """Whether each item of an lm-eval task is right or wrong by its headline metric."""
+    better = task.higher_is_better()
+    return headline(list(better), better) in RIGHT_OR_WRONG
 
 
 def _task_rows(

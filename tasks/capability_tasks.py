@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import lru_cache, partial
@@ -32,10 +32,17 @@ class LoadedTasks(NamedTuple):
         for task in self.task_dict["tasks"].values():
             task.set_fewshot_seed(seed=FEWSHOT_SEED)
 
-    def num_items(self, most: int | None) -> dict[str, int]:
-        """Items asked of each task or group that counts by itself, where each task gives `most` at most."""
+    def num_items(self, most: int | None, *, of: Callable[[Any], bool] = lambda task: True) -> dict[str, int]:
+        """Items asked of each task or group that counts by itself, where each task gives `most` at most.
+
+        Args:
+            most: None is all.
+            of: Which task objects are counted.
+        """
         sizes: dict[str, int] = {}
         for name, task in self.task_dict["tasks"].items():
+            if not of(task):
+                continue
             counted, size = self.part_of.get(name, name), len(task.eval_docs)
             sizes[counted] = sizes.get(counted, 0) + (size if most is None else min(size, most))
         return sizes

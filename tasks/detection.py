@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
+from tasks.capability import is_right_or_wrong
 from tasks.capability_options import CapabilityOptions
 from tasks.capability_tasks import load_tasks
 from tasks.measure import MeasureOptions, Subject, awaits_capability
@@ -121,7 +122,8 @@ def before_the_run(bases: Iterable[Subject], options: MeasureOptions) -> list[st
     """
     if not any(awaits_capability(base, options) for base in bases):
         return []
-    sizes = load_tasks(options.capability).num_items(options.capability.most_items)
+    loaded = load_tasks(options.capability)
+    sizes = loaded.num_items(options.capability.most_items, of=is_right_or_wrong)
     return detection_lines(options.capability, sizes)
 
 
@@ -130,7 +132,7 @@ def detection_lines(options: CapabilityOptions, sizes: Mapping[str, int]) -> lis
 
     Args:
         options: Which benchmarks.
-        sizes: The items asked of each task or group that counts by itself.
+        sizes: The items asked of each task or group that counts by itself, where an item is right or wrong.
     """
     if not sizes or options.when == "never":
         return []

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from tasks.capability import headline, measure_capability
+from tasks.capability import headline, is_right_or_wrong, measure_capability
 from tasks.capability_files import files_digest
 from tasks.capability_options import AskedTask, CapabilityOptions
 from tasks.capability_suites import SUITES
@@ -192,6 +192,8 @@ def test_a_translation_is_scored_as_a_share_with_a_value_for_each_item(
     facts = [{"prompt": prompt, "answer": f"{answer} or {answer} it is then"} for prompt, answer in FACTS[:40]]
     write_tasks(tmp_path / "t", facts, translation=text)
     scores, samples = measure_capability(transformers_engine, asking(tmp_path / "t", "translation"))
+    loaded = load_tasks(asking(tmp_path / "t", "translation"))
+    assert (loaded.num_items(None), loaded.num_items(None, of=is_right_or_wrong)) == ({"translation": 40}, {})
     by_metric = {row["metric"]: row for row in scores}
     assert {metric: row["main"] for metric, row in by_metric.items()} == {"bleu": True, "chrf": False, "ter": False}
     answers = [row for row in samples if row["metric"] == "chrf"]

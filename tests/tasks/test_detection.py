@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -13,6 +15,7 @@ from tasks.detection import (
     smallest_detectable_drop,
     smallest_unpaired_drop,
 )
+from tests.benchmarks.detection_table import table
 
 EXPERIMENTS = 4000
 
@@ -104,3 +107,7 @@ def test_a_run_says_what_it_will_see() -> None:
     )
     assert len(detection_lines(options, {"a": 100})) == 1
     assert detection_lines(options, {}) == [] == detection_lines(CapabilityOptions(when="never"), {"a": 1})
+
+
+def test_the_documented_table_is_the_computed_one(repository: Path) -> None:
+    assert f"\n\n{table()}\n\n" in (repository / "docs" / "capability.md").read_text()
