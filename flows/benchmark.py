@@ -77,6 +77,8 @@ def run_plan(plan: Plan, started_at: datetime) -> str:
     """Edit, measure and publish, as the run's only process; see `benchmark`."""
     config = plan.config
     write_configuration(plan.run, plan.config)
+    for sentence in plan.can_see:
+        logger.info(sentence)
     plan.run.warehouse.set_aside_damaged(plan.run.name)
     edited = edit_all(plan)
     with LazyEngine(locate(config.model), config.engine, revision=config.revision) as engine:

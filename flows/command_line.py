@@ -170,6 +170,14 @@ def presets() -> None:
 
 
 @app.command()
+def suites() -> None:
+    """List the sets of general benchmarks that published evaluations use (`capability.suite`)."""
+    from tasks.capability_suites import suites_shown
+
+    Console().print(suites_shown())
+
+
+@app.command()
 def status(home: Home = Path()) -> None:
     """Say which runs there are, how each trajectory ended, and how much disk each uses."""
     from tasks.status import status_table

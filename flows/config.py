@@ -11,7 +11,7 @@ from editing.covariance import CovarianceOptions
 from editing.methods import METHODS, MethodConfig
 from editing.trajectory import check_counts
 from flows.presets import asked_of_run, check_known, missing
-from tasks.capability import CapabilityOptions
+from tasks.capability_options import CapabilityOptions
 from tasks.engine import EngineOptions
 from tasks.evaluation import EvaluationOptions
 from tasks.perplexity import PerplexityOptions

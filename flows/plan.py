@@ -47,6 +47,8 @@ class Plan(NamedTuple):
     requests: dict[int, RequestSet]
     """Order seed -> the requests that will be edited, in their order, and what reading the data found."""
     model_digest: str
+    can_see: tuple[str, ...] = ()
+    """What losses of general ability the run will be able to see, in sentences."""
 
     def trajectories(self) -> Iterator[Trajectory]:
         """Every method on every ordering."""
@@ -140,7 +142,15 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen) -> Plan:
                 config.model, config.methods, planned, revision=config.revision, asked=asked, progress=progress
             )
         requests[order_seed] = RequestSet(planned, report)
-    return Plan(config, run, requests, weights_digest(config.model, revision=config.revision))
+    plan = Plan(config, run, requests, weights_digest(config.model, revision=config.revision))
+    return plan._replace(can_see=_can_see(plan)) if config.capability.asked else plan
+
+
+def _can_see(plan: Plan) -> tuple[str, ...]:
+    from tasks.detection import before_the_run  # which takes a second to import
+
+    bases = [plan.base(order_seed) for order_seed in plan.config.order_seeds]
+    return tuple(before_the_run(bases, plan.measure_options()))
 
 
 def check_model(model: str, methods: tuple[Any, ...], *, revision: str | None = None) -> None:

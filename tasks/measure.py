@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from editing.checkpoint import Checkpoint, digest
-from tasks.capability import CapabilityOptions, measure_capability
+from tasks.capability import measure_capability
+from tasks.capability_files import files_digest
+from tasks.capability_options import CapabilityOptions
 from tasks.engine import EngineDiedError, EngineOptions, LazyEngine
 from tasks.evaluation import EvaluationOptions, asking_stages, evaluate_checkpoint, unanswered
 from tasks.gate import is_due, mean_nll
@@ -178,7 +180,7 @@ def _measure_perplexity(subject: Subject, options: MeasureOptions, engine: LazyE
 
 def _measure_capability(subject: Subject, options: MeasureOptions, engine: LazyEngine) -> None:
     place = subject.place
-    key = _key(subject, options, "tasks.capability", asked=options.capability)
+    key = _capability_key(subject, options)
     if _is_stored(subject, key, "capability_samples", "capability", costs=("capability",)):
         return
     _swap(subject, engine)
@@ -190,9 +192,21 @@ def _measure_capability(subject: Subject, options: MeasureOptions, engine: LazyE
     place.store_cost("capability", seconds, len(result.samples), key=key, engine=engine.kind)
 
 
+def awaits_capability(subject: Subject, options: MeasureOptions) -> bool:
+    """Whether a checkpoint's general benchmarks are to be run and are not stored yet."""
+    if not _capability_is_due(subject, options.capability):
+        return False
+    return not subject.place.holds("capability", _capability_key(subject, options))
+
+
+def _capability_key(subject: Subject, options: MeasureOptions) -> str:
+    files = digest(files_digest(options.capability.files)) if options.capability.files else ""
+    return _key(subject, options, "tasks.capability", asked=options.capability, requests=files)
+
+
 def _capability_is_due(subject: Subject, options: CapabilityOptions) -> bool:
     """Whether the general benchmarks are run here: they are dear, so a run may ask for them at some checkpoints."""
-    if not options.tasks or options.when == "never":
+    if not options.asked or options.when == "never":
         return False
     if options.when == "every" or subject.checkpoint is None or subject.is_last:
         return True

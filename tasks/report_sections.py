@@ -136,8 +136,9 @@ def _counts(data: RunData, line: Line) -> list[int]:
 
 
 def capability(data: RunData) -> str:
-    """Every benchmark at every edit count at which it was run."""
-    names = sorted({row["task"] for row in data.views["capability_by_edit_count"]} - {"mean"})
+    """Every benchmark at every edit count at which it was run; of a group its score, and not each of its tasks."""
+    whole = (row["task"] for row in data.views["capability_by_edit_count"] if row["part_of"] is None)
+    names = sorted(set(whole) - {"mean"})
     if not names:
         return "<p>No general benchmark was run.</p>"
     rows = []

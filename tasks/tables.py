@@ -104,11 +104,12 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("reason", _text),  # why score or agreement is null
         ]
     ),
-    # one row per lm-eval task x metric
+    # one row per lm-eval task or group x metric
     "capability": pa.schema(
         [
             *IDENTITY,
             pa.field("task", _text),
+            pa.field("part_of", _text),  # the group whose score it goes into; null for what counts by itself
             pa.field("metric", _text),
             pa.field("main", _bool),  # the task's headline metric, in [0, 1], higher is better
             pa.field("value", _float),

@@ -243,6 +243,19 @@ def test_a_mean_over_fewer_tasks_is_null_with_a_reason(bench: Bench) -> None:
     assert (row["value"], row["low"], row["high"], row["reason"]) == (None, None, None, "no finite value")
 
 
+def test_a_group_counts_once_in_the_mean(bench: Bench) -> None:
+    for place, lost in ((BASE, 0.0), (at(10), 0.2)):
+        bench.put("capability", capabilities(place, mmlu=0.5 - lost, sst2=0.9))
+        parts = capabilities(place, mmlu_law=0.3 - lost, mmlu_stem=0.6 - lost, mmlu_physics=0.6 - lost)
+        bench.put("capability", [row | {"part_of": "mmlu"} for row in parts])
+    rows = bench.ask("capability_by_edit_count", "edit_count = 10")
+    found = {row["task"]: row for row in rows}
+    mean = found["mean"]
+    assert (mean["value"], mean["num_tasks"], mean["n"]) == (pytest.approx(0.6), 2, 200)
+    assert found["mmlu_law"]["value"] == pytest.approx(0.1) and found["mmlu_law"]["part_of"] == "mmlu"
+    assert [row["part_of"] for row in (mean, found["mmlu"], found["sst2"])] == [None] * 3
+
+
 # ---- perplexity_by_edit_count
 
 
