@@ -119,20 +119,22 @@ def sql(
 @app.command()
 def report(
     name: Annotated[str, typer.Argument(help="A run's name.")],
+    output: Annotated[
+        str | None, typer.Option("--format", help="html, markdown, png or all; html and png if not given.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Of the pictures: generated, teacher_forced or probability.")
+    ] = None,
     home: Home = Path(),
 ) -> None:
-    """Write a run's report page and picture anew from the warehouse."""
-    from tasks.report import save_curve_png, write_report
+    """Write a run's report page and pictures anew from the warehouse."""
+    from tasks.report_files import write_files
     from tasks.run import check_name
     from tasks.warehouse import Warehouse
 
     check_name(name)
-    warehouse = Warehouse(_warehouse(home))
-    page = home / "reports" / f"{name}.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    write_report(warehouse, name, page)
-    save_curve_png(warehouse, name, page.with_suffix(".png"))
-    print(f"wrote {page}")
+    for path in write_files(Warehouse(_warehouse(home)), name, home / "reports", format=output, protocol=protocol):
+        print(f"wrote {path}")
 
 
 @app.command()
@@ -273,7 +275,7 @@ def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str, 
     if not wait:
         check_run_is_free(run.folder)  # and so does a run that is another process's
     from flows.benchmark import benchmark
-    from tasks.report import summary_table
+    from tasks.report_summary import summary_table
 
     def show(page: str) -> None:
         Console().print(summary_table(run.warehouse, config.name))

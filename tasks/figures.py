@@ -1,22 +1,28 @@
-"""The collapse curve as a picture: one panel a measure, one line a method, from the pristine model to the last edit."""
+"""A run's pictures for papers: the collapse curve, retention by age, and perplexity against capability."""
 
 from __future__ import annotations
 
-import base64
 import io
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from tasks.atomic_files import replace_file
-from tasks.report_data import Row, RunData, collect
+from tasks.report_data import Line, Row, RunData, collect, is_of
 from tasks.warehouse import Warehouse
 
-COLORS = ("#2f6fd6", "#d9772b", "#2a9166", "#b8458f", "#7a62d3", "#a3801a", "#1b8fa6", "#c2474b")
+COLORS = (
+    *("#2f6fd6", "#d9772b", "#2a9166", "#b8458f", "#7a62d3"),
+    *("#a3801a", "#1b8fa6", "#c2474b", "#5d6a7b", "#8d5230"),
+)
 """One a method, told apart by people with the common colour blindnesses as well; the report has the same."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
@@ -45,8 +51,10 @@ _STYLE = {
     "grid.color": "#e3e6ea",
     "xtick.color": "#4a4f57",
     "ytick.color": "#4a4f57",
-    "svg.hashsalt": "overedit",
 }
+
+
+Draw = Callable[[Figure, RunData, str], None]
 
 
 def save_curve_png(warehouse: Warehouse, run: str, path: Path, *, protocol: str = "generated") -> Path:
@@ -55,52 +63,146 @@ def save_curve_png(warehouse: Warehouse, run: str, path: Path, *, protocol: str 
     Raises:
         ValueError: The run is not in the warehouse.
     """
-    return save_curve(collect(warehouse, run), path, protocol=protocol)
-
-
-def save_curve(data: RunData, path: Path, *, protocol: str = "generated") -> Path:
-    """As `save_curve_png`, from rows that are there already."""
-    with replace_file(path) as stream:
-        stream.write(_picture(data, protocol, "png"))
+    _save(_draw_curve, collect(warehouse, run), protocol, path)
     return path
 
 
-def curve_svg(data: RunData, *, protocol: str = "generated") -> bytes:
-    """The collapse curve as SVG."""
-    return _picture(data, protocol, "svg")
+def save_figures(data: RunData, page: Path, *, protocol: str = "generated") -> dict[str, Path]:
+    """Write the pictures of a run beside its page, as PNG.
+
+    Args:
+        data: The run's rows.
+        page: The report page, which need not be there: `demo.html` has `demo.png`, `demo.retention.png` and
+            `demo.perplexity-capability.png` beside it.
+        protocol: How answers are scored.
+
+    Returns:
+        Name -> file; without those for which the run has no numbers.
+
+    Raises:
+        ValueError: Nothing was asked under that protocol.
+    """
+    if data.protocols and protocol not in data.protocols:
+        raise ValueError(
+            f"protocol: {protocol!r} was not asked in {data.run}; choose one of {', '.join(data.protocols)}"
+        )
+    files = {"collapse-curve": page.with_suffix(".png")}
+    _save(_draw_curve, data, protocol, files["collapse-curve"])
+    for name, draw, has_rows in (
+        ("retention", _draw_retention, bool(data.of_retention(protocol))),
+        ("perplexity-capability", _draw_checkpoints, any(row["ratio"] is not None for row in data.checkpoints)),
+    ):
+        if has_rows:
+            files[name] = page.with_suffix(f".{name}.png")
+            _save(draw, data, protocol, files[name])
+    return files
 
 
-def curve_data_uri(data: RunData, *, protocol: str = "generated") -> str:
-    """The collapse curve as a `data:` URI, for pages and artifacts that can load nothing."""
-    return f"data:image/png;base64,{base64.b64encode(_picture(data, protocol, 'png')).decode()}"
+def _save(draw: Draw, data: RunData, protocol: str, path: Path) -> None:
+    content = _picture(draw, data, protocol)
+    with replace_file(path) as stream:
+        stream.write(content)
 
 
-def _picture(data: RunData, protocol: str, format: str) -> bytes:
+def _picture(draw: Draw, data: RunData, protocol: str) -> bytes:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(12, 3.9), dpi=160, layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(1, len(PANELS), sharey=True)
-        for axis, panel in zip(axes, PANELS, strict=True):
-            _draw_panel(axis, data, panel, protocol)
-        axes[0].set_ylim(-0.03, 1.03)
-        axes[0].yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-        figure.legend(
-            *axes[0].get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=min(5, len(data.lines)),
-            frameon=False,
-        )
-        about = data.views["leaderboard"][0]
-        figure.suptitle(
-            f"{about['model']} on {about['dataset']}, {protocol.replace('_', '-')} protocol "
-            "(shaded: 95 % intervals; ringed: collapse)",
-            fontsize=10,
-            color="#4a4f57",
-        )
+        draw(figure, data, protocol)
         stream = io.BytesIO()
-        metadata = {"Date": None} if format == "svg" else {"Software": None}  # the same rows, the same bytes
-        figure.savefig(stream, format=format, metadata=metadata, facecolor="white")
+        figure.savefig(stream, format="png", metadata={"Software": None}, facecolor="white")  # same rows, same bytes
     return stream.getvalue()
+
+
+def _draw_curve(figure: Figure, data: RunData, protocol: str) -> None:
+    axes = figure.subplots(1, len(PANELS), sharey=True)
+    for axis, panel in zip(axes, PANELS, strict=True):
+        _draw_panel(axis, data, panel, protocol)
+    axes[0].set_ylim(-0.03, 1.03)
+    axes[0].yaxis.set_major_formatter(_percent)
+    _legend(figure, axes[0], data)
+    _title(figure, data, f"{protocol.replace('_', '-')} protocol (shaded: 95 % intervals; ringed: collapse)")
+
+
+def _draw_retention(figure: Figure, data: RunData, protocol: str) -> None:
+    """A heat map a method: columns are edit counts, rows how many edits came after."""
+    lines = [line for line in data.lines if data.of(line, "retention_by_age", protocol=protocol)]
+    counts = sorted({row["edit_count"] for row in data.of_retention(protocol)})
+    columns = min(4, len(lines))
+    height = math.ceil(len(lines) / columns)
+    figure.set_size_inches(12, 0.8 + height * (0.9 + 0.28 * len(data.ages)))
+    grid = figure.subplots(height, columns, sharex=True, sharey=True, squeeze=False)
+    for axis in grid.flat[len(lines) :]:
+        axis.set_visible(False)
+    norm = mpl.colors.Normalize(0, 1)
+    for place, (axis, line) in enumerate(zip(grid.flat, lines, strict=False)):
+        _draw_ages(axis, data.of(line, "retention_by_age", protocol=protocol), data.ages, counts, norm)
+        axis.tick_params(labelbottom=place + columns >= len(lines))  # the lowest of its column
+        axis.set_title(line.name, fontsize=10, fontweight="bold", loc="left")
+    bar = figure.colorbar(ScalarMappable(norm, "viridis"), ax=grid, fraction=0.02, pad=0.01, format=_percent)
+    bar.set_label("edit prompts right")
+    figure.supxlabel("edits", fontsize=9)
+    figure.supylabel("edits since", fontsize=9)
+    _title(figure, data, f"{protocol.replace('_', '-')} protocol: retention by age")
+
+
+def _draw_ages(axis: Axes, rows: list[Row], ages: tuple[str, ...], counts: list[int], norm: Any) -> None:
+    values = [[math.nan] * len(counts) for _ in ages]
+    for row in rows:
+        if row["value"] is not None:
+            values[ages.index(row["age"])][counts.index(row["edit_count"])] = row["value"]
+    axis.imshow(values, norm=norm, cmap="viridis", aspect="auto")
+    for place, of_age in enumerate(values):
+        for column, value in enumerate(of_age):
+            if not math.isnan(value):
+                ink = "#101418" if value > 0.55 else "white"
+                axis.text(column, place, f"{100 * value:.0f}", ha="center", va="center", fontsize=6.5, color=ink)
+    axis.set_xticks(range(len(counts)), [f"{count:,}" for count in counts], rotation=45, ha="right", fontsize=7)
+    axis.set_yticks(range(len(ages)), ages, fontsize=7)
+    axis.grid(visible=False)
+
+
+def _draw_checkpoints(figure: Figure, data: RunData, _: str) -> None:
+    """A point a checkpoint, joined in the order of editing."""
+    figure.set_size_inches(7, 4.4)
+    axis = figure.subplots()
+    for index, line in enumerate(data.lines):
+        rows = [row for row in data.checkpoints if is_of(row, line) and row["ratio"] is not None]
+        color, marker = _look(line, index)
+        ratios, values = [row["ratio"] for row in rows], [row["value"] for row in rows]
+        axis.plot(ratios, values, color=color, marker=marker, ms=5, lw=1, label=line.name)
+        collapse = data.one(line, "collapse_point")
+        for row in rows:
+            if collapse and row["edit_count"] == collapse["collapse_at"]:
+                axis.plot(row["ratio"], row["value"], "o", ms=11, mfc="none", mec=color, mew=1.4)
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_ylim(-0.03, 1.03)
+    axis.yaxis.set_major_formatter(_percent)
+    axis.set_xlabel("perplexity over the pristine model's")
+    axis.set_ylabel("capability")
+    _legend(figure, axis, data, columns=4)
+    _title(figure, data, "a point a checkpoint; ringed: collapse")
+
+
+def _percent(value: float, _: Any = None) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def _look(line: Line, index: int) -> tuple[str, str]:
+    return COLORS[line.color % len(COLORS)], MARKERS[index % len(MARKERS)]
+
+
+def _legend(figure: Figure, axis: Axes, data: RunData, columns: int = 5) -> None:
+    handles = axis.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=min(columns, len(data.lines)), frameon=False)
+
+
+def _title(figure: Figure, data: RunData, said: str) -> None:
+    about = data.views["leaderboard"][0]
+    figure.suptitle(f"{about['model']} on {about['dataset']}, {said}", fontsize=10, color="#4a4f57")
 
 
 def _draw_panel(axis: Axes, data: RunData, panel: Panel, protocol: str) -> None:
@@ -108,7 +210,7 @@ def _draw_panel(axis: Axes, data: RunData, panel: Panel, protocol: str) -> None:
     for index, line in enumerate(data.lines):
         rows = [row for row in data.of(line, panel.view, **values) if row["value"] is not None]
         collapse = data.one(line, "collapse_point")
-        _draw_line(axis, rows, index, line.name, collapse["collapse_at"] if collapse else None)
+        _draw_line(axis, rows, _look(line, index), line.name, collapse["collapse_at"] if collapse else None)
     axis.set_title(panel.title, fontsize=11, fontweight="bold", loc="left")
     axis.set_xscale("symlog", linthresh=1, linscale=0.5)
     ticks = _ticks(data)
@@ -119,8 +221,8 @@ def _draw_panel(axis: Axes, data: RunData, panel: Panel, protocol: str) -> None:
     axis.set_axisbelow(True)
 
 
-def _draw_line(axis: Axes, rows: list[Row], index: int, name: str, collapse_at: int | None) -> None:
-    color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
+def _draw_line(axis: Axes, rows: list[Row], look: tuple[str, str], name: str, collapse_at: int | None) -> None:
+    color, marker = look
     counts = [row["edit_count"] for row in rows]
     values = [row["value"] for row in rows]
     start = sum(count == 0 for count in counts)

@@ -25,8 +25,11 @@ from prefect.context import FlowRunContext
 from editing.checkpoint import Checkpoint, digest
 from tasks.atomic_files import remove_leftovers
 from tasks.engine import EngineStart
+from tasks.figures import save_figures
 from tasks.measure import Subject
-from tasks.report import save_curve_png, summary_markdown, write_report
+from tasks.report import write_page
+from tasks.report_data import RunData, collect
+from tasks.report_summary import summary_markdown
 from tasks.run import Place, Run, hardware, versions
 
 logger = logging.getLogger(__name__)
@@ -133,30 +136,30 @@ def store_engine_starts(place: Place, starts: Sequence[EngineStart]) -> None:
 
 
 def publish(run: Run) -> Path:
-    """Write the report page and the curve's picture, and, inside a flow run, the artifacts that show them in the UI."""
+    """Write the report page and the pictures, and, inside a flow run, the artifacts that show them in the UI."""
     for folder in (run.folder, run.report.parent):
         remove_leftovers(folder)
-    write_report(run.warehouse, run.name, run.report)
-    picture = save_curve_png(run.warehouse, run.name, run.report.with_suffix(".png"))
+    data = collect(run.warehouse, run.name)
+    write_page(data, run.report)
+    pictures = save_figures(data, run.report, protocol=(data.protocols or ("generated",))[0])
     run.warehouse.publish()
     if FlowRunContext.get() is not None:
-        _publish_artifacts(run, picture)
+        _publish_artifacts(run, data, pictures)
     return run.report
 
 
-def _publish_artifacts(run: Run, picture: Path) -> None:
+def _publish_artifacts(run: Run, data: RunData, pictures: Mapping[str, Path]) -> None:
     try:
-        _create_artifacts(run, picture)
+        _create_artifacts(run, data, pictures)
     except HTTPError as error:
         logger.warning("Prefect's server does not answer; the report is not shown in its UI: %s", one_line(error))
 
 
-def _create_artifacts(run: Run, picture: Path) -> None:
-    image = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
-    create_markdown_artifact(
-        key="leaderboard", markdown=summary_markdown(run.warehouse, run.name), description="The table"
-    )
-    create_image_artifact(key="collapse-curve", image_url=image, description="The collapse curve")
+def _create_artifacts(run: Run, data: RunData, pictures: Mapping[str, Path]) -> None:
+    create_markdown_artifact(key="leaderboard", markdown=summary_markdown(data), description="The tables")
+    for key, picture in pictures.items():
+        image = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+        create_image_artifact(key=key, image_url=image, description=key.replace("-", " ").capitalize())
     create_link_artifact(
         key="report", link=run.report.as_uri(), link_text=run.report.name, description="The report page"
     )

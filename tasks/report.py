@@ -1,28 +1,43 @@
-"""The report: one self-contained HTML page for a run, and its table for terminals and the flow's artifacts."""
+"""The report: one self-contained HTML page for a run."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from html import escape
 from pathlib import Path
 
-from rich.table import Table
-from rich.text import Text
-
+from tasks import report_findings as findings
 from tasks import report_sections as sections
 from tasks.atomic_files import replace_file
-from tasks.figures import curve_data_uri, curve_svg, save_curve_png
 from tasks.report_charts import chart_data
-from tasks.report_data import Line, RunData, collect
+from tasks.report_data import RunData, collect
 from tasks.report_gaps import gaps
 from tasks.result_text import rounded
 from tasks.warehouse import Warehouse
 
-__all__ = ["curve_data_uri", "curve_svg", "save_curve_png", "summary_markdown", "summary_table", "write_report"]
-
 _FOLDER = Path(__file__).parent
-_COLUMNS = ("method", "edits", "rel. %", "gen. %", "loc. %", "port. %", "cap. %", "ppl. ×", "s/edit", "collapse")
+_SCRIPTS = ("report_scales.js", "report_curves.js", "report_maps.js", "report_cases.js", "report_page.js")
+"""In this order one script; the last one starts what the others define."""
+
+
+_STAGES_NOTE = "Seconds of each stage over the whole trajectory; the pristine model's measuring is not in it."
+_HALF_LIFE_NOTE = "After how many further edits half of what the newest edits have is gone, at the last edit count."
+_DEFINITIONS_NOTE = "A verdict that hangs on one definition is weak: here is each method's collapse by several."
+_CHANGE_NOTE = (
+    "Difference with its paired 95 % interval; lost and gained are items that were right before and are wrong now, and "
+    "the other way round. p is McNemar's exact one, adjusted by Holm's method."
+)
+_WARNINGS_NOTE = (
+    "Early: the sign moved at a smaller edit count than the collapse. Missed: it did not move before. False alarm: it "
+    "moved and nothing collapsed. Quiet: neither."
+)
+_GATING_NOTE = (
+    "What would have been saved by running the benchmarks only once perplexity has moved, and the counts at which "
+    "capability had moved already and would have been missed."
+)
 
 
 def write_report(warehouse: Warehouse, run: str, path: Path) -> Path:
@@ -39,15 +54,21 @@ def write_report(warehouse: Warehouse, run: str, path: Path) -> Path:
     Raises:
         ValueError: The run is not in the warehouse.
     """
-    page = render_report(collect(warehouse, run))
+    return write_page(collect(warehouse, run), path)
+
+
+def write_page(data: RunData, path: Path) -> Path:
+    """As `write_report`, from rows that are there already."""
+    page = render_report(data)
     with replace_file(path) as stream:
         stream.write(page.encode())
     return path
 
 
 def render_report(data: RunData) -> str:
-    """The page as text."""
+    """The page as text; its policy forbids it to load anything, and to run any script but its own."""
     about = data.views["leaderboard"][0]
+    script = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     slots = {
         "title": escape(f"Overedit: {data.run}"),
         "run": escape(data.run),
@@ -59,73 +80,28 @@ def render_report(data: RunData) -> str:
         "capability": sections.capability(data),
         "costs": sections.costs(data),
         "samples": sections.samples(data),
+        "retention_tables": findings.retention_tables(data),
+        "correlation_sentence": escape(findings.correlation_sentence(data)),
+        "stages": _part("Measuring as well", findings.stages(data), _STAGES_NOTE),
+        "half_life": _part("Half-life of an edit", findings.half_life(data), _HALF_LIFE_NOTE),
+        "definitions": _part("Collapse by other definitions", findings.collapse_definitions(data), _DEFINITIONS_NOTE),
+        "change": _part(
+            "Against the pristine model, on the same items", findings.capability_change(data), _CHANGE_NOTE
+        ),
+        "early": _part("Which sign warned first", findings.warnings(data), _WARNINGS_NOTE),
+        "correlation": _part("How closely each sign goes with capability", findings.correlation(data), ""),
+        "gating": _part("Benchmarks only where perplexity has moved", findings.gating(data), _GATING_NOTE),
         "missing": "\n".join(f"<li>{escape(gap)}</li>" for gap in gaps(data)),
         "sql": sections.sql(data.run),
         "configuration": sections.configuration(data),
         "data": json.dumps(chart_data(data), allow_nan=False).replace("<", "\\u003c"),
         "style": (_FOLDER / "report_page.css").read_text(encoding="utf-8"),
-        "script": (_FOLDER / "report_page.js").read_text(encoding="utf-8"),
+        "script": script,
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
     template = (_FOLDER / "report_page.html").read_text(encoding="utf-8")
     # in one pass: what fills a slot is never searched for slots
     return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], template)
-
-
-def summary_table(warehouse: Warehouse, run: str) -> Table:
-    """The paper's table for a terminal of 80 columns: each method at its last edit count, generated protocol.
-
-    Raises:
-        ValueError: The run is not in the warehouse.
-    """
-    data = collect(warehouse, run)
-    about = data.views["leaderboard"][0]
-    table = Table(
-        title=Text(f"{run}: {about['model']} on {about['dataset']}, generated protocol"),
-        caption="reliability, generalization, locality, portability, capability; perplexity over the pristine model's",
-        padding=(0, 0),
-        pad_edge=False,
-    )
-    for index, name in enumerate(_COLUMNS):
-        is_text = index in (0, len(_COLUMNS) - 1)
-        table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
-    for cells in _summary(data):
-        table.add_row(*map(Text, cells))
-    return table
-
-
-def summary_markdown(warehouse: Warehouse, run: str) -> str:
-    """The same table as Markdown, a sentence a method below it.
-
-    Raises:
-        ValueError: The run is not in the warehouse.
-    """
-    data = collect(warehouse, run)
-    rows = [_COLUMNS, ["---"] + ["---:"] * (len(_COLUMNS) - 2) + ["---"], *_summary(data)]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    said = [f"- **{line.name}** {' '.join(sections.verdict(data, line))}" for line in data.lines]
-    return "\n".join([*lines, "", *said, ""])
-
-
-def _summary(data: RunData) -> list[list[str]]:
-    return [_summary_row(data, line) for line in data.lines]
-
-
-def _summary_row(data: RunData, line: Line) -> list[str]:
-    row = data.one(line, "leaderboard")
-    assert row is not None
-    shares = [row[name] for name in ("reliability", "generalization", "locality", "portability", "capability")]
-    if row["collapse_at"] is not None:
-        collapse = f"at {row['collapse_at']:,}: {row['collapse_reason']}"
-    else:
-        collapse = "failed" if row["status"] == "failed" else "none"
-    return [
-        line.name,
-        rounded(row["edit_count"]) or "-",
-        *("-" if share is None else f"{100 * share:.1f}" for share in shares),
-        "-" if row["perplexity_ratio"] is None else f"{row['perplexity_ratio']:.3g}",
-        "-" if row["seconds_per_edit"] is None else f"{row['seconds_per_edit']:.2g}",
-        collapse,
-    ]
 
 
 def _facts(data: RunData) -> str:
@@ -145,3 +121,9 @@ def _facts(data: RunData) -> str:
     return "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(str(fact))}</dd></div>" for name, fact in facts.items() if fact
     )
+
+
+def _part(title: str, content: str, note: str) -> str:
+    """A part under its heading; nothing where there is no content."""
+    said = f'<p class="note">{escape(note)}</p>' if note else ""
+    return f"<h3>{escape(title)}</h3>{content}{said}" if content else ""

@@ -1,20 +1,22 @@
-"""What the report and the picture show: the rows of the views for one run, and how its lines are called."""
+"""What the report and the pictures show: the rows of the views for one run, and how its lines are called."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import duckdb
 
+from tasks import report_queries as queries
+from tasks.report_queries import FURTHER_VIEWS
 from tasks.warehouse import Warehouse
 
 Row = dict[str, Any]
 
-VIEWS = (
-    "leaderboard",
-    "collapse_point",
+PROTOCOLS = ("generated", "teacher_forced", "probability")
+_CURVES = (
     "reliability_by_edit_count",
     "capability_by_edit_count",
     "retention_by_age",
@@ -22,36 +24,8 @@ VIEWS = (
     "weight_norms",
     "text_health",
     "cost_per_edit",
-    "edit_speed",
 )
-"""The views that the report reads, each as `SELECT * FROM view WHERE run = ...`."""
-_NO_CURVES = ("leaderboard", "collapse_point", "edit_speed")
-PROTOCOLS = ("generated", "teacher_forced", "probability")
-
-_RUNS = "SELECT * FROM runs WHERE run = $run ORDER BY started_at, trajectory, order_seed"
-SAMPLES = """
-WITH asked AS (
-    SELECT
-        trajectory, order_seed, edit_count, position, prompt, target, output, score,
-        edit_count = max(edit_count) OVER (PARTITION BY trajectory, order_seed) AS is_last
-    FROM outcomes
-    WHERE run = $run AND probe = 'edit' AND protocol = 'generated' AND method <> 'none'
-)
-SELECT * EXCLUDE (is_last), row_number() OVER (PARTITION BY trajectory, order_seed ORDER BY position) AS place,
-    count(*) OVER (PARTITION BY trajectory, order_seed) AS places
-FROM asked WHERE is_last
-QUALIFY place IN (1, (places + 1) // 2, places)
-ORDER BY position, trajectory, order_seed
-"""
-"""The first, middle and last edit that was asked, and what each method answered at its last edit count."""
-UPDATES = """
-SELECT trajectory, order_seed, edit_count, quantity, max(value) AS value
-FROM diagnostics_by_turn
-WHERE run = $run AND site IS NOT NULL AND quantity IN ('preservation', 'update_norm') AND value > 0
-GROUP BY ALL
-ORDER BY edit_count
-"""
-"""Of the turns between two edit counts and the projections edited, the one with the largest update."""
+"""The views whose edit counts are those of the run."""
 
 
 class Line(NamedTuple):
@@ -61,43 +35,71 @@ class Line(NamedTuple):
     order_seed: int
     name: str
     """The method's label; with the ordering's seed where a run has several."""
+    color: int
+    """The same for all orderings of a trajectory."""
 
 
-class RunData(NamedTuple):
+@dataclass(frozen=True)
+class RunData:
     """All that is shown of a run."""
 
     run: str
     lines: tuple[Line, ...]
     """In the order of the leaderboard."""
     runs: list[Row]
-    samples: list[Row]
+    cases: list[Row]
+    """A few cases, with what each checkpoint said."""
     updates: list[Row]
     """What the turns' updates did to ordinary keys; none where no method told."""
+    checkpoints: list[Row]
+    """Perplexity and capability, a row a checkpoint that has both."""
+    stages: list[Row]
+    """Seconds a stage of each trajectory."""
     views: dict[str, list[Row]]
 
     def of(self, line: Line, view: str, **values: Any) -> list[Row]:
-        """A view's rows of one trajectory that have these values, in the view's order."""
-        wanted = {"trajectory": line.trajectory, "order_seed": line.order_seed} | values
-        return [row for row in self.views[view] if all(row[key] == value for key, value in wanted.items())]
+        """A view's rows of one trajectory that have these values, in the view's order; none of a view not there."""
+        rows = self._by_line[view, line.trajectory, line.order_seed]
+        return [row for row in rows if all(row[key] == value for key, value in values.items())]
 
     def one(self, line: Line, view: str, **values: Any) -> Row | None:
         """The only such row, or None."""
         rows = self.of(line, view, **values)
         return rows[0] if rows else None
 
-    @property
+    def of_retention(self, protocol: str) -> list[Row]:
+        """What is remembered by age under a protocol, of every trajectory."""
+        return [row for row in self.views["retention_by_age"] if row["protocol"] == protocol]
+
+    @cached_property
     def protocols(self) -> tuple[str, ...]:
         """The protocols under which anything was asked, generated first."""
         found = {row["protocol"] for row in self.views["reliability_by_edit_count"]}
         return tuple(protocol for protocol in PROTOCOLS if protocol in found)
 
-    @property
+    @cached_property
     def edit_counts(self) -> tuple[int, ...]:
         """Every edit count at which something was measured, 0 included."""
-        return tuple(sorted({row["edit_count"] for _, rows in self._curves() for row in rows}))
+        return tuple(sorted({row["edit_count"] for view in _CURVES for row in self.views[view]}))
 
-    def _curves(self) -> Iterator[tuple[str, list[Row]]]:
-        return ((view, rows) for view, rows in self.views.items() if view not in _NO_CURVES)
+    @cached_property
+    def ages(self) -> tuple[str, ...]:
+        """The decades of age that were asked, the newest edits first."""
+        names = {row["age_low"]: row["age"] for row in self.views["retention_by_age"]}
+        return tuple(names[low] for low in sorted(names))
+
+    @cached_property
+    def presets(self) -> tuple[str, ...]:
+        """The papers' own ways of scoring that this run has numbers for."""
+        return tuple(dict.fromkeys(row["preset"] for row in self.views.get("preset_scores", [])))
+
+    @cached_property
+    def _by_line(self) -> defaultdict[tuple[str, str, int], list[Row]]:
+        rows = defaultdict(list)
+        for view, content in self.views.items():
+            for row in content if {"trajectory", "order_seed"} <= (content[0] if content else {}).keys() else ():
+                rows[view, row["trajectory"], row["order_seed"]].append(row)
+        return rows
 
 
 def collect(warehouse: Warehouse, run: str) -> RunData:
@@ -107,12 +109,32 @@ def collect(warehouse: Warehouse, run: str) -> RunData:
         ValueError: The warehouse has no trajectory of that run.
     """
     with warehouse.connect(run=run) as connection:
-        views = {view: _read(connection, f"SELECT * FROM {view} WHERE run = $run", run) for view in VIEWS}
+        views = {
+            view: _read(connection, f"SELECT * FROM {view} WHERE run = $run", run) for view in queries.views_read()
+        }
         if not views["leaderboard"]:
-            known = warehouse.query("SELECT DISTINCT run FROM trajectories ORDER BY run")["run"].to_pylist()
-            raise ValueError(f"run: {run!r} is not in {warehouse.root}; its runs are: {', '.join(known) or 'none yet'}")
-        runs, samples, updates = (_read(connection, sql, run) for sql in (_RUNS, SAMPLES, UPDATES))
-    return RunData(run, _lines(views["leaderboard"]), runs, samples, updates, views)
+            raise unknown_run(warehouse, run)
+        return RunData(
+            run=run,
+            lines=_lines(views["leaderboard"]),
+            runs=_read(connection, queries.RUNS, run),
+            cases=_read(connection, queries.CASES, run),
+            updates=_read(connection, queries.UPDATES, run),
+            checkpoints=_read(connection, queries.CHECKPOINTS, run),
+            stages=_read(connection, queries.STAGES, run),
+            views={view: [] for view in FURTHER_VIEWS} | views,
+        )
+
+
+def unknown_run(warehouse: Warehouse, run: str) -> ValueError:
+    """The error that says which runs there are."""
+    known = warehouse.query("SELECT DISTINCT run FROM trajectories ORDER BY run")["run"].to_pylist()
+    return ValueError(f"run: {run!r} is not in {warehouse.root}; its runs are: {', '.join(known) or 'none yet'}")
+
+
+def is_of(row: Row, line: Line) -> bool:
+    """Whether a row is of this trajectory and ordering."""
+    return bool(row["trajectory"] == line.trajectory and row["order_seed"] == line.order_seed)
 
 
 def _read(connection: duckdb.DuckDBPyConnection, sql: str, run: str) -> list[Row]:
@@ -123,7 +145,13 @@ def _lines(leaderboard: list[Row]) -> tuple[Line, ...]:
     has_orderings = len({row["order_seed"] for row in leaderboard}) > 1
     names = [f"{row['label']} (order {row['order_seed']})" if has_orderings else row["label"] for row in leaderboard]
     doubled = {name for name, times in Counter(names).items() if times > 1}
+    colors = list(dict.fromkeys(row["trajectory"] for row in leaderboard))
     return tuple(
-        Line(row["trajectory"], row["order_seed"], f"{name} [{row['trajectory']}]" if name in doubled else name)
+        Line(
+            trajectory=row["trajectory"],
+            order_seed=row["order_seed"],
+            name=f"{name} [{row['trajectory']}]" if name in doubled else name,
+            color=colors.index(row["trajectory"]),
+        )
         for row, name in zip(leaderboard, names, strict=True)
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from typing import Any
 
 from tasks.report_data import PROTOCOLS, RunData
 
@@ -17,6 +19,8 @@ def gaps(data: RunData) -> list[str]:
         *_unscored(data),
         *_sampled(data),
         *_without_capability(data),
+        *_configured(data),
+        *_orders(data),
         *_other_gaps(data),
     ]
 
@@ -74,16 +78,43 @@ def _without_capability(data: RunData) -> list[str]:
     return said + sorted(reasons)
 
 
+def _configured(data: RunData) -> list[str]:
+    """What the configuration left out on purpose, as it is stored with the run."""
+    said = []
+    capability, perplexity = _part(data, "capability"), _part(data, "perplexity")
+    if capability.get("limit"):
+        said.append(f"Of each general benchmark only the first {capability['limit']:,} items were asked.")
+    if capability.get("when") == "gated":
+        said.append(
+            "The general benchmarks were skipped while perplexity stayed within "
+            f"{capability['gate_ratio']:g} times the pristine model's: a loss that it does not show would be missed."
+        )
+    if perplexity.get("limit"):
+        said.append(f"Perplexity is that of the first {perplexity['limit']:,} texts of the corpus.")
+    return said
+
+
+def _part(data: RunData, name: str) -> dict[str, Any]:
+    config = json.loads(data.runs[0]["config"] or "{}") if data.runs else {}
+    return config.get(name) or {}
+
+
+def _orders(data: RunData) -> list[str]:
+    orders = {line.order_seed for line in data.lines}
+    if len(orders) == 1:
+        return [
+            "Only one order of the edits was tried: the intervals do not cover how much another order would change."
+        ]
+    few = {name for name, times in Counter(line.trajectory for line in data.lines).items() if times < len(orders)}
+    missing = [f"{name} was not run in each of the {len(orders)} orders." for name in sorted(few)]
+    return [f"{len(orders)} orders of the edits were tried: their range says little about the next order.", *missing]
+
+
 def _other_gaps(data: RunData) -> list[str]:
     said = []
     if not data.views["perplexity_by_edit_count"]:
         said.append("Perplexity was not measured.")
     if any(row["peak_memory_bytes"] is None for row in data.views["cost_per_edit"]):
         said.append("The peak memory of some editing steps was not measured.")
-    orders = len({line.order_seed for line in data.lines})
-    if orders == 1:
-        said.append(
-            "Only one order of the edits was tried: the intervals do not cover how much another order would change."
-        )
     said.append("Between two measured edit counts nothing is known: the lines only connect what was measured.")
     return said

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from typing import Any
 
-from tasks.report_data import SAMPLES, UPDATES, VIEWS, Line, Row, RunData
+from tasks import report_queries as queries
+from tasks.report_data import Line, Row, RunData, is_of
+from tasks.report_maps import cut, mark
 from tasks.result_text import rounded
 from tasks.views import view_sql
 
 DASH = "–"
 
 
-_BENEATH = ("reliability_vs_capability", "diagnostics_by_turn", "trajectories", "_macros")
-"""What those views are made of."""
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1) -> str:
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: Collection[int] = (0,)) -> str:
     """An HTML table; the cells are HTML already, the headings are not."""
-    classes = ['class="text"' if index < text_columns else "" for index in range(len(headings))]
+    classes = ['class="text"' if index in text_columns else "" for index in range(len(headings))]
     head = "".join(f"<th scope=col {kind}>{escape(name)}</th>" for name, kind in zip(headings, classes, strict=True))
     body = "".join(
         "<tr>" + "".join(f"<td {kind}>{cell}</td>" for cell, kind in zip(row, classes, strict=True)) + "</tr>\n"
@@ -31,9 +29,19 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, text_column
     )
 
 
-def key(index: int, line: Line) -> str:
+def key(line: Line) -> str:
     """A method's name beside its colour."""
-    return f'<span class="key" style="--color:var(--c{index % 8})"></span>{escape(line.name)}'
+    return f'<span class="key" style="--color:var(--c{line.color % 10})"></span>{escape(line.name)}'
+
+
+def by_view(view: str, title: str, content: str) -> str:
+    """Content that is shown while a protocol or a preset is chosen; all of it, each under its name, without scripts."""
+    return f'<div data-view="{escape(view)}"><p class="view">{escape(title)}</p>{content}</div>'
+
+
+def protocol_name(protocol: str) -> str:
+    """A protocol as readers see it."""
+    return f"{protocol.replace('_', '-').capitalize()} protocol"
 
 
 def percent(value: float | None, low: float | None = None, high: float | None = None) -> str:
@@ -47,9 +55,9 @@ def percent(value: float | None, low: float | None = None, high: float | None = 
 def verdicts(data: RunData) -> str:
     """One sentence a method: where it collapsed and by what criterion, or up to where it did not."""
     return "\n".join(
-        f'<li style="--color:var(--c{index % 8})"><strong>{escape(line.name)}</strong>'
+        f'<li style="--color:var(--c{line.color % 10})"><strong>{escape(line.name)}</strong>'
         f"<b>{escape(headline)}</b><span>{escape(detail)}</span></li>"
-        for index, line in enumerate(data.lines)
+        for line in data.lines
         for headline, detail in [verdict(data, line)]
     )
 
@@ -76,9 +84,10 @@ def verdict(data: RunData, line: Line) -> tuple[str, str]:
 
 
 def leaderboards(data: RunData) -> str:
-    """The paper's table, once a protocol."""
+    """The paper's table, once a protocol, and a preset's measures at the same edit counts, once a preset."""
+    of_protocols = [by_view(name, protocol_name(name), _leaderboard(data, name)) for name in data.protocols]
     return "\n".join(
-        f'<div data-protocol="{protocol}">{_leaderboard(data, protocol)}</div>' for protocol in data.protocols
+        [*of_protocols, *(by_view(f"preset {name}", f"As in {name}", _preset(data, name)) for name in data.presets)]
     )
 
 
@@ -86,13 +95,10 @@ def all_points(data: RunData) -> str:
     """The same numbers at every edit count, once a protocol."""
     tables = []
     for protocol in data.protocols:
-        rows = [
-            _cells(data, index, line, count, protocol)
-            for index, line in enumerate(data.lines)
-            for count in _counts(data, line)
-        ]
-        tables.append(f'<div data-protocol="{protocol}">{table(_HEADINGS, rows)}</div>')
-    return "\n".join(tables)
+        rows = [_cells(data, line, count, protocol) for line in data.lines for count in _counts(data, line)]
+        tables.append(by_view(protocol, protocol_name(protocol), table(_HEADINGS, rows)))
+    every = [by_view(f"preset {name}", f"As in {name}", _preset(data, name, last=False)) for name in data.presets]
+    return "\n".join([*tables, *every])
 
 
 _HEADINGS = (
@@ -109,18 +115,48 @@ _HEADINGS = (
 
 def _leaderboard(data: RunData, protocol: str) -> str:
     rows = []
-    for index, line in enumerate(data.lines):
+    for line in data.lines:
         row = data.one(line, "leaderboard") or {}
         count, seconds = row["edit_count"], row["seconds_per_edit"]
-        cells = _cells(data, index, line, count, protocol) if count is not None else [key(index, line), *[DASH] * 7]
+        cells = _cells(data, line, count, protocol) if count is not None else [key(line), *[DASH] * 7]
         broke = DASH if count is None else "none" if row["collapse_at"] is None else f"{row['collapse_at']:,}"
         reason = f"<small>{escape(row['collapse_reason'])}</small>" if row["collapse_reason"] else ""
         rows.append([*cells, DASH if seconds is None else rounded(seconds), broke + reason])
-    return table((*_HEADINGS, "Seconds an edit", "Collapse at"), rows)
+    return table((*_HEADINGS, "Seconds an edit", "Collapse at"), rows, text_columns=(0, len(_HEADINGS) + 1))
 
 
-def _cells(data: RunData, index: int, line: Line, count: int, protocol: str) -> list[str]:
-    cells = [key(index, line), "base" if count == 0 else f"{count:,}"]
+def _preset(data: RunData, preset: str, *, last: bool = True) -> str:
+    rows = [row for row in data.views["preset_scores"] if row["preset"] == preset]
+    units = {row["measure"]: row["unit"] for row in rows}
+    cells = []
+    for line in data.lines:
+        counts = sorted({row["edit_count"] for row in rows if is_of(row, line)})
+        for count in counts[-1:] if last else counts:
+            found = {row["measure"]: row for row in data.of(line, "preset_scores", preset=preset, edit_count=count)}
+            cells.append([key(line), base_or(count), *(_preset_cell(found.get(measure)) for measure in units)])
+    headings = [
+        f"{measure.replace('_', ' ').capitalize()}{'' if unit == 'share' else f', {unit}'}"
+        for measure, unit in units.items()
+    ]
+    return table(("Method", "Edits", *headings), cells)
+
+
+def _preset_cell(row: Row | None) -> str:
+    if row is None or row["value"] is None:
+        return f"{DASH}<small>{escape(row['reason'])}</small>" if row and row["reason"] else DASH
+    if row["unit"] == "share":
+        return percent(row["value"], row["low"], row["high"])
+    bounds = "" if row["low"] is None else f"<small>{rounded(row['low'])} to {rounded(row['high'])}</small>"
+    return f"{rounded(row['value'])}{bounds}"
+
+
+def base_or(count: int) -> str:
+    """An edit count; the pristine model is the base."""
+    return "base" if count == 0 else f"{count:,}"
+
+
+def _cells(data: RunData, line: Line, count: int, protocol: str) -> list[str]:
+    cells = [key(line), base_or(count)]
     for measure in ("reliability", "generalization", "locality", "portability"):
         row = data.one(line, "reliability_by_edit_count", measure=measure, protocol=protocol, edit_count=count)
         cells.append(percent(row["value"], row["low"], row["high"]) if row else DASH)
@@ -136,28 +172,37 @@ def _counts(data: RunData, line: Line) -> list[int]:
 
 
 def capability(data: RunData) -> str:
-    """Every benchmark at every edit count at which it was run; of a group its score, and not each of its tasks."""
+    """Every benchmark: of the pristine model and at each method's last edit count; all others folded.
+
+    Of a group its score is shown, and not that of each of its tasks.
+    """
     whole = (row["task"] for row in data.views["capability_by_edit_count"] if row["part_of"] is None)
     names = sorted(set(whole) - {"mean"})
     if not names:
         return "<p>No general benchmark was run.</p>"
-    rows = []
-    for index, line in enumerate(data.lines):
+    every: list[list[str]] = []
+    last: list[list[str]] = []
+    for line in data.lines:
         for count in sorted({row["edit_count"] for row in data.of(line, "capability_by_edit_count")}):
             found = {row["task"]: row for row in data.of(line, "capability_by_edit_count", edit_count=count)}
-            cells = [
+            scores = [
                 percent(row["value"], row["low"], row["high"]) if (row := found.get(name)) else DASH
                 for name in ("mean", *names)
             ]
-            rows.append([key(index, line), "base" if count == 0 else f"{count:,}", *cells])
-    return table(("Method", "Edits", "Mean", *names), rows)
+            every.append([key(line), base_or(count), *scores])
+            if count == 0 and not last:
+                last.append(["Pristine model", base_or(count), *scores])
+        if every and every[-1][0] == key(line) and every[-1][1] != base_or(0):
+            last.append(every[-1])
+    headings = ("Method", "Edits", "Mean", *names)
+    return f"{table(headings, last)}<details><summary>Every edit count</summary>{table(headings, every)}</details>"
 
 
 def costs(data: RunData) -> str:
     """Seconds and memory of the editing steps."""
     rows = [
         [
-            key(index, line),
+            key(line),
             f"{row['edit_count']:,}",
             rounded(row["edits"]) or DASH,
             rounded(row["seconds"]) or DASH,
@@ -165,7 +210,7 @@ def costs(data: RunData) -> str:
             rounded(row["edits_per_second"]) or DASH,
             DASH if row["peak_memory_bytes"] is None else f"{row['peak_memory_bytes'] / 2**20:,.0f} MiB",
         ]
-        for index, line in enumerate(data.lines)
+        for line in data.lines
         for row in data.of(line, "cost_per_edit")
     ]
     names = ("Method", "Up to edit", "Edits in the step", "Seconds", "Seconds an edit", "Edits a second", "Peak memory")
@@ -173,42 +218,46 @@ def costs(data: RunData) -> str:
 
 
 def samples(data: RunData) -> str:
-    """A few edit prompts with each method's answer."""
-    asked: dict[tuple[int, str], list[Row]] = {}
-    for row in data.samples:
-        asked.setdefault((row["position"], row["prompt"]), []).append(row)
+    """The edit prompts of a few cases with each method's answer at its last edit count."""
+    asked: dict[str, list[Row]] = {}
+    for row in data.cases:
+        if row["probe"] == "edit" and row["method"] != "none":
+            asked.setdefault(row["case_id"], []).append(row)
     rows = []
-    for (position, prompt), answers in asked.items():
-        cells = [f"{position:,}", _long(prompt), _long(answers[0]["target"])]
+    for answers in asked.values():
+        first = answers[0]
+        cells = [f"{first['edit_number']:,}", _shown(first["prompt"]), _shown(first["target"])]
         for line in data.lines:
-            answer = next((a for a in answers if (a["trajectory"], a["order_seed"]) == line[:2]), None)
-            cells.append(_answer(answer) if answer else DASH)
+            of_line = [answer for answer in answers if is_of(answer, line)]  # by edit count, the last one last
+            cells.append(_answer(of_line[-1]) if of_line else DASH)
         rows.append(cells)
     headings = ("Edit", "Prompt", "New fact", *(line.name for line in data.lines))
-    return table(headings, rows, text_columns=len(headings)) if rows else "<p>Nothing was generated.</p>"
+    return table(headings, rows, text_columns=range(len(headings))) if rows else "<p>Nothing was generated.</p>"
 
 
 def _answer(row: Row) -> str:
-    text = _long(row["output"]) if (row["output"] or "").strip() else "<em>empty</em>"
-    if row["score"] is None:
+    text = _shown(row["output"]) if (row["output"] or "").strip() else "<em>empty</em>"
+    is_right = mark(row)
+    if is_right is None:
         return text
-    return f'{text} <span class="{"right" if row["score"] else "wrong"}">{"✓" if row["score"] else "✗"}</span>'
+    return f'{text} <span class="{"right" if is_right else "wrong"}">{"✓" if is_right else "✗"}</span>'
 
 
-def _long(text: str | None) -> str:
-    shown = (text or "").strip()
-    return escape(shown if len(shown) <= 160 else f"{shown[:159]}…") if shown else DASH
+def _shown(text: str | None) -> str:
+    return escape(cut(text)) or DASH
 
 
 def sql(run: str) -> str:
     """The queries of the page and the views that they read."""
     literal = run.replace("'", "''")
-    reads = "\n".join(f"SELECT * FROM {view} WHERE run = '{literal}';" for view in VIEWS)
+    reads = "\n".join(f"SELECT * FROM {view} WHERE run = '{literal}';" for view in queries.views_read())
     parts = [
         ("Queries", reads),
-        ("Samples", SAMPLES.strip()),
-        ("Updates", UPDATES.strip()),
-        *((view, view_sql(view).strip()) for view in (*VIEWS, *_BENEATH)),
+        ("Cases", queries.CASES.strip()),
+        ("Updates", queries.UPDATES.strip()),
+        ("Checkpoints", queries.CHECKPOINTS.strip()),
+        ("Stages", queries.STAGES.strip()),
+        *((view, view_sql(view).strip()) for view in (*queries.views_read(), *queries.BENEATH)),
     ]
     return "\n".join(f"<h3>{escape(name)}</h3><pre>{escape(text)}</pre>" for name, text in parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -118,7 +119,13 @@ def test_the_report_and_the_artifacts_are_there(finished: tuple[Path, BenchmarkC
     leaderboard = Artifact.get("leaderboard")
     assert leaderboard is not None
     assert "UltraEdit" in str(leaderboard.data)
-    assert all(Artifact.get(key) is not None for key in ("collapse-curve", "report", "progress"))
+    assert "## Teacher-forced protocol" in str(leaderboard.data)
+    assert all(Artifact.get(key) is not None for key in ("report", "progress"))
+    for key, name in (("collapse-curve", "r.png"), ("retention", "r.retention.png")):
+        image, picture = Artifact.get(key), (folder / "reports" / name).read_bytes()
+        assert image is not None and image.type == "image"
+        assert base64.b64decode(str(image.data).partition("base64,")[2].strip(")")) == picture
+    assert Artifact.get("perplexity-capability") is None, "the run has no general benchmarks"
 
 
 @pytest.mark.slow

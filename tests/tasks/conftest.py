@@ -12,7 +12,10 @@ from safetensors.torch import load_file
 from editing.checkpoint import Costs, Norms, write_checkpoint
 from tasks.engine import Engine, EngineOptions, open_engine
 from tasks.engine.lazy import open_here
+from tasks.report_data import RunData, collect
+from tasks.warehouse import Warehouse
 from tests.tasks.small_model import write_small_model
+from tests.tasks.synthetic_run import RUN, fill
 
 WriteCheckpoint = Callable[[Mapping[str, torch.Tensor]], Path]
 
@@ -82,3 +85,15 @@ def vllm_engine(running_vllm: Engine) -> Iterator[Engine]:
     """A vLLM engine that holds the base."""
     yield running_vllm
     running_vllm.swap(None)
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """A made-up run, to be read alone."""
+    return fill(tmp_path_factory.mktemp("synthetic"))
+
+
+@pytest.fixture(scope="session")
+def synthetic_data(synthetic: Warehouse) -> RunData:
+    """That run's rows as the report reads them."""
+    return collect(synthetic, RUN)

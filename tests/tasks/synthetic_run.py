@@ -1,4 +1,4 @@
-"""A made-up run in a warehouse: three methods at 0, 1, 10, 100 and 1,000 edits, one of which breaks.
+"""A made-up run in a warehouse: three methods at 0, 1, 10, 100 and 1,000 edits, one of which breaks; or a larger one.
 
 The numbers follow from smooth curves and a hash, so they are the same each time; they measure nothing.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,30 @@ def chance(*parts: object) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
+def between(values: Sequence[float], count: int) -> float:
+    """A curve given at COUNTS, at any edit count."""
+    place = min(math.log10(count), len(COUNTS) - 1)
+    low = min(int(place), len(COUNTS) - 2)
+    return values[low] + (values[low + 1] - values[low]) * (place - low)
+
+
+def kind(trajectory: str) -> str:
+    """Whose curves a trajectory has: `ultraedit-2` is the second that has UltraEdit's."""
+    return trajectory.partition("-")[0]
+
+
+def trajectories(number: int) -> dict[str, str]:
+    """Trajectory -> label: the three of METHODS, and as many more of their kinds as are needed."""
+    names = list(METHODS)
+    every = [(names[i % 3], i // 3 + 1) for i in range(number)]
+    return {
+        name if turn == 1 else f"{name}-{turn}": METHODS[name] if turn == 1 else f"{METHODS[name]} {turn}"
+        for name, turn in every
+    }
+
+
 def identity(trajectory: str, edit_count: int, seed: int = 0) -> dict[str, Any]:
-    method = "none" if trajectory == "base" else trajectory
+    method = "none" if trajectory == "base" else kind(trajectory)
     return {
         "run": RUN,
         "trajectory": trajectory,
@@ -57,31 +80,32 @@ def identity(trajectory: str, edit_count: int, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def partition(trajectory: str, edit_count: int) -> dict[str, Any]:
-    return {"run": RUN, "trajectory": trajectory, "order_seed": 0, "edit_count": edit_count}
+def partition(trajectory: str, edit_count: int, seed: int = 0) -> dict[str, Any]:
+    return {"run": RUN, "trajectory": trajectory, "order_seed": seed, "edit_count": edit_count}
 
 
-def outcomes(trajectory: str, step: int | None, cases: int) -> Iterator[dict[str, Any]]:
-    count = 0 if step is None else COUNTS[step]
-    planned = COUNTS[-1] if step is None else count
+def outcomes(trajectory: str, count: int, last: int, cases: int, seed: int) -> Iterator[dict[str, Any]]:
+    planned = count or last
     asked = min(cases, planned)
     positions = [round(1 + i * (planned - 1) / max(1, asked - 1)) for i in range(asked)]
     for position in positions:
         for probe in BASE:
-            right = BASE[probe] if step is None else SHARES[trajectory, probe][step]
+            right = between(SHARES[kind(trajectory), probe], count) if count else BASE[probe]
             for protocol, lift in {"generated": 0.0, "teacher_forced": 0.5, "probability": 0.3}.items():
                 share = right + (1 - right) * lift * (right > 0.05)
-                yield outcome(trajectory, count, position, probe, protocol, share)
+                row = outcome(trajectory, count, position, probe, protocol, share, seed)
+                yield row | {"case_id": f"case-{1 + (position - 1 + 13 * seed) % last}"}
 
 
-def outcome(trajectory: str, count: int, position: int, probe: str, protocol: str, share: float) -> dict[str, Any]:
-    is_right = chance(trajectory, count, position, probe, protocol) < share
-    breaks = trajectory == "ft_l" and count >= 100
+def outcome(
+    trajectory: str, count: int, position: int, probe: str, protocol: str, share: float, seed: int
+) -> dict[str, Any]:
+    is_right = chance(trajectory, count, position, probe, protocol, *([seed] if seed else [])) < share
+    breaks = kind(trajectory) == "ft_l" and count >= 100
     broken = "the the the the the the the the city" if chance(position, count) < 0.4 else ""
     wrong = broken if breaks else "Elsewhere"
-    row = identity(trajectory, count) | {
+    row = identity(trajectory, count, seed) | {
         "position": position,
-        "case_id": f"case-{position}",
         "probe": probe,
         "probe_index": 0,
         "protocol": protocol,
@@ -100,38 +124,56 @@ def outcome(trajectory: str, count: int, position: int, probe: str, protocol: st
     return row
 
 
-def fill(root: Path, *, cases: int = 60) -> Warehouse:
-    """Write the whole run; `cases` are probed at each edit count at most."""
+def fill(
+    root: Path,
+    *,
+    cases: int = 60,
+    methods: int = 3,
+    counts: Sequence[int] = COUNTS,
+    seeds: Sequence[int] = (0,),
+    by_count: bool = True,
+) -> Warehouse:
+    """Write the whole run; `cases` are probed at each edit count at most.
+
+    A run has a file for each edit count; without `by_count` it has one for each trajectory, which is sooner written.
+    """
     warehouse = Warehouse(root)
-    points = [("base", None), *((method, step) for method in METHODS for step in range(len(COUNTS)))]
-    for trajectory, step in points:
-        count = 0 if step is None else COUNTS[step]
-        here, place = identity(trajectory, count), partition(trajectory, count)
-        kept = 1.0 if step is None else KEPT[trajectory][step]
-        multiple = 1.0 if step is None else PERPLEXITY[trajectory][step]
-        tables = {
-            "outcomes": list(outcomes(trajectory, step, cases)),
-            "capability": [here | capability(task, kept) for task in TASKS],
-            "perplexity": [
-                here
-                | {
-                    "corpus": "held_out",
-                    "text_id": i,
-                    "nll": 20 * (math.log(4 * multiple) + 0.1 * (i % 5)),
-                    "num_tokens": 20,
-                }
-                for i in range(40)
-            ],
-            "costs": [here | cost for cost in costs(trajectory, step)],
-        }
-        if step is not None:
-            tables["checkpoints"] = [here | weights(trajectory, step)]
-        for table, rows in tables.items():
-            warehouse.write(table, rows, partition=place, key="made up")
-    for method, label in METHODS.items():
-        place = partition(method, COUNTS[-1])
-        warehouse.write("runs", [identity(method, COUNTS[-1]) | run_row(label)], partition=place, key="made up")
+    for seed, trajectory in product(seeds, ("base", *trajectories(methods))):
+        steps = [(0, 0)] if trajectory == "base" else list(zip((0, *counts), counts, strict=False))
+        points = {count: point(trajectory, count, before, counts[-1], cases, seed) for before, count in steps}
+        for table in ("outcomes", "capability", "perplexity", "costs", "checkpoints"):
+            whole = {"run": RUN, "trajectory": trajectory, "order_seed": seed}
+            if by_count:
+                files = [(partition(trajectory, count, seed), tables[table]) for count, tables in points.items()]
+            else:
+                files = [(whole, [row for tables in points.values() for row in tables[table]])]
+            for place, rows in files:
+                if rows:
+                    warehouse.write(table, rows, partition=place, key="made up")
+        if trajectory != "base":
+            row = identity(trajectory, counts[-1], seed) | run_row(trajectories(methods)[trajectory])
+            warehouse.write("runs", [row], partition=partition(trajectory, counts[-1], seed), key="made up")
     return warehouse
+
+
+def point(
+    trajectory: str, count: int, before: int, last: int, cases: int, seed: int
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of one checkpoint."""
+    here = identity(trajectory, count, seed)
+    kept = between(KEPT[kind(trajectory)], count) if count else 1.0
+    multiple = between(PERPLEXITY[kind(trajectory)], count) if count else 1.0
+    texts = [
+        {"corpus": "held_out", "text_id": i, "nll": 20 * (math.log(4 * multiple) + 0.1 * (i % 5)), "num_tokens": 20}
+        for i in range(40)
+    ]
+    return {
+        "outcomes": list(outcomes(trajectory, count, last, cases, seed)),
+        "capability": [here | capability(task, kept) for task in TASKS],
+        "perplexity": [here | text for text in texts],
+        "costs": [here | cost for cost in costs(trajectory, count, before)],
+        "checkpoints": [here | weights(trajectory, count)] if count else [],
+    }
 
 
 def capability(task: str, kept: float) -> dict[str, Any]:
@@ -142,17 +184,17 @@ def capability(task: str, kept: float) -> dict[str, Any]:
     return {"task": task, "metric": "acc", "main": True} | numbers
 
 
-def costs(trajectory: str, step: int | None) -> list[dict[str, Any]]:
-    if step is None:
+def costs(trajectory: str, count: int, before: int) -> list[dict[str, Any]]:
+    if not count:
         return [{"stage": "engine_start", "seconds": 6.0, "num_items": 1, "engine": "vllm"}]
-    edits = COUNTS[step] if trajectory == "locft_bf" else COUNTS[step] - (COUNTS[step - 1] if step else 0)
-    seconds = {"locft_bf": 0.08, "ultraedit": 0.02, "ft_l": 0.3}[trajectory] * edits
+    edits = count if kind(trajectory) == "locft_bf" else count - before
+    seconds = {"locft_bf": 0.08, "ultraedit": 0.02, "ft_l": 0.3}[kind(trajectory)] * edits
     edit = {"stage": "edit", "seconds": seconds, "num_items": edits, "peak_memory_bytes": 400_000_000}
     return [edit, {"stage": "swap", "seconds": 0.02, "num_items": 1, "verified": True, "engine": "vllm"}]
 
 
-def weights(trajectory: str, step: int) -> dict[str, Any]:
-    moved = {"locft_bf": 1.0, "ultraedit": 1.6, "ft_l": 9.0}[trajectory] * COUNTS[step] ** 0.5 / 10
+def weights(trajectory: str, count: int) -> dict[str, Any]:
+    moved = {"locft_bf": 1.0, "ultraedit": 1.6, "ft_l": 9.0}[kind(trajectory)] * count**0.5 / 10
     name = "model.layers.3.mlp.down_proj.weight"
     return {
         "parameter": name,
@@ -178,3 +220,19 @@ def run_row(label: str) -> dict[str, Any]:
         "status": "completed",
         "error": None,
     }
+
+
+def told(root: Path) -> Warehouse:
+    """The made-up run, of which one method told what its updates did, two turns to each edit count."""
+    warehouse = fill(root, cases=4, by_count=False)
+    for count in COUNTS:
+        rows = [
+            identity("ft_l", count)
+            | {"first_edit": turn, "last_edit": turn, "site": site, "quantity": quantity, "value": value * size * count}
+            for turn, size in ((count - 1, 1.0), (count, 0.5))
+            for site, value in (("1.down_proj", 2.0), ("2.down_proj", 3.0))
+            for quantity in ("preservation", "update_norm", "memorization")
+        ]
+        rows[0]["value"] = 0.0  # nothing that a logarithm could show
+        warehouse.write("diagnostics", rows, partition=partition("ft_l", count), key="made up")
+    return warehouse

@@ -167,7 +167,7 @@ def test_a_published_database_counts_what_is_written_later(tmp_path: Path) -> No
     ],
 )
 def test_verify_finds_sums_that_are_not_those_of_the_rows(tmp_path: Path, change: Any, said: str) -> None:
-    place, rows = partition("ft_l", 10), list(outcomes_of("ft_l", 1, cases=3))
+    place, rows = partition("ft_l", 10), list(outcomes_of("ft_l", 10, 1000, cases=3, seed=0))
     path = Path(Warehouse(tmp_path / "warehouse").write("outcomes", rows, partition=place, key="made up"))
     assert [damage for part in verify(tmp_path) for damage in part.damages] == []
     sums = json.loads(pq.read_metadata(path).metadata[SUMS_KEY])

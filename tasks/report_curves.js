@@ -1,0 +1,99 @@
+// The curves: a line a method over edit counts or ages.
+const isShown = (chart) =>
+  chart.preset ? chart.preset === state.preset : !(state.preset && chart.group === "curve" && chart.by === "protocol");
+
+const seriesOf = (chart) => {
+  const key = chart.by === "protocol" ? state.protocol : "all";
+  const merged = state.bands === "orders" ? chart.orders?.[key] : undefined;
+  if (merged) return merged.filter((one) => one.members.some((line) => !state.hidden.has(line)));
+  return (chart.lines[key] ?? []).filter((one) => !state.hidden.has(one.line));
+};
+
+const drawChart = (chart, plot) => {
+  plot.replaceChildren();
+  const isDrawn = (point) => point.y !== null && (!isLog(chart.y) || point.y > 0);
+  const series = seriesOf(chart).map((one) => ({ ...one, points: one.points.filter(isDrawn) }));
+  if (!series.some((one) => one.points.length)) {
+    const why = state.hidden.size === data.lines.length ? "no method is chosen" : chart.missing;
+    plot.append(element("div", { class: "empty" }, why ?? "not measured under this protocol"));
+    for (const type of ["pointermove", "pointerdown", "pointerleave", "blur", "keydown"]) plot[`on${type}`] = null;
+    return;
+  }
+  const area = frame(plot, `${chart.title} by ${chart.categories ? "age" : "edits"}; the tables hold its numbers`);
+  const { svg, width, left, right, top, bottom } = area;
+  const values = series.flatMap((one) => one.points.flatMap((point) => [point.y, point.low ?? point.y, point.high ?? point.y]));
+  const x = chart.categories ? categoryScale(chart.categories, left + 6, right) : editScale(left + 6, right);
+  const y = valueScale(chart.y, isLog(chart.y) ? values.filter((value) => value > 0) : values, bottom, top);
+  drawAxes(svg, x, y, area, chart.categories ? "edits since" : "edits");
+  if (chart.reference) {
+    const at = y.at(chart.reference.y);
+    svg.append(element("line", { class: "reference", x1: left, x2: right + 8, y1: at, y2: at }));
+    svg.append(element("text", { x: left + 6, y: at - 5 }, chart.reference.name));
+  }
+  const faint = Math.min(0.12, 0.6 / series.length); // of many bands, each is fainter
+  for (const one of series) svg.append(...drawSeries(chart, one, x, y, faint));
+  const rule = element("line", { class: "rule", y1: top, y2: bottom, visibility: "hidden" });
+  svg.append(rule);
+  plot.append(svg);
+  listenToCurves(chart, plot, svg, series, x, rule, width);
+};
+
+const drawSeries = (chart, { line, points, members }, x, y, faint) => {
+  const at = (point, value) => `${x.at(point.x).toFixed(1)} ${y.at(value).toFixed(1)}`;
+  const path = (list, value) => list.map((point, i) => `${i ? "L" : "M"}${at(point, value(point))}`).join("");
+  const edited = chart.categories ? points : points.filter((point) => point.x > 0);
+  const banded = state.bands === "none" ? [] : edited.filter((point) => point.low !== null && point.high !== null);
+  const parts = [];
+  if (banded.length) {
+    const back = [...banded].reverse().map((point) => `L${at(point, point.low)}`).join("");
+    const outline = `${path(banded, (point) => point.high)}${back}Z`;
+    parts.push(element("path", { class: "band", d: outline, fill: color(line), opacity: members ? 2 * faint : faint }));
+  }
+  const stroke = { fill: "none", stroke: color(line), "stroke-linejoin": "round" };
+  if (edited.length < points.length) // from the pristine model to the first edit count lies no curve
+    parts.push(element("path", { class: "lead", d: path(points.slice(0, 2), (point) => point.y) }));
+  const dashed = members ? "" : dashes(line);
+  parts.push(element("path", { ...stroke, class: "curve", d: path(edited, (point) => point.y), "stroke-width": 2.2, "stroke-dasharray": dashed }));
+  for (const point of points) parts.push(marker(edited.includes(point) ? line : null, x.at(point.x), y.at(point.y)));
+  const collapsed = chart.categories || members ? undefined : points.find((point) => point.x === data.lines[line].collapse_at);
+  if (collapsed) parts.push(element("circle", { ...stroke, class: "collapse", cx: x.at(collapsed.x), cy: y.at(collapsed.y), r: 9, "stroke-width": 1.6 }));
+  return parts;
+};
+
+const listenToCurves = (chart, plot, svg, series, x, rule, width) => {
+  const places = [...new Set(series.flatMap((one) => one.points.map((point) => point.x)))].sort((a, b) => a - b);
+  let now = -1;
+  const hide = () => { tip.hidden = true; rule.setAttribute("visibility", "hidden"); now = -1; };
+  const show = (index, clientX, clientY) => {
+    now = index;
+    const here = places[index];
+    rule.setAttribute("x1", x.at(here));
+    rule.setAttribute("x2", x.at(here));
+    rule.setAttribute("visibility", "visible");
+    const where = chart.categories ? `${chart.categories[here]} edits ago` : edits(here);
+    const rows = series.flatMap((one) => one.points.filter((point) => point.x === here).map((point) => curveRow(chart, one, point)));
+    tell(`${chart.title}, ${where}`, rows, clientX, clientY);
+  };
+  const nearest = (clientX) => {
+    const box = svg.getBoundingClientRect(), at = ((clientX - box.left) / box.width) * width;
+    return places.reduce((best, one, i) => (Math.abs(x.at(one) - at) < Math.abs(x.at(places[best]) - at) ? i : best), 0);
+  };
+  plot.onpointermove = plot.onpointerdown = (event) => show(nearest(event.clientX), event.clientX, event.clientY);
+  plot.onpointerleave = plot.onblur = hide;
+  plot.onkeydown = (event) => {
+    if (event.key === "Escape") hide();
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const index = Math.max(0, Math.min(places.length - 1, now < 0 && step < 0 ? places.length - 1 : now + step));
+    const box = svg.getBoundingClientRect();
+    show(index, box.left + (x.at(places[index]) / width) * box.width, box.top + 20);
+  };
+};
+
+const curveRow = (chart, { line, name, members }, point) => {
+  const range = point.low === null ? "" : `${shown(chart, point.low)} to ${shown(chart, point.high)}`;
+  const size = point.n === null ? "" : members ? `${point.n} orders` : `n ${count(point.n)}`;
+  return tipRow(line, `${name ?? data.lines[line].name}: ${shown(chart, point.y)}`, [range, size].filter(Boolean).join(", "));
+};
+

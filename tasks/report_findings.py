@@ -1,0 +1,255 @@
+"""The report's tables on what the numbers mean: each is there only where its view is and has rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Any, NamedTuple
+
+from tasks.report_data import Line, Row, RunData, is_of
+from tasks.report_sections import DASH, base_or, by_view, key, percent, protocol_name, table
+from tasks.result_text import rounded
+
+Cell = Callable[[Row], str]
+
+STAGES = ("edit", "engine_start", "swap", "generate", "score", "perplexity", "capability")
+"""In the order of a run; their colours are those of the page's bars."""
+
+
+class Column(NamedTuple):
+    """A column: its heading, and what a row says in it."""
+
+    heading: str
+    cell: Cell
+    is_text: bool = False
+
+
+def number(name: str) -> Cell:
+    """A number as it is."""
+    return lambda row: DASH if row[name] is None else rounded(row[name])
+
+
+def text(name: str) -> Cell:
+    """A text as it is."""
+    return lambda row: escape(str(row[name])) if row[name] is not None else DASH
+
+
+def share(name: str, *bounds: str) -> Cell:
+    """A share in percent, its interval under it."""
+    return lambda row: percent(row[name], *(row[bound] for bound in bounds))
+
+
+def probability(name: str) -> Cell:
+    """A p value."""
+    return lambda row: DASH if row[name] is None else "&lt; 0.001" if row[name] < 0.001 else f"{row[name]:.3f}"
+
+
+CHANGE = (
+    Column("Edits", lambda row: base_or(row["edit_count"])),
+    Column("Task", text("task"), is_text=True),
+    Column("Items", number("n")),
+    Column("Before", share("base_value")),
+    Column("After", share("value")),
+    Column("Difference", share("difference", "low", "high")),
+    Column("Lost", number("num_lost")),
+    Column("Gained", number("num_gained")),
+    Column("p", probability("p_value")),
+    Column("p, adjusted", probability("p_adjusted")),
+)
+HALF_LIFE = (
+    Column("Edits", lambda row: base_or(row["edit_count"])),
+    Column("Newest edits", share("newest")),
+    Column("Half-life, edits", number("half_life")),
+    Column("Why none", text("reason"), is_text=True),
+)
+GATING = (
+    Column("Gate at perplexity ×", number("gate_ratio")),
+    Column("Edit counts", number("num_counts")),
+    Column("Skipped", number("num_skipped")),
+    Column("Saved", share("saving")),
+    Column("Missed", number("num_misses")),
+    Column("Collapse at", number("collapse_at")),
+    Column("Collapse at, gated", number("collapse_at_gated")),
+)
+CORRELATION = (
+    Column("Methods", text("method"), is_text=True),
+    Column("Sign", text("probe"), is_text=True),
+    Column("Against", text("against"), is_text=True),
+    Column("Points", number("num_points")),
+    Column("Spearman", number("spearman")),
+    Column("95 %", lambda row: DASH if row["low"] is None else f"{rounded(row['low'])} to {rounded(row['high'])}"),
+    Column("Pearson", number("pearson")),
+    Column("Why none", text("reason"), is_text=True),
+)
+
+
+def collapse_definitions(data: RunData) -> str:
+    """Where each method collapsed by each definition: a method a row, a definition a column."""
+    definitions = list(dict.fromkeys(row["definition"] for row in data.views["collapse_definitions"]))
+    cells = [
+        [key(line), *(_collapse(data.one(line, "collapse_definitions", definition=name)) for name in definitions)]
+        for line in data.lines
+    ]
+    headings = ("Method", *(name.replace("_", " ") for name in definitions))
+    return table(headings, cells, text_columns=range(len(headings))) if definitions else ""
+
+
+def _collapse(row: Row | None) -> str:
+    if row is None:
+        return DASH
+    at = "none" if row["collapse_at"] is None else f"{row['collapse_at']:,}"
+    good = "" if row["last_good"] is None else f"last good: {row['last_good']:,}"
+    return at + "".join(f"<small>{escape(said)}</small>" for said in (good, row["detail"]) if said)
+
+
+def capability_change(data: RunData) -> str:
+    """What the last checkpoint of each method lost against the pristine model, on the same items; all counts folded."""
+    rows = data.views["capability_change"]
+    last = {line: max((row["edit_count"] for row in rows if is_of(row, line)), default=0) for line in data.lines}
+    at_end = [row for row in rows if any(is_of(row, line) and row["edit_count"] == at for line, at in last.items())]
+    whole = [row for row in at_end if row["task"] == "all"]
+    every = f"<details><summary>Every task and edit count</summary>{_of_lines(data, rows, CHANGE)}</details>"
+    return _of_lines(data, whole or at_end, CHANGE) + every if rows else ""
+
+
+def half_life(data: RunData) -> str:
+    """How many edits later half is forgotten, at the last edit count, once a protocol."""
+    parts = []
+    for protocol in data.protocols:
+        rows = [row for row in data.views["retention_half_life"] if row["protocol"] == protocol]
+        last = max((row["edit_count"] for row in rows), default=0)
+        content = _of_lines(data, [row for row in rows if row["edit_count"] == last], HALF_LIFE)
+        parts.append(by_view(protocol, protocol_name(protocol), content) if content else "")
+    return "\n".join(filter(None, parts))
+
+
+def warnings(data: RunData) -> str:
+    """Which sign warned before the collapse: a rule a row, a method a column."""
+    rows = data.views["early_warning"]
+    if not rows:
+        return ""
+    rules = dict.fromkeys((row["rule"], row["probe"], row["threshold"]) for row in rows)
+    cells = [
+        [escape(str(rule)), *(_warning(data, line, rule=rule, probe=probe, threshold=limit) for line in data.lines)]
+        for rule, probe, limit in rules
+    ]
+    return table(("Rule", *(line.name for line in data.lines)), cells, text_columns=range(len(data.lines) + 1))
+
+
+def _warning(data: RunData, line: Line, **rule: Any) -> str:
+    row = data.one(line, "early_warning", **rule)
+    if row is None:
+        return DASH
+    at = "" if row["warned_at"] is None else f"<small>at {row['warned_at']:,} edits</small>"
+    return f"{escape(row['verdict'])}{at}"
+
+
+def correlation(data: RunData) -> str:
+    """How closely each sign goes with capability."""
+    rows = data.views["probe_correlation"]
+    return _table(CORRELATION, [[column.cell(row) for column in CORRELATION] for row in rows])
+
+
+def correlation_sentence(data: RunData) -> str:
+    """The correlation of perplexity with capability over all methods, for the scatter's caption."""
+    for row in data.views["probe_correlation"]:
+        if row["method"] == "all" and "perplexity" in row["probe"] and row["spearman"] is not None:
+            interval = "" if row["low"] is None else f" (95 %: {row['low']:.2f} to {row['high']:.2f})"
+            return (
+                f"Spearman's correlation with the kept share of capability over all methods: {row['spearman']:.2f}"
+                f"{interval}, {row['num_points']:,} checkpoints of {row['num_trajectories']:,} trajectories."
+            )
+    return ""
+
+
+def gating(data: RunData) -> str:
+    """What would be saved by running the benchmarks only where perplexity is still low, and what would be missed."""
+    return _of_lines(data, data.views["capability_gating"], GATING)
+
+
+def stages(data: RunData) -> str:
+    """Where the time of each trajectory went: a bar and a row of seconds each."""
+    seconds = {
+        line: {row["stage"]: row["seconds"] or 0.0 for row in data.stages if is_of(row, line)} for line in data.lines
+    }
+    present = [stage for stage in STAGES if any(stage in of_line for of_line in seconds.values())]
+    longest = max((sum(of_line.values()) for of_line in seconds.values()), default=0.0)
+    if not longest:
+        return ""
+    rows = [
+        [
+            key(line),
+            _bar(of_line, present, longest),
+            *(rounded(of_line[stage]) if stage in of_line else DASH for stage in present),
+            rounded(sum(of_line.values())),
+        ]
+        for line, of_line in seconds.items()
+    ]
+    legend = " ".join(
+        f'<span><i style="background:var(--s{STAGES.index(stage)})"></i>{_stage(stage)}</span>' for stage in present
+    )
+    headings = ("Method", "Share of the longest", *(_stage(stage) for stage in present), "All, seconds")
+    return f'<p class="legend">{legend}</p>{table(headings, rows)}'
+
+
+def _bar(seconds: dict[str, float], present: list[str], longest: float) -> str:
+    parts = "".join(
+        f'<i style="width:{100 * seconds[stage] / longest:.2f}%;background:var(--s{STAGES.index(stage)})" '
+        f'title="{_stage(stage)}: {rounded(seconds[stage])} s"></i>'
+        for stage in present
+        if stage in seconds
+    )
+    return f'<span class="bar">{parts}</span>'
+
+
+def _stage(stage: str) -> str:
+    return stage.replace("_", " ").capitalize()
+
+
+def retention_tables(data: RunData) -> str:
+    """The heat map's numbers, a table a method, once a protocol."""
+    return "\n".join(
+        by_view(protocol, protocol_name(protocol), "".join(_retention(data, line, protocol) for line in data.lines))
+        for protocol in data.protocols
+    )
+
+
+def _retention(data: RunData, line: Line, protocol: str) -> str:
+    rows = data.of(line, "retention_by_age", protocol=protocol)
+    counts = sorted({row["edit_count"] for row in rows})
+    found = {(row["age"], row["edit_count"]): row for row in rows}
+    cells = [
+        [escape(age), *(_retained(found.get((age, count))) for count in counts)]
+        for age in data.ages
+        if any((age, count) in found for count in counts)
+    ]
+    headings = ("Edits since", *(f"{count:,} edits" for count in counts))
+    return f'<h3 class="of">{key(line)}</h3>{table(headings, cells)}' if cells else ""
+
+
+def _retained(row: Row | None) -> str:
+    if row is None or row["value"] is None:
+        return DASH
+    return f"{percent(row['value'])}<small>n {row['n']:,}</small>"
+
+
+def _of_lines(data: RunData, rows: list[Row], columns: tuple[Column, ...]) -> str:
+    """The rows of each method in the order of the leaderboard; nothing where there is none."""
+    method = Column("Method", str, is_text=True)
+    shown = [
+        [key(line), *(column.cell(row) for column in columns)]
+        for line in data.lines
+        for row in rows
+        if is_of(row, line)
+    ]
+    return _table((method, *columns), shown)
+
+
+def _table(columns: tuple[Column, ...], rows: list[list[str]]) -> str:
+    """A table without the columns in which no row says anything."""
+    said = [index for index in range(len(columns)) if any(row[index] != DASH for row in rows)]
+    if not said:
+        return ""
+    text_columns = [place for place, index in enumerate(said) if columns[index].is_text]
+    cells = [[row[index] for index in said] for row in rows]
+    return table([columns[index].heading for index in said], cells, text_columns=text_columns)

@@ -1,0 +1,126 @@
+"""The report in short: the paper's table for terminals, for Markdown files and for the flow's artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from rich.table import Table
+from rich.text import Text
+
+from tasks import report_sections as sections
+from tasks.atomic_files import replace_file
+from tasks.report_data import Line, Row, RunData, collect
+from tasks.report_gaps import gaps
+from tasks.result_text import rounded
+from tasks.warehouse import Warehouse
+
+_COLUMNS = ("method", "edits", "rel. %", "gen. %", "loc. %", "port. %", "cap. %", "ppl. ×", "s/edit", "collapse")
+
+
+def summary_table(warehouse: Warehouse, run: str) -> Table:
+    """The paper's table for a terminal of 80 columns: each method at its last edit count, generated protocol.
+
+    Raises:
+        ValueError: The run is not in the warehouse.
+    """
+    data = collect(warehouse, run)
+    about = data.views["leaderboard"][0]
+    table = Table(
+        title=Text(f"{run}: {about['model']} on {about['dataset']}, generated protocol"),
+        caption="reliability, generalization, locality, portability, capability; perplexity over the pristine model's",
+        padding=(0, 0),
+        pad_edge=False,
+    )
+    for index, name in enumerate(_COLUMNS):
+        is_text = index in (0, len(_COLUMNS) - 1)
+        table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+    for cells in _summary(data):
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def summary_markdown(data: RunData, pictures: Mapping[str, str] | None = None) -> str:
+    """A run as Markdown: the table of each protocol and preset, a sentence a method, the pictures, and the gaps.
+
+    Args:
+        data: The run's rows.
+        pictures: Title -> where the picture is, as a link from the file; None for a text without pictures.
+    """
+    about = data.views["leaderboard"][0]
+    parts = [f"# Overedit: {data.run}", f"{about['model']} on {about['dataset']}, each method at its last edit count."]
+    parts.append("\n".join(f"- **{line.name}** {' '.join(sections.verdict(data, line))}" for line in data.lines))
+    parts += [f"![{title}]({quote(link)})" for title, link in (pictures or {}).items()]
+    for protocol in data.protocols or ("generated",):
+        parts += [
+            f"## {sections.protocol_name(protocol)}",
+            markdown_table(_COLUMNS, _summary(data, protocol), text_columns=(0, len(_COLUMNS) - 1)),
+        ]
+    parts.append(
+        "In percent: reliability, generalization, locality, portability, capability. Perplexity is a multiple of the "
+        "pristine model's."
+    )
+    for preset in data.presets:
+        parts += [f"## As in {preset}", markdown_table(*_preset(data, preset))]
+    parts += ["## What was not measured", "\n".join(f"- {gap}" for gap in gaps(data))]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: Collection[int] = (0,)
+) -> str:
+    """A Markdown table; what is not a column of text is one of numbers."""
+    rules = ["---" if index in text_columns else "---:" for index in range(len(headings))]
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [list(headings), rules, *cells])
+
+
+def write_markdown(data: RunData, path: Path, pictures: Mapping[str, Path]) -> Path:
+    """Write a run's tables as a Markdown file that links to pictures beside it."""
+    names = {name.replace("-", " ").capitalize(): picture.name for name, picture in pictures.items()}
+    with replace_file(path) as stream:
+        stream.write(summary_markdown(data, names).encode())
+    return path
+
+
+def _preset(data: RunData, preset: str) -> tuple[list[str], list[list[str]]]:
+    measures = list(dict.fromkeys(row["measure"] for row in data.views["preset_scores"] if row["preset"] == preset))
+    rows = []
+    for line in data.lines:
+        of_line = data.of(line, "preset_scores", preset=preset)
+        last = max((row["edit_count"] for row in of_line), default=0)
+        found = {row["measure"]: row for row in of_line if row["edit_count"] == last}
+        rows.append([line.name, f"{last:,}", *(_score(found.get(measure)) for measure in measures)])
+    return ["method", "edits", *(measure.replace("_", " ") for measure in measures)], rows
+
+
+def _score(row: Row | None) -> str:
+    if row is None or row["value"] is None:
+        return "-"
+    return f"{100 * row['value']:.1f} %" if row["unit"] == "share" else rounded(row["value"])
+
+
+def _summary(data: RunData, protocol: str = "generated") -> list[list[str]]:
+    return [_summary_row(data, line, protocol) for line in data.lines]
+
+
+def _summary_row(data: RunData, line: Line, protocol: str) -> list[str]:
+    row = data.one(line, "leaderboard")
+    assert row is not None
+    at = {"protocol": protocol, "edit_count": row["edit_count"]}
+    found = {score["measure"]: score["value"] for score in data.of(line, "reliability_by_edit_count", **at)}
+    shares = [found.get(name) for name in ("reliability", "generalization", "locality", "portability")]
+    shares.append(row["capability"])
+    if row["collapse_at"] is not None:
+        collapse = f"at {row['collapse_at']:,}: {row['collapse_reason']}"
+    else:
+        collapse = "failed" if row["status"] == "failed" else "none"
+    return [
+        line.name,
+        rounded(row["edit_count"]) or "-",
+        *("-" if share is None else f"{100 * share:.1f}" for share in shares),
+        "-" if row["perplexity_ratio"] is None else f"{row['perplexity_ratio']:.3g}",
+        "-" if row["seconds_per_edit"] is None else f"{row['seconds_per_edit']:.2g}",
+        collapse,
+    ]
