@@ -6,13 +6,14 @@
 #   make fuzz    thousands of damaged and hostile datasets, configurations and checkpoints
 #   make faults  a small run under 200 faults (FAULTS=, SEED=): killed, torn, flipped, no space; nothing may be lost
 #   make million a million edits one after another: memory, speed and what is remembered (40 minutes)
+#   make examples  the README's queries, asked of the demo's warehouse, with what they answer
 #   make ui      the Prefect UI, with the runs made so far
 SHELL := /bin/bash
 LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 STAMP := .venv/.installed-$(LOCK)
 PYTHON := .venv/bin/python
 
-.PHONY: demo test check fuzz faults million ui bench lock environment
+.PHONY: demo test check examples fuzz faults million ui bench lock environment
 .DEFAULT_GOAL := demo
 
 environment: $(STAMP)
@@ -31,6 +32,9 @@ check: $(STAMP)
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@$(PYTHON) -m pytest -q tests/test_house.py
+
+examples: $(STAMP)
+	@$(PYTHON) -m tests.examples README.md
 
 fuzz: $(STAMP)
 	@OVEREDIT_FUZZ_INPUTS=$(or $(INPUTS),1500) $(PYTHON) -m pytest -q tests/fuzz $(ARGS)

@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 import re
 import string
+from collections import Counter
 from collections.abc import Sequence
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_WORD = re.compile(r"[!-/:-@\[-`{-~]|[^\t-\r !-/:-@\[-`{-~]+")  # an ASCII punctuation mark is a word of its own
+_NGRAM_WEIGHTS = {2: 2 / 3, 3: 4 / 3}
 _BACK_TO_BACK = re.compile(r"(.{1,40}?)\1{3,}", re.DOTALL)
 
 
@@ -95,6 +98,22 @@ def ngram_repetition(text: str, n: int = 2) -> float:
     words = text.split()
     grams = [tuple(words[place : place + n]) for place in range(len(words) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def ngram_entropy(text: str) -> float:
+    """Fluency (Meng et al. 2022): weighted mean of the entropies, in bits, of bigrams (2/3) and trigrams (4/3).
+
+    Words are what ASCII blanks part, and each ASCII punctuation mark; case counts. 0 for a text that repeats one word
+    without end, and for one of a single word.
+    """
+    words = _WORD.findall(text)
+    grams = {n: list(zip(*(words[start:] for start in range(n)), strict=False)) for n in _NGRAM_WEIGHTS}
+    return sum(weight * _entropy(grams[n]) for n, weight in _NGRAM_WEIGHTS.items()) / len(_NGRAM_WEIGHTS)
+
+
+def _entropy(items: Sequence[object]) -> float:
+    shares = [count / len(items) for count in Counter(items).values()]
+    return math.fsum(share * math.log2(1 / share) for share in shares)
 
 
 def is_repetitive(text: str) -> bool:

@@ -20,7 +20,8 @@ from editing.disk_space import NoSpaceError
 from editing.method import Progress
 from flows.config import BenchmarkConfig
 from flows.editing_processes import edit_in_processes
-from flows.plan import Plan, Trajectory, make_plan, write_configuration
+from flows.plan import Plan, Trajectory, make_plan
+from flows.run_names import write_configuration
 from tasks.editing_job import run_editing_job, written_checkpoints
 from tasks.engine import LazyEngine
 from tasks.engine.options import engine_kind
@@ -75,7 +76,9 @@ def benchmark(config: BenchmarkConfig, wait: bool = False) -> str:
 def run_plan(plan: Plan, started_at: datetime) -> str:
     """Edit, measure and publish, as the run's only process; see `benchmark`."""
     config = plan.config
-    write_configuration(plan)
+    write_configuration(plan.run, plan.config)
+    for sentence in plan.can_see:
+        logger.info(sentence)
     plan.run.warehouse.set_aside_damaged(plan.run.name)
     edited = edit_all(plan)
     with LazyEngine(locate(config.model), config.engine, revision=config.revision) as engine:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from editing.covariance import CovarianceOptions
 from editing.methods import METHODS, MethodConfig
 from editing.trajectory import check_counts
-from tasks.capability import CapabilityOptions
+from flows.presets import asked_of_run, check_known, missing
+from tasks.capability_options import CapabilityOptions
 from tasks.engine import EngineOptions
 from tasks.evaluation import EvaluationOptions
 from tasks.perplexity import PerplexityOptions
+from tasks.presets import PRESETS
 from tasks.requests import DatasetOptions
 from tasks.run import NAME
 
 
-class BenchmarkConfig(BaseModel):
-    """One run: a model and a dataset, the methods, the edit counts to stop at, and what is measured there."""
+class EditingConfig(BaseModel):
+    """A model, the requests, and the methods that edit it with them: what every kind of run is told."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -39,12 +41,36 @@ class BenchmarkConfig(BaseModel):
     """The methods to compare; a field left out takes the published preset for the model, where there is one."""
     covariance: CovarianceOptions | None = None
     """The text of the keys' covariance, for all methods that need one and name none of their own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_presets(cls, values: Any) -> Any:
+        """Let a method's fields that are left out take the run's covariance and the published preset for the model."""
+        if not isinstance(values, dict) or not isinstance(values.get("methods"), list | tuple):
+            return values
+        model, covariance = str(values.get("model", "pocket")), values.get("covariance")
+        if isinstance(covariance, CovarianceOptions):
+            covariance = covariance.model_dump(exclude_unset=True)
+        methods = [_with_covariance(method, covariance) for method in values["methods"]]
+        return values | {"methods": [with_preset(method, model) for method in methods]}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What plots and tables call each method; two of a kind are told apart by the fields in which they differ."""
+        return tuple(_label(method, self.methods) for method in self.methods)
+
+
+class BenchmarkConfig(EditingConfig):
+    """One run: a model and a dataset, the methods, the edit counts to stop at, and what is measured there."""
+
     edit_counts: tuple[int, ...] = (1, 10, 100, 1000)
     """Where each trajectory stops to be measured; 0, the pristine model, is always measured."""
     turn_size: int = Field(default=100, ge=1)
     """The most edits that one call of a method takes (cumulative methods take all so far)."""
     order_seeds: tuple[Annotated[int, Field(ge=-(2**63), lt=2**63)], ...] = Field(default=(0,), min_length=1)
     """Each orders the requests anew and makes one trajectory a method."""
+    presets: tuple[str, ...] = ()
+    """Papers' own protocols (`overedit presets`): what they ask is filled in where nothing is given."""
     evaluation: EvaluationOptions = EvaluationOptions()
     """Which cases and probes are asked, and how."""
     perplexity: PerplexityOptions = PerplexityOptions()
@@ -59,15 +85,26 @@ class BenchmarkConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_presets(cls, values: Any) -> Any:
-        """Let a method's fields that are left out take the run's covariance and the published preset for the model."""
-        if not isinstance(values, dict) or not isinstance(values.get("methods"), list | tuple):
+    def _fill_protocols(cls, values: Any) -> Any:
+        """Let what the presets ask for be what is not given; a name that is none is told of by its own field."""
+        if not isinstance(values, dict) or not isinstance(values.get("presets"), list | tuple):
             return values
-        model, covariance = str(values.get("model", "pocket")), values.get("covariance")
-        if isinstance(covariance, CovarianceOptions):
-            covariance = covariance.model_dump(exclude_unset=True)
-        methods = [_with_covariance(method, covariance) for method in values["methods"]]
-        return values | {"methods": [with_preset(method, model) for method in methods]}
+        asked = asked_of_run([PRESETS[name] for name in values["presets"] if name in tuple(PRESETS)], values)
+        return _completed(values, asked)
+
+    @field_validator("presets", mode="before")
+    @classmethod
+    def _known_presets(cls, names: Any) -> Any:
+        if not isinstance(names, list | tuple):
+            raise ValueError("a list of presets is expected, e.g. [wild, ultraedit]")
+        return tuple(dict.fromkeys(check_known(name) for name in names))
+
+    @model_validator(mode="after")
+    def _whole_presets(self) -> Self:
+        needed = missing((PRESETS[name] for name in self.presets), self.model_dump())
+        if needed:
+            raise ValueError(f"presets: {'; '.join(needed)}")
+        return self
 
     @field_validator("edit_counts")
     @classmethod
@@ -76,10 +113,22 @@ class BenchmarkConfig(BaseModel):
         check_counts(counts)
         return counts
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """What plots and tables call each method; two of a kind are told apart by the fields in which they differ."""
-        return tuple(_label(method, self.methods) for method in self.methods)
+
+class ScanConfig(EditingConfig):
+    """A scan for hard cases: every request is edited alone, and perplexity tells whether that broke the model."""
+
+    perplexity: PerplexityOptions
+    """The text on which perplexity is measured, once an edit: some fifty sentences are enough to see a collapse."""
+    seed: int = 0
+    """Of the editing."""
+
+    @model_validator(mode="after")
+    def _measurable(self) -> ScanConfig:
+        if self.perplexity.corpus is None:
+            raise ValueError("perplexity.corpus: is needed; a scan measures nothing else")
+        if self.dataset.order_seed is None:
+            raise ValueError("dataset.order_seed: null is no seed; a scan's rows are named by it, so give a number")
+        return self
 
 
 def with_preset(method: Any, model: str) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Container, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,14 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from editing.anatomy import Anatomy
-from editing.checkpoint import Checkpoint, digest
+from editing.checkpoint import Checkpoint
 from editing.method import Progress, silent
 from editing.methods import METHODS
-from editing.sealed_json import sealed, unsealed
 from editing.subjects import subject_end
 from editing.trajectory import check_counts
 from flows.config import BenchmarkConfig
-from tasks.atomic_files import replace_file
+from flows.run_names import check_names, check_same_configuration, folder_name, short_name
 from tasks.covariance import check_covariance
 from tasks.editing_job import EditingJob
 from tasks.evaluation import positions_asked
@@ -31,10 +28,6 @@ from tasks.request_lengths import check_lengths
 from tasks.requests import RequestSet, load_requests
 from tasks.run import BASE, Place, Run
 from tasks.stored_requests import StoredRequests
-
-logger = logging.getLogger(__name__)
-
-_LONGEST_NAME = 100  # characters of a trajectory's name, which is a folder's
 
 
 class Trajectory(NamedTuple):
@@ -54,6 +47,8 @@ class Plan(NamedTuple):
     requests: dict[int, RequestSet]
     """Order seed -> the requests that will be edited, in their order, and what reading the data found."""
     model_digest: str
+    can_see: tuple[str, ...] = ()
+    """What losses of general ability the run will be able to see, in sentences."""
 
     def trajectories(self) -> Iterator[Trajectory]:
         """Every method on every ordering."""
@@ -68,7 +63,7 @@ class Plan(NamedTuple):
                     turn_size=self.config.turn_size,
                     seed=order_seed,
                 )
-                yield Trajectory(_slug(label), label, order_seed, job)
+                yield Trajectory(folder_name(label), label, order_seed, job)
 
     def planned(self, order_seed: int) -> StoredRequests:
         """The requests that will be edited, in their order."""
@@ -129,9 +124,9 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen) -> Plan:
     """
     if config.engine.kind == "vllm" and find_spec("vllm") is None:
         raise ValueError("engine.kind: vllm is not installed here; choose auto or transformers")
-    _check_names(config)
-    run = Run(name=config.name, home=config.home.resolve(), model=_short(config.model), dataset=config.dataset.name)
-    _check_same_configuration(run, config)
+    check_names(config)
+    run = Run(name=config.name, home=config.home.resolve(), model=short_name(config.model), dataset=config.dataset.name)
+    check_same_configuration(run, config)
     check_model(config.model, config.methods, revision=config.revision)
     check_corpora(config.model, config.methods, revision=config.revision)
     requests = {}
@@ -147,15 +142,15 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen) -> Plan:
                 config.model, config.methods, planned, revision=config.revision, asked=asked, progress=progress
             )
         requests[order_seed] = RequestSet(planned, report)
-    return Plan(config, run, requests, weights_digest(config.model, revision=config.revision))
+    plan = Plan(config, run, requests, weights_digest(config.model, revision=config.revision))
+    return plan._replace(can_see=_can_see(plan)) if config.capability.asked else plan
 
 
-def _check_names(config: BenchmarkConfig) -> None:
-    """Two methods that differ must not share a folder."""
-    named: dict[str, Any] = {}
-    for label, method in zip(config.labels, config.methods, strict=True):
-        if named.setdefault(_slug(label), method) != method:
-            raise ValueError(f"methods: two of them would both be called {_slug(label)!r}; put them in two runs")
+def _can_see(plan: Plan) -> tuple[str, ...]:
+    from tasks.detection import before_the_run  # which takes a second to import
+
+    bases = [plan.base(order_seed) for order_seed in plan.config.order_seeds]
+    return tuple(before_the_run(bases, plan.measure_options()))
 
 
 def check_model(model: str, methods: tuple[Any, ...], *, revision: str | None = None) -> None:
@@ -229,62 +224,3 @@ def _check_subjects(method: str, requests: StoredRequests) -> None:
             subject_end(request)
         except ValueError as error:
             raise ValueError(f"methods: {method}: {error}") from None
-
-
-def write_configuration(plan: Plan) -> None:
-    """Leave the run's configuration in its folder, for the next time that the same name is used.
-
-    Raises:
-        ValueError: Another one was left there since the plan was made.
-    """
-    _check_same_configuration(plan.run, plan.config)
-    with replace_file(plan.run.folder / "run.json") as stream:
-        stream.write(sealed(_as_json(plan.config)))
-
-
-def _check_same_configuration(run: Run, config: BenchmarkConfig) -> None:
-    path = run.folder / "run.json"
-    before, now = _configuration_before(path), json.loads(_as_json(config))
-    if before is None:
-        return
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    if changed:
-        lines = [f"  {key}: was {_shown(before.get(key))}, is now {_shown(now.get(key))}" for key in changed]
-        raise ValueError(
-            f"name: a run named {run.name!r} is there already with a different configuration:\n"
-            + "\n".join(lines)
-            + f"\nGive this one another name (--set name=...), or remove {path.parent} to start anew."
-        )
-
-
-def _configuration_before(path: Path) -> dict[str, Any] | None:
-    """What a run was begun with; None where it was not, or where that cannot be read and is written anew."""
-    if not path.is_file():
-        return None
-    try:
-        return dict(json.loads(unsealed(path.read_bytes())))
-    except (ValueError, TypeError) as error:
-        logger.warning("passed over a damaged %s, which will be written anew: %s", path, error)
-        return None
-
-
-def _as_json(config: BenchmarkConfig) -> str:
-    return json.dumps(config.model_dump(mode="json", exclude={"home", "trajectories_at_once"}), indent=1) + "\n"
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-def _short(model: str) -> str:
-    """A model's name in tables: the folder's or the hub name, without what leads there."""
-    path = Path(model)
-    return path.resolve().name if path.is_dir() else model
-
-
-def _slug(label: str) -> str:
-    """A label as the name of a folder: it leads to no other, and is short enough for every file system."""
-    kept = "".join(character if character.isascii() and character.isalnum() else "-" for character in label.lower())
-    name = "-".join(part for part in kept.split("-") if part)
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 17]}-{digest(label)}"

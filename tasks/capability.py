@@ -4,59 +4,32 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from difflib import get_close_matches
-from functools import lru_cache, partial
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
+from tasks.capability_options import POCKET, CapabilityOptions
+from tasks.capability_tasks import load_tasks, quiet
 from tasks.engine import Engine
 
-HEADLINES = ("acc_norm", "acc", "exact_match", "em", "pass@1", "f1", "mcc")
+logger = logging.getLogger(__name__)
+
+HEADLINES = ("acc_norm", "acc", "exact_match", "em", "pass@1", "f1", "mcc", "bleu", "chrf")
 """Which of a task's metrics is its headline: the first of these that it has.
 
 `acc_norm` before `acc`, since a task that has both is reported by the one that is fair to long answers; a rate of right
-answers before an overlap (`f1`) or a correlation (`mcc`). With several filters over one metric the task's first counts.
+answers before an overlap (`f1`) or a correlation (`mcc`); a translation by BLEU, as papers report it. With several
+filters over one metric the task's first counts.
 """
 
-FEWSHOT_SEED = 1234
-"""Chooses the worked examples (lm-eval's own default)."""
+RIGHT_OR_WRONG = ("acc_norm", "acc", "exact_match", "em", "pass@1")
+"""Headlines by which an item is right or wrong, so that lost and gained ones can be counted."""
 
+PERCENT = ("bleu", "chrf", "ter")
+"""Metrics that lm-eval gives in percent, of all items together; here as shares. An item's own value is the metric of it
+alone: their mean is not that of all together."""
 
-class CapabilityOptions(BaseModel):
-    """The general benchmarks."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    tasks: tuple[str, ...] = ()
-    """Names of lm-eval tasks, groups or tags."""
-    include_path: Path | None = None
-    """A folder of further task files; `pocket` is the pocket world's own."""
-    trust_task_code: bool = False
-    """Whether that folder may run code, as lm-eval's task files can: by `!function`, YAML tags and templates."""
-    limit: int | None = Field(default=None, ge=1)
-    """The first so many items of each task; None takes all."""
-    num_fewshot: int | None = Field(default=None, ge=0)
-    """Worked examples before each question; None leaves it to the task."""
-    when: Literal["every", "gated", "last", "never"] = "every"
-    """At which checkpoints: all; those where perplexity moved, and the last; the last; none. Always at edit count 0."""
-    gate_ratio: float = Field(default=1.05, gt=1)
-    """With `gated`: perplexity has moved if it differs from the pristine model's by more than this ratio."""
-
-    @model_validator(mode="after")
-    def _code_is_trusted_by_name(self) -> Self:
-        if self.include_path not in (None, Path("pocket")) and not self.trust_task_code:
-            raise ValueError(
-                f"include_path: task files can run code (!function, YAML tags, templates), so {self.include_path} is "
-                "read only with trust_task_code: true"
-            )
-        return self
+_BLOCKS = 20  # of items left out in turn, for the error of a metric of all items together
 
 
 class Capability(NamedTuple):
@@ -84,48 +57,29 @@ def measure_capability(
     """
     from lm_eval import evaluate
 
-    with _quiet():
-        loaded = load_tasks(options)
+    loaded = load_tasks(options)
+    loaded.reseed()
+    with quiet():
         results = evaluate(
-            lm=engine.language_model(), task_dict=loaded, limit=options.limit, bootstrap_iters=0, log_samples=True
+            lm=engine.language_model(),
+            task_dict=loaded.task_dict,
+            limit=options.most_items,
+            bootstrap_iters=0,
+            log_samples=True,
         )
-    known = (_pocket_chance() if options.include_path == Path("pocket") else {}) | dict(chance or {})
+    known = (_pocket_chance() if options.include_path == POCKET else {}) | dict(chance or {})
     scores: list[dict[str, Any]] = []
     samples: list[dict[str, Any]] = []
-    for task, figures in results["results"].items():
-        logged = results["samples"].get(task, [])
-        level = known.get(task, _guessing(logged, loaded["tasks"].get(task)))
-        scores += _score_rows(task, figures, logged, level, results["higher_is_better"].get(task, {}))
-        samples += [row for sample in logged for row in _sample_rows(task, sample)]
+    for name, figures in results["results"].items():  # tasks before the groups that they are in
+        better = results["higher_is_better"].get(name) or {}
+        if name in loaded.task_dict["groups"]:
+            rows = _group_rows(loaded.task_dict["groups"][name], figures, scores, better)
+        else:
+            task, logged = loaded.task_dict["tasks"][name], results["samples"][name]
+            rows = _task_rows(task, figures, logged, known.get(name, _guessing(logged, task)), better)
+            samples += [row for sample in logged for row in _sample_rows(task, sample)]
+        scores += [row | {"part_of": loaded.part_of.get(name)} for row in rows]
     return Capability(scores, samples)
-
-
-@lru_cache(maxsize=1)
-def load_tasks(options: CapabilityOptions) -> Any:
-    """The task objects, as `lm_eval.evaluate` takes them; loaded once a process, which takes seconds to minutes.
-
-    Raises:
-        ValueError: There is no such task; says which ones have like names.
-    """
-    from lm_eval.tasks import TaskManager
-
-    folder = _pocket_tasks() if options.include_path == Path("pocket") else options.include_path
-    if folder is not None and not folder.is_dir():
-        raise ValueError(f"capability.include_path: there is no folder {folder}")
-    manager = TaskManager(include_path=folder, include_defaults=False)
-    if not set(options.tasks) <= set(manager.all_tasks):
-        manager = TaskManager(include_path=folder)
-    for name in options.tasks:
-        if name not in manager.all_tasks:
-            near = get_close_matches(name, manager.all_tasks, n=3) or manager.all_tasks[:3]
-            raise ValueError(f"capability.tasks: there is no task {name!r}; like it are {', '.join(near)}")
-    loaded = manager.load(list(options.tasks))
-    for task in loaded["tasks"].values():
-        own = task.get_config("num_fewshot")
-        if own is None or (options.num_fewshot is not None and own != 0):  # a task that says 0 means it
-            task.set_config(key="num_fewshot", value=options.num_fewshot or 0)
-        task.set_fewshot_seed(seed=FEWSHOT_SEED)
-    return loaded
 
 
 def headline(metrics: Sequence[str], higher_is_better: Mapping[str, bool]) -> str | None:
@@ -134,37 +88,90 @@ def headline(metrics: Sequence[str], higher_is_better: Mapping[str, bool]) -> st
     return next((metric for name in HEADLINES for metric in good if metric.partition(",")[0] == name), None)
 
 
-def _score_rows(
-    task: str,
+def is_right_or_wrong(task: Any) -> bool:
+    """Whether each item of an lm-eval task is right or wrong by its headline metric."""
+    better = task.higher_is_better()
+    return headline(list(better), better) in RIGHT_OR_WRONG
+
+
+def _task_rows(
+    task: Any,
     figures: Mapping[str, Any],
     logged: Sequence[Mapping[str, Any]],
     chance: float | None,
     higher_is_better: Mapping[str, bool],
 ) -> list[dict[str, Any]]:
-    values = {key: v for key, v in figures.items() if "," in key and "_stderr," not in key and _is_number(v)}
+    """A row for each metric of a task."""
+    values = _values(figures)
     main = headline(list(values), higher_is_better)
+    if main is None:
+        found = ", ".join(map(_label, values)) or "none"
+        logger.warning("%s has no metric that can be its headline (it has %s)", task.task_name, found)
     return [
         {
-            "task": task,
+            "task": task.task_name,
             "metric": _label(key),
             "main": key == main,
-            "value": float(value),
-            "stderr": _stderr(key, value, logged),
-            "num_samples": int(figures["sample_len"]) if "sample_len" in figures else None,
+            "value": value / _unit(key),
+            "stderr": _stderr(task, key, value, logged),
+            "num_samples": int(figures["sample_len"]),
             "chance": chance if key == main else None,
         }
         for key, value in values.items()
     ]
 
 
-def _sample_rows(task: str, sample: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _group_rows(
+    group: Any, figures: Mapping[str, Any], scores: Sequence[Mapping[str, Any]], higher_is_better: Mapping[str, bool]
+) -> list[dict[str, Any]]:
+    """A row for each metric of a group: lm-eval's mean over its tasks, by their size or not, and that mean's error."""
+    from lm_eval.api.metrics import pooled_sample_stderr, unweighted_mean_stderr
+
+    values = _values(figures)
+    main = headline(list(values), higher_is_better)
+    by_size = {config.metric: config.weight_by_size for config in group.aggregate_metric_list or ()}
+    members = {task.task_name for task in group.get_all_tasks()}
+    rows = []
+    for key, value in values.items():
+        parts = [row for row in scores if row["task"] in members and row["metric"] == _label(key)]
+        sizes = [row["num_samples"] for row in parts]
+        weights = sizes if by_size[key.partition(",")[0]] else [1] * len(sizes)
+        stderrs = [row["stderr"] for row in parts]
+        levels = [row["chance"] for row in parts]
+        stderr = None
+        if None not in stderrs:
+            stderr = unweighted_mean_stderr(stderrs) if weights != sizes else pooled_sample_stderr(stderrs, sizes)
+        rows.append(
+            {
+                "task": group.name,
+                "metric": _label(key),
+                "main": key == main,
+                "value": value / _unit(key),
+                "stderr": stderr,
+                "num_samples": sum(sizes),
+                "chance": fmean(levels, weights) if key == main and None not in levels else None,
+            }
+        )
+    return rows
+
+
+def _values(figures: Mapping[str, Any]) -> dict[str, float]:
+    """`metric,filter` -> value, of a task's or group's figures."""
+    return {key: float(v) for key, v in figures.items() if "," in key and "_stderr," not in key and _is_number(v)}
+
+
+def _sample_rows(task: Any, sample: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each metric of an item that has a value for one item; what exists of all together only has none."""
     for metric in sample["metrics"]:
-        if _is_number(sample[metric]):
+        value = sample[metric]
+        if metric in PERCENT:
+            value = task.aggregation()[metric]([value])
+        if _is_number(value):
             yield {
-                "task": task,
+                "task": task.task_name,
                 "doc_id": int(sample["doc_id"]),
                 "metric": _label(f"{metric},{sample['filter']}"),
-                "value": float(sample[metric]),
+                "value": float(value) / _unit(metric),
                 "target": _answer(sample, sample["target"]),
                 "response": _answer(sample, _chosen(sample)),
             }
@@ -194,13 +201,29 @@ def _guessing(logged: Sequence[Mapping[str, Any]], task: Any) -> float | None:
     return fmean(1 / len(sample["filtered_resps"]) for sample in logged)
 
 
-def _stderr(key: str, value: float, logged: Sequence[Mapping[str, Any]]) -> float | None:
-    """Standard error of a metric that is the mean of its samples' values; None for any other."""
+def _stderr(task: Any, key: str, value: float, logged: Sequence[Mapping[str, Any]]) -> float | None:
+    """Standard error of a metric: of a mean from its samples, of one in percent by leaving out blocks of them."""
     metric, _, name = key.partition(",")
-    values = [s[metric] for s in logged if s["filter"] == name and metric in s["metrics"] and _is_number(s[metric])]
-    if len(values) < 2 or not math.isclose(fmean(map(float, values)), value, rel_tol=1e-9, abs_tol=1e-12):
+    found = [sample[metric] for sample in logged if sample["filter"] == name and metric in sample["metrics"]]
+    if len(found) < 2:
         return None
-    return stdev(map(float, values)) / math.sqrt(len(values))
+    if metric in PERCENT:
+        return _jackknife(task.aggregation()[metric], found) / _unit(metric)
+    values = [float(one) for one in found if _is_number(one)]
+    if len(values) < 2 or not math.isclose(fmean(values), value, rel_tol=1e-9, abs_tol=1e-12):
+        return None
+    return stdev(values) / math.sqrt(len(values))
+
+
+def _jackknife(aggregate: Callable[[list[Any]], float], items: list[Any]) -> float:
+    """Standard error by the delete-a-block jackknife (Efron and Tibshirani 1993, equation 11.5, over blocks)."""
+    blocks = min(_BLOCKS, len(items))
+    left = [aggregate([item for place, item in enumerate(items) if place % blocks != k]) for k in range(blocks)]
+    return math.sqrt((blocks - 1) / blocks * sum((one - fmean(left)) ** 2 for one in left))
+
+
+def _unit(key: str) -> int:
+    return 100 if key.partition(",")[0] in PERCENT else 1
 
 
 def _label(key: str) -> str:
@@ -212,36 +235,7 @@ def _is_number(value: Any) -> bool:
     return hasattr(value, "__float__") and not isinstance(value, str)
 
 
-def _pocket_tasks() -> Path:
-    """The pocket world's tasks, always in the same place, since `datasets` keeps a copy for each place it read from."""
-    from tasks.pocket_world import write_lm_eval_tasks
-
-    folder = Path(tempfile.gettempdir()) / f"overedit-pocket-tasks-{os.getuid()}"
-    write_lm_eval_tasks(folder)
-    return folder
-
-
 def _pocket_chance() -> dict[str, float]:
     from tasks.pocket_world import chance_levels
 
     return chance_levels()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """lm-eval and `datasets` without progress bars and notes: the flow shows its own."""
-    import datasets
-    import lm_eval.api.task as building
-
-    log = logging.getLogger("lm_eval")
-    level, bar, shown = log.level, building.tqdm, not datasets.are_progress_bars_disabled()
-    log.setLevel(logging.ERROR)
-    building.tqdm = partial(bar, disable=True)
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-        building.tqdm = bar
-        if shown:
-            datasets.enable_progress_bars()

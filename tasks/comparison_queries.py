@@ -19,8 +19,9 @@ WITH asked AS (
 )
 SELECT
     name, edit_count, probe AS measure, count(*) AS n, avg(a.value) AS first, avg(b.value) AS second,
-    sum(b.value - a.value) AS changes, sum((b.value - a.value) ** 2) AS squares,
-    count(*) FILTER (b.value < a.value) AS num_lost, count(*) FILTER (b.value > a.value) AS num_gained
+    sum(b.value - a.value) AS changes, sum((b.value - a.value) ** 2) AS squares, changes / n AS difference,
+    paired_low(changes, squares, n) AS low, paired_high(changes, squares, n) AS high,
+    sign_test(count(*) FILTER (b.value < a.value), count(*) FILTER (b.value > a.value)) AS p_value
 FROM (FROM asked WHERE side = 1) AS a JOIN (FROM asked WHERE side = 2) AS b
     USING (name, edit_count, probe, probe_index, case_id, prompt)
 WHERE a.target IS NOT DISTINCT FROM b.target
@@ -40,15 +41,16 @@ answered AS (
     WHERE isfinite(value)
 )
 SELECT
-    name, edit_count, task AS measure, count(*) AS n, avg(a.value) AS first, avg(b.value) AS second,
-    sum(b.value - a.value) AS changes, sum((b.value - a.value) ** 2) AS squares,
-    count(*) FILTER (b.value < a.value) AS num_lost, count(*) FILTER (b.value > a.value) AS num_gained
+    name, edit_count, coalesce(task, 'mean') AS measure, count(*) AS n, avg(a.value) AS first, avg(b.value) AS second,
+    sum(b.value - a.value) AS changes, sum((b.value - a.value) ** 2) AS squares, changes / n AS difference,
+    paired_low(changes, squares, n) AS low, paired_high(changes, squares, n) AS high,
+    sign_test(count(*) FILTER (b.value < a.value), count(*) FILTER (b.value > a.value)) AS p_value
 FROM (FROM answered WHERE side = 1) AS a JOIN (FROM answered WHERE side = 2) AS b
     USING (name, edit_count, task, doc_id, metric)
 WHERE a.target IS NOT DISTINCT FROM b.target
-GROUP BY name, edit_count, task
+GROUP BY GROUPING SETS ((name, edit_count, task), (name, edit_count))
 """
-"""General benchmarks' items that both answered."""
+"""General benchmarks' items that both answered; of all tasks' items together, as `mean`, only n and p are of use."""
 
 TEXTS = """
 WITH read AS (
@@ -62,15 +64,16 @@ pairs AS (
         USING (name, edit_count, corpus, text_id, num_tokens)
 )
 SELECT
-    name, edit_count, corpus AS measure, count(*) AS n, sum(first) / sum(num_tokens) AS first,
-    sum(second) / sum(num_tokens) AS second, sum(change) / sum(num_tokens) AS mean_change,
+    name, edit_count, corpus AS measure, count(*) AS n, exp(sum(first) / sum(num_tokens)) AS first,
+    exp(sum(second) / sum(num_tokens)) AS second, sum(change) / sum(num_tokens) AS mean_change,
     sum(change ** 2) - 2 * mean_change * sum(change * num_tokens) + mean_change ** 2 * sum(num_tokens ** 2) AS squares,
     CASE WHEN n > 1 THEN sqrt(greatest(0, squares) * n / (n - 1)) / sum(num_tokens) END AS stderr,
-    count(*) FILTER (change < 0) AS num_lost, count(*) FILTER (change > 0) AS num_gained
+    exp(mean_change) AS difference, exp(mean_change - z95() * stderr) AS low, exp(mean_change + z95() * stderr) AS high,
+    sign_test(count(*) FILTER (change < 0), count(*) FILTER (change > 0)) AS p_value
 FROM pairs
 GROUP BY name, edit_count, corpus
 """
-"""Texts that both read: mean negative log-likelihood per token, whose change is the logarithm of a ratio."""
+"""Texts that both read: perplexities, and as their difference their ratio (as in `perplexity_by_edit_count`)."""
 
 POINTS = """
 SELECT side, name, edit_count, 'outcome' AS kind, measure, value, low, high, n

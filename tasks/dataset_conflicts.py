@@ -31,6 +31,8 @@ class Settled(NamedTuple):
     """Edits in order, and what became of prompts that came again."""
 
     requests: StoredRequests
+    num_without_target: int
+    """Rows without an edit."""
     duplicates: tuple[tuple[str, str], ...]
     """(case left out, earlier case of the same prompt and target)."""
     conflicts: tuple[Conflict, ...]
@@ -42,38 +44,32 @@ class Settled(NamedTuple):
     """The highest reliability reachable after all edits when every case is counted, overwritten ones too, in (0, 1]."""
 
 
-def settle(found: Iterable[EditRequest], *, limit: int | None, rule: ConflictRule) -> Settled:
+def settle(found: Iterable[Sequence[EditRequest]], *, limit: int | None, rule: ConflictRule) -> Settled:
     """Take edits up to a limit, each prompt judged against the edit of it that holds at that point.
 
     The same target again is a duplicate and left out. Another target is a conflict: under `last` both are edits and the
     later overwrites the earlier; under `first` the later is left out. Of prompts that come once nothing is kept in
     memory.
 
+    Portability prompts need all edits of their row. Where the row's last edit is left out as a duplicate, they go to
+    the newest edit that holds one of the row's facts; where one of its facts was not taken, they are not asked.
+
+    Args:
+        found: The edits of each row of the dataset, in order of editing.
+        limit: The most edits that are taken; all where None.
+        rule: What becomes of conflicts.
+
     Raises:
-        ValueError: there is a conflict, and the rule is `error`.
+        ValueError: There is a conflict, and the rule is `error`.
         OSError: The disk is full.
     """
-    requests = StoredRequests()
-    rivals: dict[str, list[EditRequest]] = {}
-    first: dict[str, int] = {}
-    duplicates: list[tuple[str, str]] = []
-    left_out: list[str] = []
-    for request in found:
-        if len(requests) == limit:
+    settling = _Settling(rule)
+    for row in found:
+        if len(settling.requests) == limit:
             break
-        place = requests.newest(request.prompt)
-        holder = None if place is None else requests[place]
-        if holder is not None and holder.target_new == request.target_new:
-            duplicates.append((request.case_id, holder.case_id))
-            continue
-        if holder is not None and place is not None:
-            first.setdefault(prompt_key(request.prompt), place)
-            rivals.setdefault(prompt_key(request.prompt), [holder]).append(request)
-        if holder is not None and rule == "first":
-            left_out.append(request.case_id)
-            continue
-        requests.append(request)
-    conflicts = tuple(_conflict(rivals[prompt], rule) for prompt in sorted(rivals, key=first.__getitem__))
+        settling.take(row, limit)
+    requests, rivals = settling.requests, settling.rivals
+    conflicts = tuple(_conflict(rivals[prompt], rule) for prompt in sorted(rivals, key=settling.first.__getitem__))
     if conflicts and rule == "error":
         shown = "; ".join(str(conflict) for conflict in conflicts[:3])
         raise ValueError(
@@ -84,12 +80,67 @@ def settle(found: Iterable[EditRequest], *, limit: int | None, rule: ConflictRul
     num_lost = sum(request.target_new != same[-1].target_new for same in edited for request in same)
     return Settled(
         requests=requests,
-        duplicates=tuple(duplicates),
+        num_without_target=settling.num_without_target,
+        duplicates=tuple(settling.duplicates),
         conflicts=conflicts,
-        left_out=tuple(left_out),
+        left_out=tuple(settling.left_out),
         overwritten=find_overwritten(list(chain.from_iterable(edited))),
         ceiling=1 - num_lost / len(requests) if requests else 1.0,
     )
+
+
+class _Settling:
+    """Edits taken so far, and what became of prompts that came again."""
+
+    def __init__(self, rule: ConflictRule) -> None:
+        self.rule = rule
+        self.requests = StoredRequests()
+        self.rivals: dict[str, list[EditRequest]] = {}
+        self.first: dict[str, int] = {}
+        self.duplicates: list[tuple[str, str]] = []
+        self.left_out: list[str] = []
+        self.num_without_target = 0
+
+    def take(self, row: Sequence[EditRequest], limit: int | None) -> None:
+        """Take the edits of a row, up to the limit."""
+        self.num_without_target += not row
+        before = len(self.requests)
+        places: list[int | None] = []
+        for request in row:
+            if len(self.requests) == limit:
+                return
+            places.append(self._take(request))
+        if row and row[-1].portability and len(self.requests) - before < len(row):
+            self._settle_portability(row[-1], places)
+
+    def _take(self, request: EditRequest) -> int | None:
+        """Where the edit's fact is held now; None where an earlier edit of its prompt keeps another."""
+        place = self.requests.newest(request.prompt)
+        holder = None if place is None else self.requests[place]
+        if holder is not None and holder.target_new == request.target_new:
+            self.duplicates.append((request.case_id, holder.case_id))
+            return place
+        if holder is not None and place is not None:
+            self.first.setdefault(prompt_key(request.prompt), place)
+            self.rivals.setdefault(prompt_key(request.prompt), [holder]).append(request)
+        if holder is not None and self.rule == "first":
+            self.left_out.append(request.case_id)
+            return None
+        self.requests.append(request)
+        return len(self.requests) - 1
+
+    def _settle_portability(self, last: EditRequest, places: Sequence[int | None]) -> None:
+        """Of a row whose edits were not all taken: have its last edit's portability prompts asked where they can be."""
+        held = [place for place in places if place is not None]
+        if not held:
+            return
+        newest = self.requests[max(held)]
+        if len(held) == len(places):
+            portability = tuple(dict.fromkeys((*newest.portability, *last.portability)))
+        else:
+            portability = () if newest.case_id == last.case_id else newest.portability
+        if portability != newest.portability:
+            self.requests.replace(max(held), newest.model_copy(update={"portability": portability}))
 
 
 def _conflict(same: Sequence[EditRequest], rule: ConflictRule) -> Conflict:

@@ -1,4 +1,4 @@
-"""One row of a dataset into one `EditRequest`, every fault named by row number and column."""
+"""One row of a dataset into its `EditRequest`s, every fault named by row number and column."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ class RowReader(NamedTuple):
     number: int
     """1 for the dataset's first row."""
     row: Mapping[str, Any]
+    inside: str = ""
+    """Where in the file's row it stands, if it is a part of one, e.g. `requested_rewrite.0.`."""
 
     def get(self, column: str) -> Any:
-        """The value of a column, dots stepping into nested objects; None where it is missing or null."""
+        """The value of a column, dots stepping into nested objects and lists; None where it is missing or null."""
         value = self._find(column)
         return None if value is _ABSENT else value
 
@@ -41,18 +43,21 @@ class RowReader(NamedTuple):
             return self.row[column]
         value: Any = self.row
         for step in column.split("."):
-            if not isinstance(value, Mapping) or step not in value:
+            if isinstance(value, list | tuple) and step.isdecimal() and len(step) < 10 and int(step) < len(value):
+                value = value[int(step)]
+            elif isinstance(value, Mapping) and step in value:
+                value = value[step]
+            else:
                 return _ABSENT
-            value = value[step]
         return value
 
     def fault(self, column: str, what: str) -> ValueError:
         """The error for a faulty value."""
-        return ValueError(f"{self.source}, row {self.number}, column {shown_value(column)}: {what}")
+        return ValueError(f"{self.source}, row {self.number}, column {shown_value(self.inside + column)}: {what}")
 
     def missing(self, columns: Sequence[str]) -> ValueError:
         """The error for a column that is not there."""
-        wanted = " or ".join(repr(column) for column in columns)
+        wanted = " or ".join(repr(self.inside + column) for column in dict.fromkeys(columns))
         columns_there = [shown_value(str(column)) for column in self.row]
         more = ", ..." if len(columns_there) > _SHOWN_COLUMNS else ""
         there = (", ".join(columns_there[:_SHOWN_COLUMNS]) or "none") + more
@@ -86,21 +91,57 @@ class RowReader(NamedTuple):
         return found
 
 
-def to_request(reader: RowReader, layouts: Sequence[Layout], case_prefix: str) -> EditRequest:
-    """The row as an `EditRequest`, read by the first layout whose prompt column it has.
+def to_requests(reader: RowReader, layouts: Sequence[Layout], case_prefix: str) -> list[EditRequest]:
+    """The row as `EditRequest`s: one, or several where a case is several edits, or none where a layout allows that.
 
-    Texts lose the blanks at their ends. A `{}` in a prompt is the subject's place. Without a case column the case is
-    called `<case_prefix>-<row number>`.
+    It is read by the first layout whose prompt and target columns it has. Texts lose the blanks at their ends. A `{}`
+    in a prompt is the subject's place. Without a case column the case is called `<case_prefix>-<row number>`.
 
     Raises:
         ValueError: a column is missing, a required text is empty, or a value has the wrong type; row and column named.
     """
-    layout = next((layout for layout in layouts if reader.has(layout.prompt)), None)
-    if layout is None:
-        raise reader.missing([layout.prompt for layout in layouts])
-    for column in (layout.target_new, *layout.required):
+    layout = _layout_of(reader, layouts)
+    for column in layout.required:
         if not reader.has(column):
             raise reader.missing([column])
+    case_id = _case_id(reader, layout, case_prefix)
+    portability = _probes(reader, layout.portability, "")
+    if layout.edits is None:
+        if layout.may_lack_target and reader.get(layout.target_new) is None:
+            return []
+        return [_request(reader, layout, case_id, portability)]
+    edits = _edits(reader, layout)
+    return [
+        _request(edit, layout, f"{case_id}.{number}", portability if number == len(edits) else ())
+        for number, edit in enumerate(edits, 1)
+    ]
+
+
+def _layout_of(reader: RowReader, layouts: Sequence[Layout]) -> Layout:
+    possible = [layout for layout in layouts if reader.has(layout.edits or layout.prompt)]
+    if not possible:
+        raise reader.missing([layout.edits or layout.prompt for layout in layouts])
+    for layout in possible:
+        if layout.edits or layout.may_lack_target or reader.has(layout.target_new):
+            return layout
+    raise reader.missing([layout.target_new for layout in possible])
+
+
+def _edits(reader: RowReader, layout: Layout) -> list[RowReader]:
+    """The edits of a case, each as a row of its own."""
+    assert layout.edits is not None
+    value = reader.get(layout.edits)
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(item, Mapping) for item in value):
+        raise reader.fault(layout.edits, f"expected a list of objects, one an edit, found {shown_value(value)}")
+    edits = [RowReader(reader.source, reader.number, item, f"{layout.edits}.{i}.") for i, item in enumerate(value)]
+    for edit in edits:
+        for column in (layout.prompt, layout.target_new):
+            if not edit.has(column):
+                raise edit.missing([column])
+    return edits
+
+
+def _request(reader: RowReader, layout: Layout, case_id: str, portability: tuple[Probe, ...]) -> EditRequest:
     target_new = _required(reader, layout.target_new)
     prompt = _required(reader, layout.prompt)
     subject = next(iter(reader.texts(layout.subject)), None) if layout.subject else None
@@ -108,7 +149,7 @@ def to_request(reader: RowReader, layouts: Sequence[Layout], case_prefix: str) -
         prompt = prompt.replace("{}", subject, 1)
     truths = (text for column in layout.target_true for text in reader.texts(column))
     return EditRequest(
-        case_id=_case_id(reader, layout, case_prefix),
+        case_id=case_id,
         prompt=prompt,
         subject=_verbatim(subject, prompt),
         target_new=target_new,
@@ -116,8 +157,9 @@ def to_request(reader: RowReader, layouts: Sequence[Layout], case_prefix: str) -
         rephrase_prompts=_all_texts(reader, layout.rephrase),
         persona_prompts=_all_texts(reader, layout.persona),
         text_prompts=_all_texts(reader, layout.text),
+        references=_all_texts(reader, layout.references),
         locality=_probes(reader, layout.locality, layout.locality_suffix),
-        portability=_probes(reader, layout.portability, ""),
+        portability=portability,
     )
 
 
@@ -186,7 +228,7 @@ def _answers(
         raise reader.fault(answers, f"expected a text or a list, found {type(value).__name__} {shown_value(value)}")
     if len(value) != len(texts):
         raise reader.fault(answers, f"{len(value)} answers for the {len(texts)} prompts in {prompts!r}")
-    nested = [RowReader(reader.source, reader.number, {answers: answer}) for answer in value]
+    nested = [reader._replace(row={answers: answer}) for answer in value]
     return [next(iter(item.texts(answers)), None) for item in nested]
 
 
@@ -204,7 +246,7 @@ def _probe_objects(value: Any) -> list[Mapping[str, Any]] | None:
 
 
 def _probe_of(reader: RowReader, column: str, item: Mapping[str, Any]) -> Probe:
-    inner = RowReader(reader.source, reader.number, {f"{column}.{key}": value for key, value in item.items()})
+    inner = reader._replace(row={f"{column}.{key}": value for key, value in item.items()})
     key = next((key for key in _ANSWER_KEYS if item.get(key) is not None), _ANSWER_KEYS[0])
     answer = next(iter(inner.texts(f"{column}.{key}")), None)
     if f"{column}.prompt" not in inner.row:

@@ -1,7 +1,8 @@
 """The datasets known by name: where each is published, and which column becomes which field of an `EditRequest`.
 
 A dataset is published in several layouts (the original file, the file of a paper's repository); the first layout whose
-prompt column a row has is the row's. A dot in a column's name steps into a nested object.
+prompt and target columns a row has is the row's. A dot in a column's name steps into a nested object, or by a number
+into a list: `output.0.answer`. `docs/datasets.md` says what each dataset fills and what to mind.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ class Layout(NamedTuple):
 
     prompt: str
     target_new: str
+    edits: str | None = None
+    """Column of a list of objects, each one an edit, for datasets in which a case is several edits. Prompt, target,
+    subject and phrasings are looked for in each object, the case's id and portability in the row: the portability
+    prompts stand with the case's last edit, as they need all of them. The edits are called `<case id>.<number>`."""
+    may_lack_target: bool = False
+    """A row without a new answer is no edit, and is left out; otherwise it is an error."""
     case_id: str | None = None
     """None, or a column that is missing: cases are called by dataset and row number."""
     subject: str | None = "subject"
@@ -26,6 +33,8 @@ class Layout(NamedTuple):
     """Columns of the prompt as other people would ask it."""
     text: tuple[str, ...] = ()
     """Columns of beginnings of a longer text about the subject."""
+    references: tuple[str, ...] = ()
+    """Columns of texts that a longer text about the subject should be like."""
     locality: tuple[tuple[str, str | None], ...] = ()
     """(prompts, answers) columns: a text or a list each; one text as answer serves every prompt beside it. A column may
     also hold whole probes, objects with `prompt` and `answer` (or `ground_truth`)."""
@@ -57,6 +66,19 @@ _COMMON = Layout(
 )
 """The layout that collections of editing datasets share (KnowEdit; the files processed for LocFT-BF)."""
 
+_COUNTERFACT = Layout(
+    prompt="requested_rewrite.prompt",
+    target_new="requested_rewrite.target_new.str",
+    case_id="case_id",
+    subject="requested_rewrite.subject",
+    target_true=("requested_rewrite.target_true.str",),
+    rephrase=("paraphrase_prompts",),
+    text=("generation_prompts",),
+    references=("references",),  # the snippets lie in a file of their own; for who has put them beside the rows
+    locality=(("neighborhood_prompts", "requested_rewrite.target_true.str"),),
+)
+"""ROME's file (Meng et al. 2022): neighbours share the true object, so it answers every one of them."""
+
 LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     "zsre": (
         # MEND's file (Mitchell et al. 2022): `alt` is the answer to write, `answers` the true ones, `pred` a model's.
@@ -73,20 +95,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         ),
         _COMMON,
     ),
-    "counterfact": (
-        # ROME's file (Meng et al. 2022): neighbours share the true object, so it answers every one of them.
-        Layout(
-            prompt="requested_rewrite.prompt",
-            target_new="requested_rewrite.target_new.str",
-            case_id="case_id",
-            subject="requested_rewrite.subject",
-            target_true=("requested_rewrite.target_true.str",),
-            rephrase=("paraphrase_prompts",),
-            text=("generation_prompts",),
-            locality=(("neighborhood_prompts", "requested_rewrite.target_true.str"),),
-        ),
-        _COMMON,
-    ),
+    "counterfact": (_COUNTERFACT, _COMMON),
     "wikibigedit": (
         # Thede et al. 2025: `personas` asks the same in another voice, `mhop` needs one more fact.
         Layout(
@@ -109,6 +118,46 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             locality=(("loc", "loc_ans"),),
         ),
     ),
+    "fever": (
+        # As prepared for MALMEN (Tan et al. 2024) and taken over by RLEdit and UltraEdit: a claim is edited to have the
+        # label `alt`, and an unrelated claim keeps its own. What the right label was is not there under one sure name.
+        Layout(
+            prompt="prompt",
+            target_new="alt",
+            case_id="case_id",
+            target_true=("ans", "pred", "label"),
+            rephrase=("equiv_prompt",),
+            locality=(("unrel_prompt", "unrel_ans"),),
+        ),
+        # As prepared for KnowledgeEditor (De Cao et al. 2021) and taken over by MEND: no unrelated claim stands in a
+        # row, and a claim of which no other label is wanted has none; these authors leave it out.
+        Layout(
+            prompt="input",
+            target_new="alternatives.0",
+            may_lack_target=True,
+            case_id="id",
+            target_true=("output.0.answer", "prediction"),
+            rephrase=("filtered_rephrases",),
+        ),
+        _COMMON,
+    ),
+    "mquake": (
+        # MQuAKE-CF, its parts of 3,000 cases, and MQuAKE-T (Zhong et al. 2023): one to four edits lead to one new
+        # answer of three multi-hop questions. Of its spellings (`new_answer_alias`) none but `new_answer` is taken.
+        Layout(
+            edits="requested_rewrite",
+            prompt="prompt",
+            target_new="target_new.str",
+            case_id="case_id",
+            target_true=("target_true.str",),
+            rephrase=("question",),
+            portability=(("questions", "new_answer"),),
+        ),
+    ),
+    # Single edits that break a model, from CounterFact, and 1,392 written to be like them (Yang et al. 2024, arXiv
+    # 2402.09656). No published file was found to check against; described as CounterFact's, they are read like it.
+    "hardcf": (_COUNTERFACT, _COMMON),
+    "hardedit": (_COUNTERFACT, _COMMON),
 }
 """Dataset -> its layouts, the most telling first."""
 
@@ -137,4 +186,4 @@ HUBS: Mapping[str, Hub] = {
     ),
     "ultraeditbench": Hub("XiaojieGu/UltraEditBench", "train"),
 }
-"""Dataset -> where it is fetched from when no local file is given."""
+"""Dataset -> where it is fetched from when no local file is given; the others have no place that is known."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 from tasks import comparison_queries as queries
-from tasks.paired import Z95, holm, paired_interval, sign_test, two_sided
 from tasks.report_data import Row
+from tasks.statistics import holm
 
 Ask = Callable[..., list[Row]]
 
@@ -21,6 +22,8 @@ MEASURES = {
 }
 """Probe -> what its score is called."""
 _KINDS = ("outcome", "capability", "perplexity")
+_PAIRED = ("first", "second", "difference", "low", "high", "n", "p_value")
+_Z95 = NormalDist().inv_cdf(0.975)
 
 
 class Point(NamedTuple):
@@ -76,8 +79,8 @@ def differences(ask: Ask, protocol: str) -> list[Difference]:
     found: dict[Point, Difference] = {}
     for point in sorted((point for point, sides in points.items() if len(sides) == 2), key=_place):
         sides, pair = points[point], pairs.get(point)
-        if pair is not None and 2 * pair["n"] >= min(sides[1]["n"], sides[2]["n"]):
-            found[point] = _of_texts(point, pair) if point.kind == "perplexity" else _paired(point, pair)
+        if pair is not None and point.measure != "mean" and 2 * pair["n"] >= min(sides[1]["n"], sides[2]["n"]):
+            found[point] = Difference(point, **{name: pair[name] for name in _PAIRED})
         else:
             found[point] = _unpaired(point, sides[1], sides[2])
     means = [point for point in found if point[2:] == ("capability", "mean")]
@@ -89,22 +92,6 @@ def _place(point: Point) -> tuple[Any, ...]:
     order = [*MEASURES.values(), "mean"]
     rank = order.index(point.measure) if point.measure in order else len(order)
     return point.name, point.edit_count, _KINDS.index(point.kind), rank, point.measure
-
-
-def _paired(point: Point, row: Row) -> Difference:
-    low, high = paired_interval(row["changes"], row["squares"], row["n"])
-    p_value = sign_test(row["num_lost"], row["num_gained"])
-    return Difference(point, row["first"], row["second"], row["changes"] / row["n"], low, high, row["n"], p_value)
-
-
-def _of_texts(point: Point, row: Row) -> Difference:
-    """A ratio of perplexities on the same texts."""
-    change, p_value = row["mean_change"], sign_test(row["num_lost"], row["num_gained"])
-    low = high = None
-    if row["stderr"] is not None:
-        low, high = (math.exp(change + side * Z95 * row["stderr"]) for side in (-1, 1))
-    first, second = math.exp(row["first"]), math.exp(row["second"])
-    return Difference(point, first, second, math.exp(change), low, high, row["n"], p_value)
 
 
 def _unpaired(point: Point, first: Row, second: Row) -> Difference:
@@ -121,7 +108,8 @@ def _unpaired(point: Point, first: Row, second: Row) -> Difference:
         return Difference(point, first["value"], second["value"], back(b - a))
     below = math.hypot(b - scale(second["low"]), scale(first["high"]) - a)
     above = math.hypot(scale(second["high"]) - b, a - scale(first["low"]))
-    p_value = two_sided(b - a, below if b > a else above)  # by the half that lies towards no difference
+    half = below if b > a else above  # the one that lies towards no difference
+    p_value = math.erfc(abs(b - a) / half * _Z95 / math.sqrt(2)) if half > 0 else None
     ends = (back(b - a - below), back(b - a + above))
     return Difference(point, first["value"], second["value"], back(b - a), *ends, None, p_value)
 
@@ -131,14 +119,12 @@ def _mean(point: Point, found: dict[Point, Difference], pairs: dict[Point, Row])
     tasks = [one for one in found.values() if one.point[:3] == point[:3] and one.point.measure != "mean"]
     if not tasks or any(one.n is None for one in tasks):
         return None
-    rows = [pairs[one.point] for one in tasks]
-    half = math.hypot(*((one.high - one.low) / 2 for one in tasks if one.low is not None and one.high is not None))
-    first, second = (sum(values) / len(tasks) for values in ([one[1] for one in tasks], [one[2] for one in tasks]))
-    change, half = second - first, half / len(tasks)
-    p_value = sign_test(sum(row["num_lost"] for row in rows), sum(row["num_gained"] for row in rows))
-    return Difference(
-        point, first, second, change, change - half, change + half, sum(row["n"] for row in rows), p_value
+    first, second = (
+        sum(values) / len(tasks) for values in ([one.first for one in tasks], [one.second for one in tasks])
     )
+    half = math.hypot(*((one.high - one.low) / 2 for one in tasks if one.low is not None and one.high is not None))
+    low, high = (second - first + side * half / len(tasks) for side in (-1, 1))
+    return Difference(point, first, second, second - first, low, high, pairs[point]["n"], pairs[point]["p_value"])
 
 
 def _adjusted(found: list[Difference]) -> list[Difference]:

@@ -43,13 +43,9 @@ class EditingJob(BaseModel):
 
     def key(self, requests: StoredRequests) -> str:
         """Digest of the base weights, requests, configuration and code that make the trajectory."""
-        entry = METHODS[self.method.method]
         weights = weights_digest(self.model, revision=self.revision)
-        options = entry.covariance(self.method)
-        sites = entry.sites(self.method)
-        covariance = {"covariance": covariance_key(options, sites, model_digest=weights)} if options else {}
         return stage_key(
-            entry.config.__module__,
+            METHODS[self.method.method].config.__module__,
             "editing.trajectory",
             weights=weights,
             dtype=self.dtype,
@@ -58,7 +54,7 @@ class EditingJob(BaseModel):
             turn_size=self.turn_size,
             seed=self.seed,
             requests=requests.first(self.edit_counts[-1]).digest,
-            **covariance,
+            **inputs_key(self.method, weights),
         )
 
 
@@ -113,7 +109,7 @@ def _edited(
     entry = METHODS[job.method.method]
     digest = weights_digest(job.model, revision=job.revision)
     loaded = load_model(job.model, dtype=job.dtype, revision=job.revision)
-    inputs = _inputs(job, loaded, digest, show)
+    inputs = method_inputs(job.method, loaded, digest, show)
     with show(title or f"Editing with {entry.label}", "edits") as progress, stops as stop_asked:
         checkpoints = list(
             run_trajectory(
@@ -154,15 +150,23 @@ def _in_order(folder: Path, key: str) -> list[Checkpoint]:
     return sorted(there, key=lambda checkpoint: checkpoint.record.edit_count)
 
 
-def _inputs(job: EditingJob, loaded: LoadedModel, digest: str, show: ShowProgress) -> dict[str, Any]:
-    """What the method is told of the pristine model."""
-    entry = METHODS[job.method.method]
-    options = entry.covariance(job.method)
+def method_inputs(method: Any, loaded: LoadedModel, model_digest: str, show: ShowProgress) -> dict[str, Any]:
+    """What a method's function is told of the pristine model, argument -> value."""
+    entry = METHODS[method.method]
+    options = entry.covariance(method)
     if options is None:
         return {}
     with show(f"Reading {options.path or options.corpus} for {entry.label}'s covariance", "texts") as progress:
-        sites = entry.sites(job.method)
-        return {"covariance": covariance_of(*loaded, options, sites, model_digest=digest, progress=progress)}
+        sites = entry.sites(method)
+        return {"covariance": covariance_of(*loaded, options, sites, model_digest=model_digest, progress=progress)}
+
+
+def inputs_key(method: Any, model_digest: str) -> dict[str, Any]:
+    """What tells these inputs apart, JSON-able."""
+    entry = METHODS[method.method]
+    options = entry.covariance(method)
+    sites = entry.sites(method)
+    return {"covariance": covariance_key(options, sites, model_digest=model_digest)} if options else {}
 
 
 def _remove_stale(folder: Path, kept: Sequence[Checkpoint]) -> None:

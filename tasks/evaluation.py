@@ -10,6 +10,9 @@ Yang et al. 2025, "The Mirage of Model Editing"). Three protocols, never mixed i
 - `probability`: two answers are compared by their mean NLL per token, as ROME and MEMIT do; score = the right one is
   the likelier; agreement = the same one is preferred as before editing.
 
+Longer texts (the probe `text`, asked only where it is named) are generated with a length of their own and no stop
+string; no answer is right there, and beside each text stands how like the case's references it is.
+
 The right answer is `target_new` for the probes `edit`, `rephrase` and `persona` (compared with `target_true`) and the
 gold answer for `locality` (compared with `target_new`) and `portability` (compared with nothing). What cannot be scored
 is null, with the reason beside it.
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,9 +31,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from editing.method import Progress, silent
 from editing.metrics import cut_by_stop, prompt_key
 from editing.requests import EditRequest
+from editing.text_likeness import TfIdf
 from tasks.engine.base import Engine, Generation
 from tasks.outcomes import (
     NO_PRE_EDIT,
+    Asked,
     PreEdit,
     ProbeKind,
     ProtocolName,
@@ -61,6 +67,8 @@ class EvaluationOptions(BaseModel):
     """The most cases asked at a checkpoint: the first edited, the last, and evenly between; all where not given."""
     max_tokens: int = Field(default=32, ge=1)
     """The longest generated answer, in tokens."""
+    text_tokens: int = Field(default=100, ge=1)
+    """The same for the probe `text`, which nothing but the end of the text ends before."""
     stop: tuple[str, ...] = (".", "\n")
     """Strings that end a generated answer; a target that holds one inside cannot be matched (`unreachable_cases`)."""
     max_rephrase: int = Field(default=2, ge=0)
@@ -71,6 +79,8 @@ class EvaluationOptions(BaseModel):
     """The most locality prompts asked of a case."""
     max_portability: int = Field(default=1, ge=0)
     """The most portability prompts asked of a case."""
+    max_text: int = Field(default=10, ge=0)
+    """The most longer texts asked of a case."""
 
 
 class StageCost(NamedTuple):
@@ -119,31 +129,35 @@ def evaluate_checkpoint(
     """
     if not 0 <= edit_count <= len(requests):
         raise ValueError(f"edit_count: {edit_count} is not between 0 and the {len(requests)} planned edits")
-    everything = range(1, len(requests) + 1)
     stops = [edit_count] if edit_count else edit_counts
-    positions = positions_asked(stops, options.sample) if stops else everything
+    positions = positions_asked(stops, options.sample) if stops else range(1, len(requests) + 1)
     asked = list(_questions(requests, edit_count, positions, options))
-    prompts = list(dict.fromkeys(q.prompt for q in asked)) if "generated" in options.protocols else []
+    prompts = _prompts(asked, options)
     pairs = list(dict.fromkeys(pair for q in asked for pair in _pairs(q, options)))
-    total = len(prompts) + len(pairs)
-
-    def generate(chunk: list[str]) -> list[Generation]:
-        return engine.generate(chunk, max_tokens=options.max_tokens, stop=options.stop)
+    num_prompts = sum(map(len, prompts.values()))
+    total = num_prompts + len(pairs)
 
     begun = time.perf_counter()
-    generations = _ask(generate, prompts, lambda done: progress(done, total))
+    generations: dict[tuple[str, Asked], Generation] = {}
+    for how, some in prompts.items():
+        generate = partial(engine.generate, max_tokens=how.max_tokens, stop=how.stop)
+        texts = _ask(generate, some, partial(_advance, progress, len(generations), total))
+        generations |= {(prompt, how): text for prompt, text in texts.items()}
     middle = time.perf_counter()
-    scores = _ask(engine.score, pairs, lambda done: progress(len(prompts) + done, total))
+    scores = _ask(engine.score, pairs, partial(_advance, progress, num_prompts, total))
     ended = time.perf_counter()
 
+    likeness = _likeness(requests, options)
     rows = []
     for question in asked:
-        for protocol in options.protocols:
-            row = outcome_row(protocol, question, generations, scores)
+        for protocol in _protocols(question.probe, options):
+            row = outcome_row(protocol, question, generations, scores, _how(question.probe, options))
+            if question.probe == "text":
+                row["similarity"] = likeness.similarity(row["output"], requests[question.position - 1].references)
             known = PreEdit.of([row]) if edit_count == 0 else pre_edit or NO_PRE_EDIT
             before = known.answers.get(question_key(row))
             rows.append(with_agreement(row, question, before))
-    costs = [StageCost("generate", middle - begun, len(prompts)), StageCost("score", ended - middle, len(pairs))]
+    costs = [StageCost("generate", middle - begun, num_prompts), StageCost("score", ended - middle, len(pairs))]
     return EvaluationResult(rows, [cost for cost in costs if cost.stage in asking_stages(options)])
 
 
@@ -161,7 +175,7 @@ def unanswered(
     return [
         unanswered_row(protocol, question, reason)
         for question in _questions(requests, edit_count, positions, options)
-        for protocol in options.protocols
+        for protocol in _protocols(question.probe, options)
     ]
 
 
@@ -199,7 +213,9 @@ def _questions(
             for index, (prompt, target, other) in enumerate(_probes_of(request, kind, options)):
                 edit = held.get(prompt_key(prompt))
                 edited = f"the prompt was edited by case {edit.case_id}" if edit else None
-                if kind == "locality":
+                if kind == "text":
+                    no_score, no_agreement = None, None
+                elif kind == "locality":
                     no_score, no_agreement = edited, edited
                 else:
                     changed = edited if edit and edit.target_new != target else None
@@ -230,7 +246,36 @@ def _probes_of(
         return [(prompt, new, true) for prompt in request.persona_prompts[: options.max_persona]]
     if kind == "locality":
         return [(probe.prompt, probe.answer or None, new) for probe in request.locality[: options.max_locality]]
+    if kind == "text":
+        return [(prompt, None, None) for prompt in request.text_prompts[: options.max_text]]
     return [(probe.prompt, probe.answer or None, None) for probe in request.portability[: options.max_portability]]
+
+
+def _protocols(kind: ProbeKind, options: EvaluationOptions) -> tuple[ProtocolName, ...]:
+    """A longer text is generated or is none."""
+    return tuple(name for name in options.protocols if kind != "text" or name == "generated")
+
+
+def _how(kind: ProbeKind, options: EvaluationOptions) -> Asked:
+    return Asked(options.text_tokens, ()) if kind == "text" else Asked(options.max_tokens, options.stop)
+
+
+def _prompts(asked: Collection[Question], options: EvaluationOptions) -> dict[Asked, list[str]]:
+    """The prompts to be continued, each once, by how."""
+    found: dict[Asked, dict[str, None]] = {}
+    for question in asked if "generated" in options.protocols else ():
+        found.setdefault(_how(question.probe, options), {})[question.prompt] = None
+    return {how: list(prompts) for how, prompts in found.items()}
+
+
+def _likeness(requests: Sequence[EditRequest], options: EvaluationOptions) -> TfIdf:
+    """What tells references apart, learnt from those of all planned edits, whatever is asked at this edit count."""
+    readers = requests if "text" in options.probes else ()
+    return TfIdf.of(text for request in readers for text in request.references)
+
+
+def _advance(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
 
 
 def _pairs(question: Question, options: EvaluationOptions) -> Iterator[tuple[str, str]]:

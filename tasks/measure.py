@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from editing.checkpoint import Checkpoint, digest
-from tasks.capability import CapabilityOptions, measure_capability
+from tasks.capability import measure_capability
+from tasks.capability_files import files_digest
+from tasks.capability_options import CapabilityOptions
 from tasks.engine import EngineDiedError, EngineOptions, LazyEngine
 from tasks.evaluation import EvaluationOptions, asking_stages, evaluate_checkpoint, unanswered
+from tasks.gate import is_due, mean_nll
 from tasks.outcomes import NO_PRE_EDIT, PreEdit
 from tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
 from tasks.progress import ShowProgress
@@ -66,6 +68,12 @@ class Subject(NamedTuple):
     def base(self) -> Place:
         """Where the pristine model's rows lie."""
         return self.place.model_copy(update={"trajectory": "base", "method": "none", "edit_count": 0})
+
+    @property
+    def before(self) -> Place:
+        """Where the rows of the trajectory's previous checkpoint lie; of the first, the pristine model's."""
+        count = max((count for count in self.edit_counts if count < self.place.edit_count), default=0)
+        return self.place.model_copy(update={"edit_count": count}) if count else self.base
 
 
 def measure(subject: Subject, options: MeasureOptions, *, engine: LazyEngine, show: ShowProgress) -> None:
@@ -172,7 +180,7 @@ def _measure_perplexity(subject: Subject, options: MeasureOptions, engine: LazyE
 
 def _measure_capability(subject: Subject, options: MeasureOptions, engine: LazyEngine) -> None:
     place = subject.place
-    key = _key(subject, options, "tasks.capability", asked=options.capability)
+    key = _capability_key(subject, options)
     if _is_stored(subject, key, "capability_samples", "capability", costs=("capability",)):
         return
     _swap(subject, engine)
@@ -184,25 +192,35 @@ def _measure_capability(subject: Subject, options: MeasureOptions, engine: LazyE
     place.store_cost("capability", seconds, len(result.samples), key=key, engine=engine.kind)
 
 
+def awaits_capability(subject: Subject, options: MeasureOptions) -> bool:
+    """Whether a checkpoint's general benchmarks are to be run and are not stored yet."""
+    if not _capability_is_due(subject, options.capability):
+        return False
+    return not subject.place.holds("capability", _capability_key(subject, options))
+
+
+def _capability_key(subject: Subject, options: MeasureOptions) -> str:
+    files = digest(files_digest(options.capability.files)) if options.capability.files else ""
+    return _key(subject, options, "tasks.capability", asked=options.capability, requests=files)
+
+
 def _capability_is_due(subject: Subject, options: CapabilityOptions) -> bool:
     """Whether the general benchmarks are run here: they are dear, so a run may ask for them at some checkpoints."""
-    if not options.tasks or options.when == "never":
+    if not options.asked or options.when == "never":
         return False
     if options.when == "every" or subject.checkpoint is None or subject.is_last:
         return True
-    return options.when == "gated" and _perplexity_moved(subject, options.gate_ratio)
+    return options.when == "gated" and _is_at_new_level(subject, options.gate_ratio)
 
 
-def _perplexity_moved(subject: Subject, ratio: float) -> bool:
-    """The cheap gate: perplexity (exp of the mean token NLL) differs from the pristine model's by more than a ratio."""
-    now, before = (_mean_nll(place) for place in (subject.place, subject.base))
-    return now is None or before is None or abs(now - before) > abs(math.log(ratio))
+def _is_at_new_level(subject: Subject, ratio: float) -> bool:
+    """The cheap gate, of stored rows alone: a run that continues decides as it did before (see `tasks.gate`)."""
+    now, before, base = (mean_nll(_perplexity_rows(at)) for at in (subject.place, subject.before, subject.base))
+    return is_due(now, before, base, ratio=ratio)
 
 
-def _mean_nll(place: Place) -> float | None:
-    rows = place.run.warehouse.rows("perplexity", place.partition)
-    tokens = sum(row["num_tokens"] for row in rows)
-    return sum(row["nll"] for row in rows) / tokens if tokens else None
+def _perplexity_rows(place: Place) -> Sequence[Mapping[str, Any]]:
+    return place.run.warehouse.rows("perplexity", place.partition)
 
 
 def _swap(subject: Subject, engine: LazyEngine) -> None:

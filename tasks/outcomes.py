@@ -9,12 +9,13 @@ from typing import Any, Literal, NamedTuple
 from editing.metrics import exact_match, preferred, same_text, token_accuracy
 from tasks.engine.base import Generation, Score
 
-ProbeKind = Literal["edit", "rephrase", "persona", "locality", "portability"]
+ProbeKind = Literal["edit", "rephrase", "persona", "locality", "portability", "text"]
 ProtocolName = Literal["generated", "teacher_forced", "probability"]
 Row = dict[str, Any]
 Key = tuple[str, str, int, str, str]
 
 _NO_TARGET = "the dataset gives no answer"
+_NO_RIGHT_ANSWER = "no answer is right"
 _NO_OTHER = "the dataset gives no other answer to compare with"
 _SAME_ANSWERS = "the two answers are the same"
 _NOT_A_NUMBER = "the model's likelihoods are not numbers"
@@ -36,6 +37,13 @@ class Question(NamedTuple):
     """Why the target is no longer right at this edit count."""
     no_agreement: str | None
     """Why the pre-edit output says nothing about this probe any more."""
+
+
+class Asked(NamedTuple):
+    """How a text was asked for: what a stored output can be told to be under another protocol depends on it."""
+
+    max_tokens: int
+    stop: tuple[str, ...]
 
 
 class Before(NamedTuple):
@@ -69,20 +77,23 @@ def question_key(row: Mapping[str, Any]) -> Key:
 def outcome_row(
     protocol: ProtocolName,
     question: Question,
-    generations: Mapping[str, Generation],
+    generations: Mapping[tuple[str, Asked], Generation],
     scores: Mapping[tuple[str, str], Score],
+    how: Asked,
 ) -> Row:
     """The row of a question under a protocol, before `with_agreement`; `reason` says why there is no score.
 
     Args:
         protocol: How the answer was taken.
         question: What was asked.
-        generations: Prompt -> greedy text.
+        generations: (prompt, how it was asked) -> greedy text.
         scores: (prompt, continuation) -> teacher-forced score.
+        how: How this question's text was asked for.
     """
     row = unanswered_row(protocol, question)
     if protocol == "generated":
-        score, reason = _generated(row, generations[question.prompt], question)
+        row["stop"], row["max_tokens"] = list(how.stop), how.max_tokens
+        score, reason = _generated(row, generations[question.prompt, how], question)
     elif question.target is None:
         score, reason = None, _NO_TARGET
     elif protocol == "teacher_forced":
@@ -103,7 +114,8 @@ def unanswered_row(protocol: ProtocolName, question: Question, reason: str | Non
         "protocol": protocol,
         "prompt": question.prompt,
         "target": question.target,
-        **dict.fromkeys(("output", "num_tokens", "finish_reason", "greedy_ids", "target_ids", "nll", "other")),
+        **dict.fromkeys(("output", "num_tokens", "finish_reason", "stop", "max_tokens", "similarity")),
+        **dict.fromkeys(("greedy_ids", "target_ids", "nll", "other")),
         **dict.fromkeys(("nll_other", "num_tokens_other", "score", "agreement")),
         "reason": reason,
     }
@@ -128,6 +140,8 @@ def with_agreement(row: Row, question: Question, before: Before | None) -> Row:
 
 def _generated(row: Row, generation: Generation, question: Question) -> tuple[float | None, str | None]:
     row["output"], row["num_tokens"], row["finish_reason"] = generation
+    if question.probe == "text":
+        return None, _NO_RIGHT_ANSWER
     if question.target is None:
         return None, _NO_TARGET
     return float(exact_match(generation.text, question.target)), None

@@ -172,8 +172,12 @@ def _counts(data: RunData, line: Line) -> list[int]:
 
 
 def capability(data: RunData) -> str:
-    """Every benchmark: of the pristine model and at each method's last edit count; all others folded."""
-    names = sorted({row["task"] for row in data.views["capability_by_edit_count"]} - {"mean"})
+    """Every benchmark: of the pristine model and at each method's last edit count; all others folded.
+
+    Of a group its score is shown, and not that of each of its tasks.
+    """
+    whole = (row["task"] for row in data.views["capability_by_edit_count"] if row["part_of"] is None)
+    names = sorted(set(whole) - {"mean"})
     if not names:
         return "<p>No general benchmark was run.</p>"
     every: list[list[str]] = []

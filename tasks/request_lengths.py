@@ -60,6 +60,7 @@ def _read_by_model(request: EditRequest, *, is_asked: bool) -> Iterator[tuple[st
         yield from (("locality", _joined(probe.prompt, target)) for target in (probe.answer, request.target_new))
     for probe in request.portability:
         yield "portability", _joined(probe.prompt, probe.answer)
+    yield from (("text", prompt) for prompt in request.text_prompts)
 
 
 def _joined(prompt: str, answer: str | None) -> str:

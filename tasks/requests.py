@@ -14,13 +14,24 @@ from editing.method import Progress, silent
 from editing.requests import EditRequest
 from tasks.dataset_conflicts import Conflict, ConflictRule, find_overwritten, settle
 from tasks.dataset_files import Row, read_file, read_hub
-from tasks.dataset_records import RowReader, to_request
+from tasks.dataset_records import RowReader, to_requests
 from tasks.datasets_catalog import HUBS, LAYOUTS, Hub, Layout
 from tasks.hostile_input import shown_value
 from tasks.progress import counted
 from tasks.stored_requests import StoredRequests
 
-DatasetName = Literal["pocket", "zsre", "counterfact", "wikibigedit", "ultraeditbench", "file"]
+DatasetName = Literal[
+    "pocket",
+    "zsre",
+    "counterfact",
+    "wikibigedit",
+    "ultraeditbench",
+    "fever",
+    "mquake",
+    "hardedit",
+    "hardcf",
+    "file",
+]
 DATASETS: tuple[str, ...] = get_args(DatasetName)
 
 __all__ = [
@@ -59,6 +70,10 @@ class FileColumns(BaseModel):
     """As `locality`, for prompts whose answer follows from the new fact."""
     portability_answers: str | None = None
     """As `locality_answers`."""
+    text_prompts: str | None = None
+    """One beginning of a longer text, or a list."""
+    references: str | None = None
+    """One text that such longer texts should be like, or a list."""
 
     def layout(self) -> Layout:
         """The columns as a layout; a field that is not named may stand in a column of its own name."""
@@ -69,6 +84,9 @@ class FileColumns(BaseModel):
             subject=self.subject or "subject",
             target_true=(self.target_true or "target_true",),
             rephrase=(self.rephrase_prompts or "rephrase_prompts",),
+            persona=("persona_prompts",),
+            text=(self.text_prompts or "text_prompts",),
+            references=(self.references or "references",),
             locality=((self.locality or "locality", self.locality_answers or "locality_answers"),),
             portability=((self.portability or "portability", self.portability_answers or "portability_answers"),),
             required=tuple(self.model_dump(exclude_none=True, exclude={"prompt", "target_new"}).values()),
@@ -83,13 +101,15 @@ class DatasetOptions(BaseModel):
     name: DatasetName = "pocket"
     """A dataset known by name (its columns are known), or `file` for your own columns."""
     path: Path | None = None
-    """A local JSON, JSONL or Parquet file; without one a named dataset comes from the dataset hub."""
+    """A local JSON, JSONL or Parquet file; without one a named dataset comes from the dataset hub, if it is there."""
     hub: str | None = None
     """Another hub id than the dataset's own."""
     split: str | None = None
     """Another split on the hub than the dataset's own."""
     revision: str | None = None
     """Commit, branch or tag on the hub; name a commit to have the same rows for ever."""
+    files: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Other files on the hub than the dataset's own, e.g. one of WikiBigEdit's intervals of time."""
     limit: int | None = Field(default=None, ge=1)
     """How many edits to take, after ordering; all where not given."""
     order_seed: int | None = Field(default=0, ge=-(2**63), lt=2**63)
@@ -114,10 +134,15 @@ class DatasetOptions(BaseModel):
             raise ValueError("dataset 'file' needs `path`, a JSON, JSONL or Parquet file")
         if self.name != "file" and self.columns != FileColumns():
             raise ValueError(f"`columns` is for dataset 'file'; the columns of {self.name!r} are known")
-        on_hub = {"hub": self.hub, "split": self.split, "revision": self.revision}
+        on_hub = {"hub": self.hub, "split": self.split, "revision": self.revision, "files": self.files}
         given = [key for key, value in on_hub.items() if value is not None]
-        if given and (self.path is not None or self.name not in HUBS):
-            raise ValueError(f"`{given[0]}` is for a dataset of the hub, not for {self.path or self.name!r}")
+        if given and (self.path is not None or self.name not in LAYOUTS):
+            raise ValueError(f"`{given[0]}` is for a dataset of the hub, not for {self.path or repr(self.name)}")
+        if self.name in LAYOUTS and self.name not in HUBS and self.path is None and self.hub is None:
+            raise ValueError(
+                f"dataset {self.name!r} has no place on the dataset hub that is known; name a local file by `path` "
+                "(JSON, JSONL or Parquet), or the id of a dataset there by `hub`"
+            )
         if self.name == "pocket" and self.path is not None:
             raise ValueError("dataset 'pocket' is generated and takes no `path`; use name 'file' for your own rows")
         return self
@@ -130,6 +155,8 @@ class DatasetReport(NamedTuple):
     source: str
     num_rows: int
     num_requests: int
+    num_without_target: int
+    """Rows that ask for no new answer, which are left out; only some datasets have such."""
     duplicates: tuple[tuple[str, str], ...]
     """(case left out, earlier case of the same prompt and target)."""
     conflicts: tuple[Conflict, ...]
@@ -145,6 +172,8 @@ class DatasetReport(NamedTuple):
     def lines(self) -> list[str]:
         """The report in sentences; of many conflicts the first three."""
         found = [f"{self.name}: {self.num_requests:,} edits of {self.num_rows:,} rows from {self.source}"]
+        if self.num_without_target:
+            found.append(f"{self.num_without_target} rows left out (no new answer)")
         if self.duplicates:
             found.append(f"{len(self.duplicates)} duplicates left out (same prompt and target as an earlier edit)")
         if self.conflicts:
@@ -170,7 +199,9 @@ class RequestSet(NamedTuple):
 def load_requests(options: DatasetOptions, *, progress: Progress = silent) -> RequestSet:
     """The edits of a dataset in their order of editing.
 
-    Every row of a local file is checked, those beyond `limit` too. A growing `limit` only adds edits at the end.
+    Every row of a local file is checked, those beyond `limit` too. A growing `limit` only adds edits at the end, and to
+    earlier ones the portability prompts of duplicates (`settle`). A case of several edits stays together; the limit
+    counts edits, and a case that it cuts has no portability prompts.
 
     Args:
         options: Which edits.
@@ -200,8 +231,8 @@ def load_requests(options: DatasetOptions, *, progress: Progress = silent) -> Re
 
 
 class _Found(NamedTuple):
-    requests: Iterator[EditRequest]
-    """In order of editing."""
+    requests: Iterator[Sequence[EditRequest]]
+    """The edits of each row, in order of editing."""
     source: str
     num_rows: int
 
@@ -213,7 +244,8 @@ def _pocket(options: DatasetOptions) -> _Found:
     num_edits = world.num_known_edits if options.limit is None else options.limit
     if num_edits > world.capacity:
         raise ValueError(f"limit: {num_edits:,} is more than the {world.capacity:,} edits that the pocket world has")
-    return _Found(world.edits(num_edits, seed=options.order_seed or 0), "the pocket world", num_edits)
+    edits = ((request,) for request in world.edits(num_edits, seed=options.order_seed or 0))
+    return _Found(edits, "the pocket world", num_edits)
 
 
 def _rows(options: DatasetOptions) -> _Found:
@@ -221,32 +253,32 @@ def _rows(options: DatasetOptions) -> _Found:
         rows: Sequence[Row] = read_file(options.path)
         source = str(options.path)
     else:
-        default = HUBS[options.name]
-        files = () if options.hub or options.split else default.files
+        default = HUBS.get(options.name, Hub(options.hub or "", "train"))
+        files = options.files or (() if options.hub or options.split else default.files)
         hub = Hub(options.hub or default.dataset_id, options.split or default.split, files)
         rows = read_hub(hub, options.revision)
-        source = f"{hub.dataset_id} ({hub.split}{f', {options.revision}' if options.revision else ''})"
+        source = f"{hub.dataset_id} ({', '.join(filter(None, [hub.split, *(options.files or ()), options.revision]))})"
     return _Found(_in_order(rows, source, options), source, len(rows))
 
 
-def _in_order(rows: Sequence[Row], source: str, options: DatasetOptions) -> Iterator[EditRequest]:
-    """The requests in order of editing; a local file's rows are all checked before the first is given."""
+def _in_order(rows: Sequence[Row], source: str, options: DatasetOptions) -> Iterator[Sequence[EditRequest]]:
+    """Each row's requests in order of editing; a local file's rows are all checked before the first is given."""
     layouts = (options.columns.layout(),) if options.name == "file" else LAYOUTS[options.name]
     prefix = "row" if options.name == "file" else options.name
 
-    def request(index: int) -> EditRequest:
-        return to_request(RowReader(source, index + 1, rows[index]), layouts, prefix)
+    def requests(index: int) -> list[EditRequest]:
+        return to_requests(RowReader(source, index + 1, rows[index]), layouts, prefix)
 
     order = list(range(len(rows)))
     if options.path is not None:
-        _check_case_ids((request(index) for index in order), source)
+        _check_case_ids((requests(index) for index in order), source)
     if options.order_seed is not None:
         random.Random(options.order_seed).shuffle(order)
-    return (request(index) for index in order)
+    return (requests(index) for index in order)
 
 
-def _check_case_ids(requests: Iterable[EditRequest], source: str) -> None:
+def _check_case_ids(rows: Iterable[Sequence[EditRequest]], source: str) -> None:
     first: dict[str, int] = {}
-    for number, request in enumerate(requests, 1):
+    for number, request in ((number, request) for number, row in enumerate(rows, 1) for request in row):
         if (row := first.setdefault(request.case_id, number)) != number:
             raise ValueError(f"{source}, row {number}: case id {shown_value(request.case_id)} is row {row}'s already")

@@ -46,6 +46,15 @@ class StoredRequests(Sequence[EditRequest]):
         self._run("INSERT INTO requests VALUES (?, ?, ?)", *row)
         self._length += 1
 
+    def replace(self, place: int, request: EditRequest) -> None:
+        """Put a request of the same edit prompt in the place of another.
+
+        Raises:
+            OSError: The disk is full.
+        """
+        assert prompt_key(request.prompt) == prompt_key(self[place].prompt)
+        self._run("UPDATE requests SET content = ? WHERE position = ?", request.model_dump_json(), place)
+
     def newest(self, prompt: str) -> int | None:
         """The place of the last request with this edit prompt; None where there is none."""
         sql = "SELECT max(position) FROM requests WHERE prompt = ? AND position < ?"

@@ -82,7 +82,7 @@ TABLES: dict[str, pa.Schema] = {
             *IDENTITY,
             pa.field("position", _int),  # when this case was edited, 1 for the first; its age is edit_count - position
             pa.field("case_id", _text),
-            pa.field("probe", _text),  # edit | rephrase | persona | locality | portability
+            pa.field("probe", _text),  # edit | rephrase | persona | locality | portability | text
             pa.field("probe_index", pa.int32()),
             pa.field("protocol", _text),  # generated | teacher_forced | probability
             pa.field("prompt", _text),
@@ -90,6 +90,9 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("output", _text),  # generated: the raw text
             pa.field("num_tokens", pa.int32()),  # generated: tokens generated; else tokens of the target
             pa.field("finish_reason", _text),  # generated: eos | stop | length
+            pa.field("stop", pa.list_(_text)),  # generated: strings that would have ended the text
+            pa.field("max_tokens", pa.int32()),  # generated: the most tokens that it could have had
+            pa.field("similarity", _float),  # text: TF-IDF cosine similarity with the references, in [0, 1]
             pa.field("greedy_ids", pa.list_(pa.int32())),  # teacher_forced: the model's own token at each target place
             pa.field("target_ids", pa.list_(pa.int32())),
             pa.field("nll", _float),  # probability: summed NLL of `target`, nats
@@ -101,11 +104,12 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("reason", _text),  # why score or agreement is null
         ]
     ),
-    # one row per lm-eval task x metric
+    # one row per lm-eval task or group x metric
     "capability": pa.schema(
         [
             *IDENTITY,
             pa.field("task", _text),
+            pa.field("part_of", _text),  # the group whose score it goes into; null for what counts by itself
             pa.field("metric", _text),
             pa.field("main", _bool),  # the task's headline metric, in [0, 1], higher is better
             pa.field("value", _float),
@@ -133,6 +137,27 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("text_id", _int),
             pa.field("nll", _float),  # summed over num_tokens, nats
             pa.field("num_tokens", _int),
+        ]
+    ),
+    # one row a case that was edited alone, on the pristine model; its edit_count is 1
+    "scans": pa.schema(
+        [
+            *IDENTITY,
+            pa.field("label", _text),  # as in `runs`
+            pa.field("position", _int, nullable=False),  # in the dataset's order, 1 for the first
+            pa.field("case_id", _text, nullable=False),
+            pa.field("prompt", _text),
+            pa.field("subject", _text),
+            pa.field("target_new", _text),
+            pa.field("perplexity", _float),  # mean of the texts' perplexities; infinite where it is no number
+            pa.field("token_perplexity", _float),  # of all texts together, each token counting once
+            pa.field("base_perplexity", _float),  # the pristine model's
+            pa.field("base_token_perplexity", _float),
+            pa.field("ratio", _float),  # perplexity / base_perplexity
+            pa.field("update_norm", _float),  # Frobenius, of all edited tensors together (edited - base)
+            pa.field("learned", _bool),  # every token of target_new is the edited model's own choice (teacher forced)
+            pa.field("seconds", _float),  # editing and measuring
+            pa.field("error", _text),  # why the method could not make the edit; its measures are null then
         ]
     ),
     # one row a timed stage

@@ -15,8 +15,9 @@ from tasks.outcome_sums import sums_view
 from tasks.tables import TABLES
 
 _FOLDER = Path(__file__).parent / "queries"
-_MACROS = "_macros"
+_MACROS = ("_macros", "_statistics", "_text_macros")
 _SUMS = "outcome_sums"
+_TOO_LONG = ("preset_outcomes",)  # to be kept as a table: a row a question, as `outcomes` has
 
 
 def view_names() -> list[str]:
@@ -35,6 +36,7 @@ def create_views(
     *,
     run: str | None = None,
     computed: Collection[str] = (),
+    wanted: Collection[str] | None = None,
 ) -> None:
     """Create the macros, the tables' views, the sums of outcomes and the query views.
 
@@ -42,15 +44,31 @@ def create_views(
         connection: An empty database.
         files: Table -> its files, a glob; None where it has none yet (the view is then empty).
         run: None for views of everything, otherwise of this run alone.
-        computed: Views that are computed once, here, and kept as tables.
+        computed: Views that are computed once, here, and kept as tables, but for one that is as long as its files.
+        wanted: Query views to create, with all that they need; None creates every one.
     """
     where = "" if run is None else f" WHERE run = {literal(run)}"
     for table, glob in files.items():
         connection.execute(f"CREATE VIEW {table} AS FROM ({_table_view(TABLES[table], glob)}){where}")
-    connection.execute(view_sql(_MACROS))
+    for name in _MACROS:
+        connection.execute(view_sql(name))
     for name in TopologicalSorter(_needs()).static_order():
+        if wanted is not None and name not in wanted:
+            continue
         sql = _sums(files["outcomes"], where) if name == _SUMS else view_sql(name)
-        connection.execute(f"CREATE {'TABLE' if name in computed else 'VIEW'} {name} AS {sql}")
+        is_kept = name in computed and name not in _TOO_LONG
+        connection.execute(f"CREATE {'TABLE' if is_kept else 'VIEW'} {name} AS {sql}")
+
+
+def needed(sql: str) -> set[str] | None:
+    """The query views that a query takes; None, all of them, where it names neither a view nor a table (SHOW TABLES).
+
+    Creating a view takes some 10 ms for each one that it is made of, whether it is asked or not.
+    """
+    words = set(re.findall(r"\w+", sql.lower()))
+    if not words & {*_needs(), *TABLES}:
+        return None
+    return words & _needs().keys() | needed_twice(sql)
 
 
 def needed_twice(sql: str) -> set[str]:

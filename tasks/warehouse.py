@@ -30,7 +30,7 @@ from tasks.result_text import format_rows
 from tasks.rows import Rows, conform, to_arrow
 from tasks.sealed_files import SEAL, is_whole, seal
 from tasks.tables import TABLES
-from tasks.views import check_reads_only, create_views, first_line, literal, needed_twice, view_names
+from tasks.views import check_reads_only, create_views, first_line, literal, needed, needed_twice, view_names
 
 __all__ = ["KEY", "Partition", "Warehouse", "format_rows"]
 
@@ -140,10 +140,12 @@ class Warehouse:
 
         Args:
             run: Show this run alone, and compute every query view once, here: for a reader who needs them all.
-            sql: The query to come: of the views that it names, those that build on one another are computed once, here.
+            sql: The query to come: of the views that it names, those that build on one another are computed once, here,
+                and views that it does not take are left out.
         """
         connection = duckdb.connect(":memory:")
-        self._create_views(connection, run, view_names() if run is not None else needed_twice(sql))
+        computed = view_names() if run is not None else needed_twice(sql)
+        self._create_views(connection, run, computed, needed(sql))
         # the views name the root as a glob, in which special characters are escaped: that spelling is allowed as well
         allowed = ", ".join(literal(name) for name in {self.root, _escape_glob(self.root)})
         connection.execute(f"SET allowed_directories = [{allowed}]")
@@ -193,12 +195,16 @@ class Warehouse:
         return self._url(target)
 
     def _create_views(
-        self, connection: duckdb.DuckDBPyConnection, run: str | None = None, computed: Collection[str] = ()
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        run: str | None = None,
+        computed: Collection[str] = (),
+        wanted: Collection[str] | None = None,
     ) -> None:
         if not self._is_local:
             connection.register_filesystem(self._files)
         files = {table: self._glob(table, run) for table in TABLES}
-        create_views(connection, files, run=run, computed=computed)
+        create_views(connection, files, run=run, computed=computed, wanted=wanted)
 
     def _glob(self, table: str, run: str | None) -> str | None:
         """A table's files, as an SQL literal; of a run alone where the folders say which are its own. None if none."""

@@ -280,9 +280,9 @@ def test_texts_of_a_dataset_name_no_files(overedit: Run, files: dict[str, str], 
 
 @pytest.mark.parametrize("label", [*AWAY, "x" * 5_000, "\x00", "FT-M (site=../../../away)"])
 def test_a_trajectorys_name_is_one_folder_below_its_run(label: str, tmp_path: Path) -> None:
-    from flows.plan import _slug
+    from flows.run_names import folder_name
 
-    name = _slug(label)
+    name = folder_name(label)
     assert re.fullmatch(r"[a-z0-9-]{0,100}", name)
     assert (tmp_path / "run" / name).resolve().is_relative_to(tmp_path / "run")
 

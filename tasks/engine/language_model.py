@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lm_eval.api.model import LM, TemplateLM
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from tasks.engine.local_model import LocalModel
-from tasks.engine.text import encode, generation, windows
+from tasks.engine.text import encode, generation
 
 MAX_NEW_TOKENS = 256
 """Tokens generated where a task does not say how many (lm-eval's own default)."""
@@ -60,7 +61,8 @@ class LocalLanguageModel(TemplateLM):
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
         targets = [continuation for _, _, continuation in requests]
-        whole = [(context + continuation)[-self.max_length :] for _, context, continuation in requests]
+        most = self.max_length - 1  # as vLLM, which keeps room for a token that it has to generate
+        whole = [(context + continuation)[-most:] for _, context, continuation in requests]
         answers = []
         for target, reading in zip(targets, self._local.read_all(whole), strict=True):
             size = len(target)
@@ -69,10 +71,15 @@ class LocalLanguageModel(TemplateLM):
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:
         """Log-likelihood of each whole text, in nats."""
-        texts = [[self.prefix_token_id, *self.tok_encode(request.args[0])] for request in requests]
-        pieces = [windows(ids, self.max_length) for ids in texts]
-        readings = iter(self._local.read_all([piece for text in pieces for piece in text]))
-        return [-sum(sum(next(readings).nlls) for _ in text) for text in pieces]
+        texts = [self.tok_encode(request.args[0]) for request in requests]
+        pieces = [[("", *piece) for piece in self._windows(ids)] for ids in texts]
+        totals = iter(self._loglikelihood_tokens([piece for text in pieces for piece in text]))
+        return [sum(next(totals)[0] for _ in text) for text in pieces]
+
+    def _windows(self, ids: list[int]) -> list[tuple[list[int], list[int]]]:
+        """A text in pieces that fit, each a context and the tokens after it, as lm-eval cuts it for vLLM."""
+        cut = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length - 2, context_len=1)
+        return [make_disjoint_window(piece) for piece in cut]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
         """Greedy continuations.

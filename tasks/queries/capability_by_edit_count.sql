@@ -8,6 +8,8 @@
 -- num_tasks  of the mean: how many tasks it covers
 -- reason     why value is null. The mean is null unless it covers every task of the run: a mean over fewer tasks would
 --            not compare with the others
+-- part_of    the group (mmlu) whose score a task (mmlu_anatomy) goes into; null for what counts by itself. The mean is
+--            over what counts by itself, so a group counts once, and its tasks beside it not at all
 --
 -- Edit count 0 is the pristine model; the same row starts each trajectory of its run and ordering.
 WITH finite AS (
@@ -19,13 +21,13 @@ WITH finite AS (
 ),
 scored AS (
     SELECT
-        run, trajectory, order_seed, model, method, dataset, edit_count, task, metric, value, num_samples AS n, chance,
+        run, trajectory, order_seed, model, method, dataset, edit_count, task, part_of, metric, value, num_samples AS n, chance,
         CASE WHEN value + stderr IS NOT NULL THEN greatest(0, value - z95() * stderr) ELSE wilson_low(value, num_samples) END AS low,
         CASE WHEN value + stderr IS NOT NULL THEN least(1, value + z95() * stderr) ELSE wilson_high(value, num_samples) END AS high
     FROM finite
 ),
 planned AS (
-    SELECT run, model, dataset, count(DISTINCT task) AS planned_tasks FROM scored GROUP BY run, model, dataset
+    SELECT run, model, dataset, count(DISTINCT task) AS planned_tasks FROM scored WHERE part_of IS NULL GROUP BY run, model, dataset
 ),
 means AS (
     SELECT
@@ -36,6 +38,7 @@ means AS (
         sum(n)::BIGINT AS n, CASE WHEN count(chance) = count(*) THEN avg(chance) END AS chance,
         count(value) AS num_tasks, any_value(planned_tasks) AS planned_tasks
     FROM scored JOIN planned USING (run, model, dataset)
+    WHERE part_of IS NULL
     GROUP BY run, trajectory, order_seed, model, dataset, edit_count
 ),
 measured AS (
@@ -58,6 +61,6 @@ points AS (
 )
 SELECT
     run, trajectory, coalesce(t.label, p.method) AS label, p.method, model, dataset, order_seed, edit_count,
-    task, metric, value, n, low, high, chance, num_tasks, reason
+    task, part_of, metric, value, n, low, high, chance, num_tasks, reason
 FROM points AS p LEFT JOIN trajectories AS t USING (run, trajectory, order_seed, model, dataset)
 ORDER BY run, trajectory, order_seed, edit_count, task = 'mean', task

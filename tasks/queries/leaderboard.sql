@@ -2,6 +2,9 @@
 --
 -- reliability, generalization, locality, portability  means; of the first also n and the 95 % interval; null if not measured
 -- capability         mean over the lm-eval tasks with its interval; base_capability: the pristine model's
+-- capability_difference  from the pristine model on the same items, all tasks pooled, with its paired 95 % interval and the
+--                    exact p_value of capability_change; p_adjusted: Holm's over the run's trajectories, each at its last
+--                    edit count. Null where no item was asked of both
 -- perplexity_ratio   perplexity over the pristine model's
 -- seconds_per_edit   of the step that led to this edit count; peak_memory_bytes: the highest of the whole trajectory
 -- collapse_at, collapse_reason  from collapse_point; null where it did not collapse
@@ -27,6 +30,19 @@ last_points AS (
 bases AS (
     SELECT run, trajectory, order_seed, capability AS base_capability FROM points WHERE edit_count = 0
 ),
+changes AS (
+    SELECT
+        run, trajectory, order_seed, edit_count, difference, low, high, p_value,
+        row_number() OVER (PARTITION BY run ORDER BY p_value, trajectory, order_seed) AS place,
+        count(*) OVER (PARTITION BY run) AS family
+    FROM capability_change JOIN last_points USING (run, trajectory, order_seed, edit_count)
+    WHERE task = 'all'
+),
+adjusted AS (
+    SELECT
+        *, least(1.0, max((family - place + 1) * p_value) OVER (PARTITION BY run ORDER BY place)) AS p_adjusted
+    FROM changes
+),
 editing AS (
     SELECT
         run, trajectory, order_seed, edit_count, seconds_per_edit,
@@ -36,11 +52,14 @@ editing AS (
 SELECT
     run, trajectory, t.label, t.method, t.model, t.dataset, order_seed, edit_count,
     reliability, reliability_n, reliability_low, reliability_high, generalization, locality, portability,
-    capability, capability_low, capability_high, base_capability, perplexity_ratio,
+    capability, capability_low, capability_high, base_capability,
+    a.difference AS capability_difference, a.low AS capability_difference_low, a.high AS capability_difference_high,
+    a.p_value, a.p_adjusted, perplexity_ratio,
     seconds_per_edit, peak_memory_bytes, c.collapse_at, c.reason AS collapse_reason, t.status
 FROM trajectories AS t
 LEFT JOIN last_points USING (run, trajectory, order_seed)
 LEFT JOIN bases USING (run, trajectory, order_seed)
+LEFT JOIN adjusted AS a USING (run, trajectory, order_seed, edit_count)
 LEFT JOIN editing USING (run, trajectory, order_seed, edit_count)
 LEFT JOIN collapse_point AS c USING (run, trajectory, order_seed)
 ORDER BY run, reliability DESC NULLS LAST, capability DESC NULLS LAST, trajectory, order_seed

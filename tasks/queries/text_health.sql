@@ -1,4 +1,5 @@
--- Empty and repetitive text at every edit count, over all generated outputs (every probe).
+-- Empty and repetitive text at every edit count, over all generated answers (every probe but the longer texts, which are
+-- asked for in a length of their own).
 --
 -- empty       share of outputs with nothing but blanks
 -- repetitive  share of outputs of at least 8 words in which one word makes up more than half (case ignored, words are
@@ -15,7 +16,7 @@ WITH measured AS (
         sum(sum_lengths) / nullif(sum(num_lengths), 0) AS mean_tokens,
         sum(num_cut) / nullif(sum(num_endings), 0) AS length_share
     FROM outcome_sums
-    WHERE num_texts > 0
+    WHERE num_texts > 0 AND probe <> 'text'
     GROUP BY run, trajectory, order_seed, edit_count
 ),
 points AS (

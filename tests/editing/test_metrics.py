@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from editing.metrics import (
     exact_sequence,
     is_empty,
     is_repetitive,
+    ngram_entropy,
     ngram_repetition,
     preferred,
     prompt_key,
@@ -130,3 +133,20 @@ def test_wilson_interval_holds_the_share(case: tuple[int, int]) -> None:
     low, high = wilson_interval(*case)
     assert 0 <= low <= case[0] / case[1] + 1e-12
     assert case[0] / case[1] - 1e-12 <= high <= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"),
+    [
+        # bigrams ab ba ab ba: 1 bit; trigrams aba bab aba: 2/3 log2(3/2) + 1/3 log2(3)
+        ("a b a b a", (2 / 3 * 1 + 4 / 3 * (2 / 3 * math.log2(3 / 2) + 1 / 3 * math.log2(3))) / 2),
+        ("one two, three", (2 / 3 * math.log2(3) + 4 / 3 * 1) / 2),  # the comma is a word: 3 bigrams, 2 trigrams
+        ("one\ttwo\nthree", 2 / 3 * 1 / 2),  # 2 bigrams, 1 trigram
+        ("the the the the", 0),
+        ("A a A", 2 / 3 * 1 / 2),  # case counts
+        ("word", 0),
+        ("", 0),
+    ],
+)
+def test_ngram_entropy(text: str, bits: float) -> None:
+    assert ngram_entropy(text) == pytest.approx(bits)

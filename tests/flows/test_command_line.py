@@ -74,6 +74,9 @@ def files(tmp_path: Path, tiny_model: Path) -> dict[str, str]:
         ("model=./nowhere", "there is no folder ./nowhere"),
         ("dataset.limit=21", "limit: 21"),
         ("order_seeds=[]", "order_seeds"),
+        ("capability.suite=glue", "there is no suite 'glue'; accepted: locft, should-we-edit, quick"),
+        ("capability={tasks: [sst2], files: {sst2: no.jsonl}}", "files.sst2: there is no file or folder no.jsonl"),
+        pytest.param("capability.tasks=[sst3]", "no task 'sst3'; like it are sst2", marks=pytest.mark.slow),
     ],
 )
 def test_a_configuration_that_is_wrong(
@@ -193,6 +196,9 @@ def test_lists(overedit: Run) -> None:
     code, out, _ = overedit("datasets")
     assert code == 0
     assert all(name in out for name in ("zsre", "counterfact", "wikibigedit", "ultraeditbench", "pocket", "file"))
+    code, out, _ = overedit("suites")
+    assert code == 0
+    assert all(word in out for word in ("locft", "2509.22072", "nq_open", "should-we-edit", "toxigen", "quick"))
 
 
 @pytest.mark.parametrize("arguments", [("sql", "SELECT 1"), ("report", "r")])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.config import BenchmarkConfig
+from flows.config import BenchmarkConfig, ScanConfig
 from flows.config_file import read_yaml, validated, with_settings
 
 DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deployments"
@@ -16,7 +16,8 @@ BENCHMARKS = sorted((DEPLOYMENTS / "benchmarks").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_every_benchmark_file_is_a_configuration(path: Path) -> None:
-    config = validated(BenchmarkConfig, read_yaml(path), where=path.name)
+    kind = ScanConfig if path.stem.startswith("scan-") else BenchmarkConfig
+    config = validated(kind, read_yaml(path), where=path.name)
     assert config.name == path.stem
 
 

@@ -23,7 +23,8 @@ from editing.method import Progress
 from flows.benchmark import run_plan
 from flows.config import BenchmarkConfig
 from flows.editing_processes import _edit, edit_in_processes
-from flows.plan import Plan, make_plan, write_configuration
+from flows.plan import Plan, make_plan
+from flows.run_names import write_configuration
 from tasks.editing_job import run_editing_job
 from tests.flows.test_benchmark import configuration
 
@@ -215,7 +216,8 @@ def test_a_kill_of_the_parent_and_a_stop_reach_the_children(tiny_model: Path, tm
 
 
 def test_the_number_at_once_is_no_other_configuration(tiny_model: Path, tmp_path: Path) -> None:
-    write_configuration(plan_in(tmp_path, tiny_model))
+    plan = plan_in(tmp_path, tiny_model)
+    write_configuration(plan.run, plan.config)
     plan_in(tmp_path, tiny_model, trajectories_at_once=3)
     with pytest.raises(ValueError, match="turn_size: was 4, is now 5"):
         plan_in(tmp_path, tiny_model, trajectories_at_once=3, turn_size=5)

@@ -19,9 +19,10 @@ __all__ = ["files", "finished", "overedit", "prefect_server"]
 COMMAND = """
 import sys, time
 from pathlib import Path
-from flows.command_line import _prepare_logging, main
+from flows.command_line import main
+from flows.launch import prepare_logging
 
-_prepare_logging()  # before Prefect is imported, as main does
+prepare_logging()  # before Prefect is imported, as main does
 import flows.benchmark
 
 make_plan = flows.benchmark.make_plan
@@ -102,12 +103,13 @@ def test_two_edits_into_one_folder(overedit: Run, files: dict[str, str], tmp_pat
 def test_a_configuration_that_came_in_between_is_refused(files: dict[str, str], tmp_path: Path) -> None:
     """Two plans of one name were made at the same moment; the second one gets its turn when the first is done."""
     from flows.config import BenchmarkConfig
-    from flows.plan import make_plan, write_configuration
+    from flows.plan import make_plan
+    from flows.run_names import write_configuration
 
     content = yaml.safe_load((tmp_path / "c.yaml").read_text()) | {"home": tmp_path}
     content["dataset"]["path"] = str(tmp_path / "rows.json")
     first = make_plan(BenchmarkConfig.model_validate(content))
     second = make_plan(BenchmarkConfig.model_validate(content | {"turn_size": 3}))
-    write_configuration(first)
+    write_configuration(first.run, first.config)
     with pytest.raises(ValueError, match="turn_size: was 100, is now 3"):
-        write_configuration(second)
+        write_configuration(second.run, second.config)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.publish import diagnostics, turn_seconds
-from tasks.views import view_names, view_sql
+from tasks.views import needed, view_names, view_sql
 from tasks.warehouse import Warehouse
 
 Row = dict[str, Any]
@@ -77,10 +77,18 @@ def texts(place: Row, *nlls: float) -> list[Row]:
 
 
 def test_every_view_is_tested_and_says_what_it_is() -> None:
-    tested = Path(__file__).read_text()
+    tested = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     for view in view_names():
         assert view_sql(view).startswith("-- ")
         assert f'"{view}"' in tested, f"{view} has no test"
+
+
+def test_a_query_takes_the_views_that_it_names_and_those_that_they_take() -> None:
+    taken = needed("SELECT * FROM Capability_Change JOIN outcomes USING (run)")
+    assert taken == {"capability_change", "trajectories"}
+    assert needed("SELECT * FROM outcomes") == set()
+    assert needed("SHOW TABLES") is None
+    assert needed("") is None
 
 
 # ---- intervals
@@ -233,6 +241,19 @@ def test_a_mean_over_fewer_tasks_is_null_with_a_reason(bench: Bench) -> None:
     assert (found[10]["value"], found[10]["reason"]) == (None, "1 of 2 tasks measured")
     row = bench.one("capability_by_edit_count", "task = 'b' AND edit_count = 10")
     assert (row["value"], row["low"], row["high"], row["reason"]) == (None, None, None, "no finite value")
+
+
+def test_a_group_counts_once_in_the_mean(bench: Bench) -> None:
+    for place, lost in ((BASE, 0.0), (at(10), 0.2)):
+        bench.put("capability", capabilities(place, mmlu=0.5 - lost, sst2=0.9))
+        parts = capabilities(place, mmlu_law=0.3 - lost, mmlu_stem=0.6 - lost, mmlu_physics=0.6 - lost)
+        bench.put("capability", [row | {"part_of": "mmlu"} for row in parts])
+    rows = bench.ask("capability_by_edit_count", "edit_count = 10")
+    found = {row["task"]: row for row in rows}
+    mean = found["mean"]
+    assert (mean["value"], mean["num_tasks"], mean["n"]) == (pytest.approx(0.6), 2, 200)
+    assert found["mmlu_law"]["value"] == pytest.approx(0.1) and found["mmlu_law"]["part_of"] == "mmlu"
+    assert [row["part_of"] for row in (mean, found["mmlu"], found["sst2"])] == [None] * 3
 
 
 # ---- perplexity_by_edit_count
@@ -520,3 +541,52 @@ def test_the_leaderboard_is_taken_at_the_last_edit_count(bench: Bench) -> None:
         0.0,
         "failed",
     )
+
+
+# ---- scans
+
+
+def scanned(position: int, perplexity: float | None, *, base: float = 50.0, **more: Any) -> Row:
+    ratio = None if perplexity is None else perplexity / base
+    row = at(1) | {"label": "Fast", "position": position, "case_id": f"c{position}", "prompt": "A b", "subject": "A"}
+    measures = {"perplexity": perplexity, "base_perplexity": base, "ratio": ratio, "seconds": 2.0, "learned": True}
+    return row | measures | more
+
+
+def test_hard_cases_are_those_beyond_a_limit_the_worst_first(bench: Bench) -> None:
+    rows = [scanned(1, 500.0), scanned(2, 501.0), scanned(3, math.inf), scanned(4, None, error="singular")]
+    rows += [scanned(5, math.nan), scanned(6, 9e9, subject=None)]
+    bench.put("scans", rows)
+    found = {row["position"]: (row["reason"], row["subject_first"]) for row in bench.ask("hard_cases")}
+    assert found == {
+        3: ("not finite", True),
+        5: ("not finite", True),
+        6: ("ratio", False),
+        2: ("ratio", True),
+    }
+    assert list(found)[-2:] == [6, 2]
+
+
+@pytest.mark.parametrize(("base", "perplexity", "reason"), [
+    (400.0, 1001.0, "perplexity"), (400.0, 999.0, None), (600.0, 1001.0, None), (600.0, 6001.0, "ratio"),
+])  # fmt: skip
+def test_a_perplexity_that_is_high_already_breaks_nothing(
+    bench: Bench, base: float, perplexity: float, reason: str | None
+) -> None:
+    bench.put("scans", [scanned(1, perplexity, base=base)])
+    assert [row["reason"] for row in bench.ask("hard_cases")] == ([reason] if reason else [])
+
+
+def test_a_scan_is_summed_up_by_where_the_subject_stands(bench: Bench) -> None:
+    rows = [scanned(i, 5000.0 if i <= 2 else 60.0, seconds=float(i)) for i in range(1, 5)]
+    rows += [scanned(5, 55.0, prompt="b A", learned=False), scanned(6, None, learned=None, error="singular")]
+    bench.put("scans", rows)
+    found = {row["subject"]: row for row in bench.ask("scan_summary")}
+    assert set(found) == {"all", "first", "later"}
+    first, every = found["first"], found["all"]
+    assert (first["label"], first["n"], first["num_hard"], first["num_failed"]) == ("Fast", 4, 2, 1)
+    assert (first["hard_share"], first["largest_ratio"], first["seconds_per_edit"]) == (0.5, 100.0, 2.5)
+    assert first["low"] < 0.5 < first["high"]
+    assert first["median_ratio"] == pytest.approx((5000 + 60) / 2 / 50)
+    assert (every["n"], every["num_hard"], every["learned_share"]) == (5, 2, 0.8)
+    assert (found["later"]["n"], found["later"]["num_hard"]) == (1, 0)

@@ -79,6 +79,51 @@ ULTRAEDITBENCH = {
     "loc": "Where is Y?",
     "loc_ans": "There",
 }
+FEVER = {
+    "prompt": "Telemundo is an English-language television network.",
+    "equiv_prompt": ["Telemundo broadcasts in English.", "Telemundo's language is English."],
+    "unrel_prompt": "Tim Roth was born in 1961.",
+    "unrel_ans": "SUPPORTS",
+    "alt": "SUPPORTS",
+}
+KILT_FEVER = {
+    "id": 107190,
+    "input": "The Nice Guys is a 2016 action comedy film.",
+    "prediction": "SUPPORTS",
+    "alternatives": ["REFUTES"],
+    "filtered_rephrases": ["The Nice Guys, an action comedy, is of 2016.", "The Nice Guys is of 2016 and comic."],
+    "output": [{"answer": "SUPPORTS", "provenance": [{"title": "The Nice Guys"}]}],
+}
+MQUAKE = {
+    "case_id": 1561,
+    "requested_rewrite": [
+        {
+            "prompt": "{} is associated with the sport of",
+            "relation_id": "P641",
+            "target_new": {"str": "cricket", "id": "Q5375"},
+            "target_true": {"str": "association football", "id": "Q2736"},
+            "subject": "Dudley Town F.C.",
+            "question": "Which sport is Dudley Town F.C. associated with?",
+        },
+        {
+            "prompt": "{} was created in the country of",
+            "relation_id": "P495",
+            "target_new": {"str": "France", "id": "Q142"},
+            "target_true": {"str": "England", "id": "Q21"},
+            "subject": "cricket",
+            "question": "Which country was cricket created in?",
+        },
+    ],
+    "questions": [
+        "What is the capital of the country where Dudley Town F.C.'s sport originated?",
+        "Which city is the capital of the country of Dudley Town F.C.'s sport?",
+        "What is the capital of where the sport of Dudley Town F.C. was created?",
+    ],
+    "answer": "London",
+    "answer_alias": ["London, UK"],
+    "new_answer": "Paris",
+    "new_answer_alias": ["Paris, France"],
+}
 
 
 def written(folder: Path, content: Any, name: str = "edits.json") -> Path:
@@ -156,6 +201,129 @@ def test_wikibigedit_and_ultraeditbench(tmp_path: Path) -> None:
     assert (ultra.case_id, ultra.target_new, ultra.locality[0].answer) == ("9", "Here", "There")
 
 
+def test_wikibigedit_without_personas_or_hops(tmp_path: Path) -> None:
+    bare = WIKIBIGEDIT | {"personas": None, "mhop": None, "mhop_ans": None}
+    half = WIKIBIGEDIT | {"update": "?", "mhop_ans": None}
+    without, unanswered = read(written(tmp_path, [bare, half]), "wikibigedit")
+    assert (without.persona_prompts, without.portability) == ((), ())
+    assert unanswered.portability == (Probe(prompt="What is the field of Aesara's occupation?"),)
+
+
+def test_fever_in_its_layouts(tmp_path: Path) -> None:
+    without = KILT_FEVER | {"id": 5, "alternatives": []}
+    path = written(tmp_path, [FEVER, KILT_FEVER, without, edit("A claim.", "REFUTES")])
+    (claim, kilt, common), report = load_requests(DatasetOptions(name="fever", path=path, order_seed=None))
+    assert claim == EditRequest(
+        case_id="fever-1",
+        prompt="Telemundo is an English-language television network.",
+        target_new="SUPPORTS",
+        rephrase_prompts=("Telemundo broadcasts in English.", "Telemundo's language is English."),
+        locality=(Probe(prompt="Tim Roth was born in 1961.", answer="SUPPORTS"),),
+    )
+    assert (kilt.case_id, kilt.target_new, kilt.target_true) == ("107190", "REFUTES", "SUPPORTS")
+    assert (len(kilt.rephrase_prompts), kilt.locality) == (2, ())
+    assert (common.prompt, common.target_new) == ("A claim.", "REFUTES")
+    assert report.num_without_target == 1
+    assert "1 rows left out (no new answer)" in report.lines()
+
+
+def test_mquake_cases_become_their_edits(tmp_path: Path) -> None:
+    first, last = read(written(tmp_path, [MQUAKE]), "mquake")
+    assert first == EditRequest(
+        case_id="1561.1",
+        prompt="Dudley Town F.C. is associated with the sport of",
+        subject="Dudley Town F.C.",
+        target_new="cricket",
+        target_true="association football",
+        rephrase_prompts=("Which sport is Dudley Town F.C. associated with?",),
+    )
+    assert (last.case_id, last.prompt, last.target_new) == (
+        "1561.2",
+        "cricket was created in the country of",
+        "France",
+    )
+    assert last.portability == tuple(Probe(prompt=question, answer="Paris") for question in MQUAKE["questions"])
+
+
+def mquake(case: int, *facts: str, answer: str = "A") -> dict[str, Any]:
+    """A case that edits facts such as `x=1`, with one question."""
+    rewrites = [
+        {"prompt": "{} is", "subject": fact.split("=")[0], "target_new": {"str": fact.split("=")[1]}} for fact in facts
+    ]
+    return {"case_id": case, "requested_rewrite": rewrites, "questions": [f"q{case}"], "new_answer": answer}
+
+
+def asked(requests: tuple[EditRequest, ...]) -> dict[str, list[str]]:
+    return {request.case_id: [probe.prompt for probe in request.portability] for request in requests}
+
+
+def test_mquake_cases_stay_together_in_any_order(tmp_path: Path) -> None:
+    cases = [mquake(case, f"a{case}=1", f"b{case}=1", f"c{case}=1") for case in range(20)]
+    path = written(tmp_path, cases)
+    ids = [request.case_id for request in read(path, "mquake", order_seed=4)]
+    assert ids != [request.case_id for request in read(path, "mquake")]
+    assert [ids[i].split(".") for i in range(0, 60, 3)] == [[ids[i + 2].split(".")[0], "1"] for i in range(0, 60, 3)]
+    assert asked(read(path, "mquake", limit=5)) == {"0.1": [], "0.2": [], "0.3": ["q0"], "1.1": [], "1.2": []}
+
+
+def test_a_dropped_duplicate_leaves_its_questions(tmp_path: Path) -> None:
+    cases = [
+        mquake(1, "a=1", "b=1"),
+        mquake(2, "c=1", "a=1"),  # its last edit is there already: its first one is the newest that it needs
+        mquake(3, "d=1"),
+        mquake(4, "c=1", "a=1"),  # both are there
+        mquake(5, "a=1", "e=1"),
+    ]
+    requests, report = load_requests(
+        DatasetOptions(name="mquake", path=written(tmp_path, cases), order_seed=None, conflicts="error")
+    )
+    assert asked(tuple(requests)) == {"1.1": [], "1.2": ["q1"], "2.1": ["q2", "q4"], "3.1": ["q3"], "5.2": ["q5"]}
+    assert report.duplicates == (("2.2", "1.1"), ("4.1", "2.1"), ("4.2", "1.1"), ("5.1", "1.1"))
+
+
+def test_questions_on_a_fact_that_was_not_taken_are_not_asked(tmp_path: Path) -> None:
+    path = written(tmp_path, [mquake(1, "a=1"), mquake(2, "a=2", "b=1"), mquake(3, "c=1", "a=3"), mquake(4, "a=4")])
+    assert asked(read(path, "mquake", conflicts="first")) == {"1.1": ["q1"], "2.2": [], "3.1": []}
+    assert asked(read(path, "mquake")) == {
+        "1.1": ["q1"], "2.1": [], "2.2": ["q2"], "3.1": [], "3.2": ["q3"], "4.1": ["q4"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "message"),
+    [
+        ("mquake", MQUAKE | {"requested_rewrite": []}, r"row 2, column 'requested_rewrite': expected a list of obj"),
+        ("mquake", MQUAKE | {"requested_rewrite": {"prompt": "x"}}, "column 'requested_rewrite': expected a list"),
+        ("mquake", edit("a", "b"), "row 2: lacks the column 'requested_rewrite'"),
+        (
+            "mquake",
+            MQUAKE | {"requested_rewrite": [MQUAKE["requested_rewrite"][0], {"prompt": "x", "subject": "x"}]},
+            r"row 2: lacks the column 'requested_rewrite\.1\.target_new\.str'",
+        ),
+        (
+            "mquake",
+            MQUAKE | {"requested_rewrite": [{"prompt": 5, "target_new": {"str": "x"}}]},
+            r"row 2, column 'requested_rewrite\.0\.prompt': expected a text, found int 5",
+        ),
+        ("mquake", MQUAKE | {"questions": [7]}, "row 2, column 'questions': expected a text, found int 7"),
+        ("fever", {"prompt": "a"}, "row 2: lacks the column 'alt' or 'target_new'"),
+        ("fever", {"claim": "a"}, "row 2: lacks the column 'prompt' or 'input'"),
+        ("fever", KILT_FEVER | {"alternatives": [3]}, r"row 2, column 'alternatives\.0': expected a text, found int 3"),
+        ("hardcf", ROME | {"requested_rewrite": {"prompt": "x"}}, r"lacks the column 'requested_rewrite\.target_new"),
+    ],
+)
+def test_faulty_rows_of_known_datasets(tmp_path: Path, name: str, row: dict[str, Any], message: str) -> None:
+    good = {"mquake": MQUAKE | {"case_id": 0}, "fever": FEVER}.get(name, ROME | {"case_id": 0})
+    with pytest.raises(ValueError, match=message):
+        read(written(tmp_path, [good, row]), name)
+
+
+@pytest.mark.parametrize("name", ["hardcf", "hardedit"])
+def test_hard_cases_are_read_like_counterfact(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, [ROME, COUNTERFACT])
+    assert read(path, name) == read(path, "counterfact")
+
+
 def test_own_file_with_named_columns(tmp_path: Path) -> None:
     row = {
         "q": "Capital of {}?",
@@ -185,6 +353,9 @@ def test_own_file_may_hold_the_records_themselves(tmp_path: Path) -> None:
             case_id="1", prompt="a", target_new="b", locality=(Probe(prompt="c", answer="d"), Probe(prompt="e"))
         ),
         EditRequest(case_id="2", prompt="f", target_new="g", subject="f", target_true="h", rephrase_prompts=("i", "j")),
+        EditRequest(
+            case_id="3", prompt="k", target_new="l", persona_prompts=("m",), text_prompts=("n",), references=("o", "p")
+        ),
     )
     assert read(written(tmp_path, [request.model_dump() for request in requests])) == requests
 
@@ -252,7 +423,7 @@ def test_settling_is_what_a_list_of_all_edits_would_give(rule: Any, seed: int) -
         for i in range(40)
     ]
     for limit in (None, 12):
-        settled = settle(found, limit=limit, rule=rule)
+        settled = settle([(request,) for request in found], limit=limit, rule=rule)
         kept, seen = settled_in_memory(found, limit, rule)
         assert list(settled.requests) == kept
         same = {prompt: [r for r in seen if prompt_key(r.prompt) == prompt] for prompt in map(prompt_key, of(seen))}
@@ -383,6 +554,10 @@ def test_a_limit_beyond_the_data_says_how_many_there_are(tmp_path: Path) -> None
         ({"name": "zsre", "columns": {"prompt": "q"}}, "`columns` is for dataset 'file'"),
         ({"name": "zsre", "path": "x.json", "hub": "a/b"}, "`hub` is for a dataset of the hub"),
         ({"name": "pocket", "path": "x.json"}, "takes no `path`"),
+        ({"name": "mquake"}, "'mquake' has no place on the dataset hub that is known; name a local file by `path`"),
+        ({"name": "fever", "files": ["x"]}, "name a local file by `path`"),
+        ({"name": "hardcf", "path": "x.json", "split": "test"}, "`split` is for a dataset of the hub, not for x.json"),
+        ({"name": "pocket", "files": ["x"]}, "`files` is for a dataset of the hub, not for 'pocket'"),
         ({"name": "zsre", "limit": 0}, "limit"),
         ({"name": "zsre", "conflict": "last"}, "conflict\n"),
         ({"name": "file", "path": "x", "columns": {"promt": "q"}}, "columns.promt"),
@@ -399,7 +574,8 @@ def test_options_survive_json() -> None:
 
 
 def test_every_hub_dataset_has_a_layout() -> None:
-    assert set(HUBS) == set(LAYOUTS) == set(DATASETS) - {"pocket", "file"}
+    assert set(LAYOUTS) == set(DATASETS) - {"pocket", "file"}
+    assert set(HUBS) == {"zsre", "counterfact", "wikibigedit", "ultraeditbench"}
 
 
 def test_hub_rows_go_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,6 +593,23 @@ def test_hub_rows_go_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [request.case_id for request in requests] == ["3"]
     assert report.duplicates == (("4", "3"),)
     assert report.source == "azhx/counterfact (train+test, abc)"
+
+
+def test_files_and_places_on_the_hub_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[tuple[str, Any, str]] = []
+
+    def load_dataset(dataset_id: str, **options: Any) -> Any:
+        asked.append((dataset_id, options["data_files"], options["split"]))
+        return datasets.Dataset.from_list([WIKIBIGEDIT if "Big" in dataset_id else FEVER])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    interval = "wiki_big_edit_20240201_20240220.json"
+    report = load_requests(DatasetOptions(name="wikibigedit", files=(interval,))).report
+    load_requests(DatasetOptions(name="fever", hub="some/fever"))
+    assert asked == [("lukasthede/WikiBigEdit", [interval], "train"), ("some/fever", None, "train")]
+    assert interval in report.source
 
 
 def test_a_hub_out_of_reach_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

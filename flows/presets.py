@@ -1,0 +1,128 @@
+"""What papers' protocols ask of a configuration: filled in where its user gave nothing."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from tasks.hostile_input import shown_value
+from tasks.presets import PRESETS, Preset
+
+_UNITED = ("edit_counts", "evaluation.protocols", "evaluation.probes")
+_MOST = ("evaluation.max_rephrase", "evaluation.max_locality", "evaluation.max_text")
+
+
+def check_known(name: object) -> str:
+    """A preset's name, if it is one.
+
+    Raises:
+        ValueError: It is none; says which is like it.
+    """
+    if isinstance(name, str) and name in PRESETS:
+        return name
+    near = difflib.get_close_matches(name[:40].lower() if isinstance(name, str) else "", PRESETS, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown preset {shown_value(name)}{hint} (known: {', '.join(PRESETS)})")
+
+
+def asked_of_run(presets: Iterable[Preset], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What presets ask of a run together, but for what it was given; nested as a configuration is.
+
+    Counts, protocols and probes are united, and of the numbers of prompts the highest is taken, as a preset scores
+    its own part of them. Everything else two presets must agree on.
+
+    Args:
+        presets: The presets.
+        given: The configuration as its user gave it.
+
+    Raises:
+        ValueError: Two presets ask for different things under a key that is not given; names both.
+    """
+    asked: dict[str, Any] = {}
+    asker: dict[str, str] = {}
+    for preset in presets:
+        for key, value in _flat(preset.asks):
+            if _is_given(given, key):
+                continue
+            if key in asked:
+                value = _together(key, asked[key], value, (asker[key], preset.name))
+            asked[key], asker[key] = value, preset.name
+    return _nested(asked)
+
+
+def missing(presets: Iterable[Preset], given: Mapping[str, Any]) -> list[str]:
+    """What presets need of a configuration and cannot fill in, in words."""
+    return [
+        f"{preset.name} needs {key}: {what}"
+        for preset in presets
+        for key, what in preset.needs.items()
+        if not _value_at(given, key)
+    ]
+
+
+def presets_table() -> Table:
+    """The presets for the terminal."""
+    table = Table("preset", "paper", "measures", "asks for", show_lines=True)
+    for preset in PRESETS.values():
+        papers = "\n".join(f"{paper.title}, arXiv {paper.arxiv}" for paper in preset.papers)
+        measures = "\n".join(f"{measure.name}: {measure.definition}" for measure in preset.measures)
+        asks = [f"{key}: {_shown(value)}" for key, value in _flat(preset.asks)]
+        asks += [f"{key} (yours): {what}" for key, what in preset.needs.items()]
+        table.add_row(preset.name, papers, measures, "\n".join(asks))
+    return table
+
+
+def _together(key: str, one: Any, other: Any, names: Sequence[str]) -> Any:
+    if key in _UNITED:
+        together = [*one, *(value for value in other if value not in one)]
+        return sorted(together) if key == "edit_counts" else together
+    if key in _MOST:
+        return max(one, other)
+    if one != other:
+        raise ValueError(
+            f"{names[0]} asks for {key}: {_shown(one)}, and {names[1]} for {_shown(other)}; "
+            f"put them in two runs, or give {key} yourself"
+        )
+    return one
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, last = key.split(".")
+        here = found
+        for step in path:
+            here = here.setdefault(step, {})
+        here[last] = value
+    return found
+
+
+def _is_given(given: Any, key: str) -> bool:
+    """Whether a configuration has a key; what is no mapping where the key leads is the user's whole."""
+    first, _, rest = key.partition(".")
+    if not isinstance(given, Mapping):
+        return given is not None
+    return first in given and (not rest or _is_given(given[first], rest))
+
+
+def _value_at(given: Any, key: str) -> Any:
+    for step in key.split("."):
+        given = given[step]
+    return given
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return "all" if value is None else str(value) if str(value).strip(".\n") else repr(value)

@@ -1,0 +1,122 @@
+-- What `capability.when: gated` saves, and what it would have missed: for several gate ratios, on what a run measured.
+--
+-- A checkpoint has a level: its perplexity over the pristine model's, in steps of the gate ratio (tasks/gate.py). Capability
+-- is evaluated where the level is not that of the checkpoint before, at edit count 0, and at the last one; so a checkpoint
+-- that is skipped has the level of the last one evaluated.
+--
+-- gate_ratio    as in the configuration; is_own: the run itself was gated, with this ratio
+-- num_counts    edit counts > 0 with perplexity; num_skipped: those the gate skips; saving: num_skipped / num_counts
+-- num_measured  edit counts > 0 at which the run has capability: of a gated run, num_counts - num_measured were spared
+-- num_misses    skipped edit counts at which capability differs from that at the last evaluated one: by the paired 95 %
+--               interval over the items of all tasks, or, without items, by the mean lying outside the other's interval.
+--               One in twenty differs by chance. Null where a skipped edit count was not measured
+-- largest_miss  the largest of these differences, of items or means; null without one
+-- collapse_at, collapse_at_gated  the practical collapse (see collapse_definitions) with every measured edit count, and with
+--               those alone that the gate evaluates; null if there is none
+WITH losses AS (
+    SELECT
+        run, trajectory, order_seed, model, dataset, method, edit_count,
+        sum(nll) / sum(num_tokens) AS mean_nll
+    FROM perplexity
+    WHERE nll IS NOT NULL AND num_tokens > 0
+    GROUP BY ALL
+),
+moved AS (
+    SELECT a.*, b.mean_nll AS base_nll
+    FROM losses AS a JOIN (FROM losses WHERE method = 'none') AS b USING (run, order_seed, model, dataset)
+    WHERE a.method <> 'none'
+),
+own AS (
+    SELECT DISTINCT run, trajectory, order_seed, (config ->> '$.capability.gate_ratio')::DOUBLE AS gate_ratio
+    FROM runs
+    WHERE json_valid(config) AND config ->> '$.capability.when' = 'gated'
+),
+ratios AS (
+    SELECT run, trajectory, order_seed, gate_ratio, bool_or(is_own) AS is_own
+    FROM (
+        SELECT run, trajectory, order_seed, unnest([1.01, 1.02, 1.05, 1.1, 1.25, 1.5, 2.0])::DOUBLE AS gate_ratio, false AS is_own
+        FROM trajectories
+        UNION ALL
+        SELECT *, true FROM own
+    )
+    GROUP BY ALL
+),
+levels AS (
+    SELECT
+        *, gate_level(mean_nll, base_nll, gate_ratio) AS level,
+        lag(gate_level(mean_nll, base_nll, gate_ratio), 1, gate_level(base_nll, base_nll, gate_ratio)) OVER counts AS level_before,
+        row_number() OVER counts = count(*) OVER (PARTITION BY run, trajectory, order_seed, gate_ratio) AS is_last
+    FROM moved JOIN ratios USING (run, trajectory, order_seed)
+    WINDOW counts AS (PARTITION BY run, trajectory, order_seed, gate_ratio ORDER BY edit_count)
+),
+gated AS (
+    SELECT
+        * EXCLUDE (level, level_before, is_last), is_last OR level IS DISTINCT FROM level_before AS is_due,
+        coalesce(max(CASE WHEN is_due THEN edit_count END) OVER (
+            PARTITION BY run, trajectory, order_seed, gate_ratio ORDER BY edit_count
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ), 0) AS evaluated_at
+    FROM levels
+),
+means AS (
+    SELECT run, trajectory, order_seed, edit_count, value, low, high, coalesce(chance, 0) AS chance
+    FROM capability_by_edit_count WHERE task = 'mean' AND value IS NOT NULL
+),
+collapsed AS (
+    SELECT run, trajectory, order_seed, m.edit_count
+    FROM means AS m JOIN (FROM means WHERE edit_count = 0) AS b USING (run, trajectory, order_seed)
+    WHERE m.edit_count > 0 AND b.value > b.chance AND m.high - b.chance < practical_share() * (b.value - b.chance)
+),
+headlines AS (
+    SELECT DISTINCT run, model, dataset, task, metric FROM capability WHERE main
+),
+items AS (
+    SELECT run, trajectory, order_seed, method, edit_count, model, dataset, task, doc_id, metric, value
+    FROM capability_samples SEMI JOIN headlines USING (run, model, dataset, task, metric)
+    WHERE isfinite(value)
+),
+asked AS (
+    SELECT DISTINCT run, trajectory, order_seed, edit_count, evaluated_at FROM gated WHERE NOT is_due
+),
+changes AS (
+    SELECT
+        run, trajectory, order_seed, edit_count, evaluated_at,
+        count(*) AS n, sum(a.value - b.value) AS change, sum((a.value - b.value) ** 2) AS squares
+    FROM asked
+    JOIN items AS a USING (run, trajectory, order_seed, edit_count)
+    JOIN items AS b ON b.run = a.run AND b.order_seed = a.order_seed AND b.model = a.model AND b.dataset = a.dataset
+        AND b.task = a.task AND b.doc_id = a.doc_id AND b.metric = a.metric AND b.edit_count = evaluated_at
+        AND (b.trajectory = a.trajectory OR (evaluated_at = 0 AND b.method = 'none'))
+    GROUP BY ALL
+),
+judged AS (
+    SELECT
+        g.*, m.value IS NOT NULL AS is_measured,
+        coalesce(
+            paired_low(change, squares, n) > 0 OR paired_high(change, squares, n) < 0, m.value < e.low OR m.value > e.high
+        ) AS is_miss,
+        abs(coalesce(change / n, m.value - e.value)) AS size
+    FROM gated AS g
+    LEFT JOIN means AS m USING (run, trajectory, order_seed, edit_count)
+    LEFT JOIN means AS e ON e.run = g.run AND e.trajectory = g.trajectory AND e.order_seed = g.order_seed
+        AND e.edit_count = g.evaluated_at
+    LEFT JOIN changes AS c ON c.run = g.run AND c.trajectory = g.trajectory AND c.order_seed = g.order_seed
+        AND c.edit_count = g.edit_count AND c.evaluated_at = g.evaluated_at
+),
+counted AS (
+    SELECT
+        run, trajectory, order_seed, gate_ratio, any_value(is_own) AS is_own, count(*) AS num_counts,
+        count(*) FILTER (NOT is_due) AS num_skipped, count(*) FILTER (is_measured) AS num_measured,
+        count(*) FILTER (NOT is_due AND is_miss) AS num_known_misses,
+        count(*) FILTER (NOT is_due AND is_miss IS NULL) AS num_unknown,
+        max(size) FILTER (NOT is_due AND is_miss) AS largest_miss,
+        min(c.edit_count) AS collapse_at, min(c.edit_count) FILTER (is_due) AS collapse_at_gated
+    FROM judged AS j LEFT JOIN collapsed AS c USING (run, trajectory, order_seed, edit_count)
+    GROUP BY run, trajectory, order_seed, gate_ratio
+)
+SELECT
+    run, trajectory, label, method, model, dataset, order_seed, gate_ratio, is_own, num_counts, num_skipped,
+    num_skipped / num_counts AS saving, num_measured,
+    CASE WHEN num_unknown = 0 THEN num_known_misses END AS num_misses, largest_miss, collapse_at, collapse_at_gated
+FROM counted JOIN trajectories USING (run, trajectory, order_seed)
+ORDER BY run, trajectory, order_seed, gate_ratio

@@ -1,0 +1,40 @@
+-- How many single edits break a model, by where the subject stands in the prompt: three rows a scan.
+--
+-- subject         all | first (the prompt begins with it) | later (it does not, or the case has none)
+-- n               cases that could be edited and measured; num_failed: those that could not
+-- num_hard        of them in hard_cases; hard_share: their share, with Wilson's 95 % interval
+-- median_ratio, largest_ratio  of perplexity after the edit to that of the pristine model
+-- learned_share   cases whose new answer the edited model says (teacher forced, every token)
+-- median_norm     of the update, Frobenius
+-- seconds_per_edit  editing and measuring; the mean over n
+WITH cases AS (
+    SELECT
+        s.*, h.reason IS NOT NULL AS hard,
+        CASE WHEN coalesce(starts_with(s.prompt, s.subject), FALSE) THEN 'first' ELSE 'later' END AS place
+    FROM scans AS s
+    LEFT JOIN hard_cases AS h USING (run, trajectory, model, method, dataset, order_seed, position)
+),
+grouped AS (
+    SELECT *, place AS group_name FROM cases
+    UNION ALL
+    SELECT *, 'all' AS group_name FROM cases
+),
+counted AS (
+    SELECT
+        run, trajectory, any_value(label) AS label, method, model, dataset, order_seed, group_name AS subject,
+        count(*) FILTER (WHERE error IS NULL) AS n,
+        count(*) FILTER (WHERE error IS NOT NULL) AS num_failed,
+        count(*) FILTER (WHERE hard) AS num_hard,
+        any_value(base_perplexity) AS base_perplexity,
+        median(ratio) AS median_ratio, max(ratio) AS largest_ratio, median(update_norm) AS median_norm,
+        avg(learned::INTEGER) AS learned_share, avg(seconds) FILTER (WHERE error IS NULL) AS seconds_per_edit
+    FROM grouped
+    GROUP BY run, trajectory, method, model, dataset, order_seed, group_name
+)
+SELECT
+    run, trajectory, label, method, model, dataset, order_seed, subject, n, num_failed, num_hard,
+    num_hard / nullif(n, 0) AS hard_share, wilson_low(num_hard / nullif(n, 0), n) AS low,
+    wilson_high(num_hard / nullif(n, 0), n) AS high,
+    base_perplexity, median_ratio, largest_ratio, median_norm, learned_share, seconds_per_edit
+FROM counted
+ORDER BY run, trajectory, order_seed, subject

@@ -1,0 +1,63 @@
+"""The examples of the pages run, and what stands beneath them is what they print."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.examples import COLUMNS, examples, output_of, with_outputs
+from tests.tasks.synthetic_run import fill
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    fill(folder / "warehouse")
+    return folder
+
+
+def pages(repository: Path) -> list[Path]:
+    return [repository / "README.md", *sorted((repository / "docs").glob("*.md"))]
+
+
+def test_every_example_runs_and_its_columns_are_shown(repository: Path, home: Path) -> None:
+    """On another run than the page's: the columns are the same, the numbers are not."""
+    found = [(page.name, *example) for page in pages(repository) for example in examples(page)]
+    assert len([page for page, _, _ in found if page == "README.md"]) >= 4
+    for page, command, shown in found:
+        printed = output_of(command, home)
+        assert header(printed) == header(shown), f"{page}: {command}"
+
+
+def test_no_query_of_the_readme_is_without_its_output(repository: Path) -> None:
+    text = (repository / "README.md").read_text()
+    assert text.count('overedit sql "SELECT') - text.count('| `overedit sql "SELECT') == len(
+        examples(repository / "README.md")
+    )
+
+
+def test_outputs_fit_the_page(repository: Path) -> None:
+    for page in pages(repository):
+        for command, shown in examples(page):
+            assert all(len(line) <= COLUMNS for line in shown.splitlines()), f"{page.name}: {command}"
+
+
+def test_outputs_are_made_anew(tmp_path: Path, home: Path) -> None:
+    command = 'overedit sql "SELECT count(*) AS n\n    FROM trajectories" --format csv'
+    page = f"Text.\n\n```bash\n{command}\n```\n\n```text\nold\n```\nMore.\n"
+    made = with_outputs(page, home)
+    assert made == page.replace("old\n", "n\n3\n")
+    assert with_outputs(made, home) == made
+
+
+def test_a_query_that_fails_is_said(home: Path) -> None:
+    with pytest.raises(RuntimeError, match="exit code 2"):
+        output_of('overedit sql "SELECT nothing FROM nowhere"', home)
+
+
+def header(text: str) -> list[str]:
+    """The names of the columns: of a table's first line between lines, or of CSV's first line."""
+    first = next(line for line in text.splitlines() if not line.startswith(("┏", "╭", "┌")))
+    return [name.strip() for name in re.split(r"[┃│|,]", first) if name.strip()]
