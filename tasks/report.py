@@ -26,7 +26,7 @@ _SCRIPTS = ("report_scales.js", "report_curves.js", "report_maps.js", "report_ca
 _STAGES_NOTE = "Seconds of each stage over the whole trajectory; the pristine model's measuring is not in it."
 _HALF_LIFE_NOTE = "After how many further edits half of what the newest edits have is gone, at the last edit count."
 _DEFINITIONS_NOTE = (
-    "A verdict that hangs on one definition is weak. Practical: capability's upper bound, less chance, is below 80 % of "
+    "A verdict hanging on one definition is weak. Practical: capability's upper bound, less chance, is below 80 % of "
     "the pristine model's. Significant: from here on benchmark items are answered worse than before, by a test of the "
     "pairs. Perplexity: above 1,000 or ten times the pristine model's. Muted: no better than chance, or half of the "
     "outputs empty. Forgotten: reliability's upper bound is below half of its best."
@@ -39,6 +39,7 @@ _WARNINGS_NOTE = (
     "When each sign passed its limit, against the practical collapse. Early, same count, late: before, with or after "
     "it. Missed: never, though it collapsed. False alarm: it did not collapse. Quiet: neither."
 )
+_CORRELATION_NOTE = "Over checkpoints: rank correlation with the kept share of capability; the closest first."
 _GATING_NOTE = (
     "What would have been saved by running the benchmarks only where perplexity has moved by this ratio, and how often "
     "capability had moved already: about one in twenty does by chance."
@@ -94,7 +95,7 @@ def render_report(data: RunData) -> str:
             "Against the pristine model, on the same items", findings.capability_change(data), _CHANGE_NOTE
         ),
         "early": _part("Which sign warned first", findings.warnings(data), _WARNINGS_NOTE),
-        "correlation": _part("How closely each sign goes with capability", findings.correlation(data), ""),
+        "correlation": _part("How closely each sign goes with capability", findings.correlation(data), _CORRELATION_NOTE),
         "gating": _part("Benchmarks only where perplexity has moved", findings.gating(data), _GATING_NOTE),
         "missing": "\n".join(f"<li>{escape(gap)}</li>" for gap in gaps(data)),
         "sql": sections.sql(data.run),

@@ -65,12 +65,11 @@ HALF_LIFE = (
     Column("Edits", lambda row: base_or(row["edit_count"])),
     Column("Newest edits", share("newest")),
     Column("Half-life, edits", number("half_life")),
-    Column("Why none", text("reason"), is_text=True),
+    Column("Or", text("reason"), is_text=True),
 )
 CORRELATION = (
     Column("Methods", text("method"), is_text=True),
     Column("Sign", text("probe"), is_text=True),
-    Column("Against", text("against"), is_text=True),
     Column("Points", number("num_points")),
     Column("Spearman", coefficient("spearman")),
     Column("95 %", lambda row: DASH if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}"),
