@@ -157,7 +157,7 @@ def test_arrow_tables_are_taken_and_missing_columns_are_null(tmp_path: Path) -> 
 
 def test_every_view_answers_without_a_single_file(tmp_path: Path) -> None:
     with Warehouse(tmp_path / "none").connect() as connection:
-        for view in [*TABLES, *view_names()]:
+        for view in {*TABLES, *view_names()} - {"preset_measures"}:  # which says what there is to measure
             assert connection.execute(f"SELECT * FROM {view}").fetchall() == []
         for table, schema in TABLES.items():
             assert [row[0] for row in connection.execute(f"DESCRIBE {table}").fetchall()] == schema.names
