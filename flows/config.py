@@ -106,6 +106,15 @@ class BenchmarkConfig(EditingConfig):
             raise ValueError(f"presets: {'; '.join(needed)}")
         return self
 
+    @model_validator(mode="after")
+    def _gate_has_a_probe(self) -> Self:
+        if self.capability.when == "gated" and self.perplexity.corpus is None:
+            raise ValueError(
+                "capability.when: 'gated' needs perplexity.corpus, whose level says where capability is measured; "
+                "without one 'every', 'last' and 'never' are accepted"
+            )
+        return self
+
     @field_validator("edit_counts")
     @classmethod
     def _increasing(cls, counts: tuple[int, ...]) -> tuple[int, ...]:

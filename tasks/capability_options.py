@@ -47,7 +47,7 @@ class CapabilityOptions(BaseModel):
     when: Literal["every", "gated", "last", "never"] = "every"
     """At which checkpoints: all; where the level of perplexity changes, and the last; the last; none. Always at 0."""
     gate_ratio: float = Field(default=1.05, gt=1)
-    """With `gated`: the steps of perplexity over the pristine model's that make a level (see `docs/collapse.md`)."""
+    """With `gated`: the steps of perplexity (of `perplexity.corpus`) over the pristine model's that make a level."""
 
     @field_validator("suite")
     @classmethod

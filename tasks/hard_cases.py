@@ -50,7 +50,7 @@ def scan_line(place: Place, path: Path | None) -> str:
     )
     parts = [f"{found['label']}: {broken}{share}"]
     if found["n"]:
-        ratio = f"perplexity becomes {found['median_ratio']:.3g} times the pristine {found['base_perplexity']:.4g}"
+        ratio = f"perplexity becomes {found['median_ratio']:.4g} times the pristine {found['base_perplexity']:.4g}"
         parts.append(f"{ratio} (median), {found['largest_ratio']:.4g} times at most")
         parts.append(f"{found['seconds_per_edit']:.2f} s an edit")
     if found["num_failed"]:

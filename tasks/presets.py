@@ -36,8 +36,6 @@ class Preset(NamedTuple):
     measures: tuple[Measure, ...]
     needs: Mapping[str, str] = {}
     """Keys that a preset cannot fill in itself, and what they must be."""
-    suite: str | None = None
-    """The general benchmarks that it runs, as a suite's name."""
 
 
 _TOKENS = "teacher-forced share of the target's tokens that are the model's own choice"
@@ -153,9 +151,10 @@ PRESETS: Mapping[str, Preset] = {
                     "Should We Really Edit Language Models? On the Evaluation of Edited Language Models", "2410.18785"
                 ),
             ),
-            asks={"edit_counts": [1, 5, 10, 20, 30, 50, 100, 500, 1000]},
-            needs={"capability.tasks": "MMLU, BBH, GSM8K, CommonsenseQA, TriviaQA, TruthfulQA and ToxiGen, or fewer"},
-            suite="should-we-edit",
+            asks={
+                "edit_counts": [1, 5, 10, 20, 30, 50, 100, 500, 1000],
+                "capability": {"suite": "should-we-edit"},
+            },
             measures=(
                 Measure("mean", "mean of the tasks' headline metrics; each task is a measure of its name beside it"),
             ),

@@ -95,7 +95,9 @@ def render_report(data: RunData) -> str:
             "Against the pristine model, on the same items", findings.capability_change(data), _CHANGE_NOTE
         ),
         "early": _part("Which sign warned first", findings.warnings(data), _WARNINGS_NOTE),
-        "correlation": _part("How closely each sign goes with capability", findings.correlation(data), _CORRELATION_NOTE),
+        "correlation": _part(
+            "How closely each sign goes with capability", findings.correlation(data), _CORRELATION_NOTE
+        ),
         "gating": _part("Benchmarks only where perplexity has moved", findings.gating(data), _GATING_NOTE),
         "missing": "\n".join(f"<li>{escape(gap)}</li>" for gap in gaps(data)),
         "sql": sections.sql(data.run),

@@ -98,7 +98,7 @@ def run_scan(
     code = job.key(texts)
     parts = {first: requests[first : first + PART] for first in range(0, len(requests), PART)}
     keys = {first: digest([code, [r.model_dump(mode="json") for r in part]]) for first, part in parts.items()}
-    missing = [first for first in parts if not place.holds("scans", keys[first], part=f"{first:08d}")]
+    missing = [first for first in parts if not place.holds("scans", keys[first], part=str(first + 1))]
     if not missing:
         return
     if not torch.cuda.is_available():
@@ -118,7 +118,7 @@ def run_scan(
                     progress(first + len(rows), len(requests))
                     if stop_asked() and len(rows) < len(parts[first]):
                         raise StoppedError(f"stopped after {first} edits were scanned and stored, as asked")
-                place.store("scans", rows, key=keys[first], part=f"{first:08d}")
+                place.store("scans", rows, key=keys[first], part=str(first + 1))
 
 
 def editing_alone(loaded: LoadedModel, method: Any, *, seed: int, inputs: dict[str, Any]) -> Edit:

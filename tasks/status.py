@@ -28,9 +28,10 @@ class _Place(NamedTuple):
 def status_table(home: Path) -> Table:
     """One row a trajectory: checkpoints, how it ended and why, megabytes; and one a run: who works on it."""
     ended, broken, workers = _ended(home), _broken(home), _workers(home)
+    begun = {path.parent.name for path in (home / "runs").glob("*/run.json")}  # a scan has no trajectory
     folders = dict(_folders(home))
     table = Table("run", "trajectory", "order", "checkpoints", "status", "MB", "error")
-    for run in sorted({place.run for place in (*ended, *folders)} | workers.keys()):
+    for run in sorted({place.run for place in (*ended, *folders)} | workers.keys() | begun):
         for place in sorted(place for place in {*ended, *folders} if place.run == run):
             counts = _counts(folders[place]) if place in folders else []
             row = ended.get(place, NOT_FINISHED)

@@ -167,8 +167,8 @@ def _file_damage(root: Path, table: str, path: Path) -> Iterator[str]:
         file = pq.ParquetFile(path)
         content = file.read()
         content.validate(full=True)
-        values = _folder_values(root, path)
-        records = content.select([name for name in content.column_names if name in (*values, "stage")]).to_pylist()
+        values, naming = _folder_values(root, path), _NAMING.get(table, "")
+        records = content.select([name for name in content.column_names if name in (*values, naming)]).to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         yield f"cannot be read: {' '.join(str(error).split())[:200]}"
         return
@@ -186,7 +186,7 @@ def _file_damage(root: Path, table: str, path: Path) -> Iterator[str]:
     key = (content.schema.metadata or {}).get(KEY, b"").decode(errors="replace")
     if not key:
         yield "does not say which stage wrote it"
-    elif path.name not in _names(root, path, {"", key, *(str(record.get("stage")) for record in records)}):
+    elif path.name not in _names(root, path, {"", key, *(str(record.get(naming)) for record in records)}):
         yield "its name does not follow from what it holds"
 
 
@@ -197,6 +197,9 @@ def _sums_damage(content: pa.Table, footer: Mapping[bytes, bytes]) -> Iterator[s
             yield "the sums in its footer are not those of its rows"
     except ValueError as error:  # a column of another type, or sums that are none
         yield " ".join(str(error).split())[:200]
+
+
+_NAMING = {"costs": "stage", "scans": "position"}  # table -> the column that tells its files of a folder apart
 
 
 def _folder_values(root: Path, path: Path) -> dict[str, str]:

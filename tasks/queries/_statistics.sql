@@ -31,7 +31,7 @@ CREATE OR REPLACE MACRO t95(df) AS CASE
         + (3 * z95() ** 7 + 19 * z95() ** 5 + 17 * z95() ** 3 - 15 * z95()) / (384 * df ** 3)
 END;
 
--- Practical collapse: the upper bound of capability, less chance, is below this share of the pristine model's, less chance.
+-- Practical collapse, as in collapse_point: capability's upper bound, less chance, is below this share of the base's, less chance.
 CREATE OR REPLACE MACRO practical_share() AS 0.8;
 
 -- The level of a checkpoint's mean token NLL over the pristine model's, in steps of a ratio of perplexities, as

@@ -44,7 +44,8 @@ ratios AS (
 levels AS (
     SELECT
         *, gate_level(mean_nll, base_nll, gate_ratio) AS level,
-        lag(gate_level(mean_nll, base_nll, gate_ratio), 1, gate_level(base_nll, base_nll, gate_ratio)) OVER counts AS level_before,
+        lag(gate_level(mean_nll, base_nll, gate_ratio), 1, gate_level(base_nll, base_nll, gate_ratio)) OVER counts
+            AS level_before,
         row_number() OVER counts = count(*) OVER (PARTITION BY run, trajectory, order_seed, gate_ratio) AS is_last
     FROM moved JOIN ratios USING (run, trajectory, order_seed)
     WINDOW counts AS (PARTITION BY run, trajectory, order_seed, gate_ratio ORDER BY edit_count)
@@ -70,23 +71,34 @@ collapsed AS (
 headlines AS (
     SELECT DISTINCT run, model, dataset, task, metric FROM capability WHERE main
 ),
-items AS (
-    SELECT run, trajectory, order_seed, method, edit_count, model, dataset, task, doc_id, metric, value
+-- materialized: otherwise the items are joined with one another before it is known which of them are asked for
+items AS MATERIALIZED (
+    SELECT
+        run, order_seed, edit_count, model, dataset, task, doc_id, metric, value,
+        CASE WHEN method <> 'none' THEN trajectory END AS owner  -- null: the pristine model's, whoever compares with it
     FROM capability_samples SEMI JOIN headlines USING (run, model, dataset, task, metric)
     WHERE isfinite(value)
 ),
 asked AS (
-    SELECT DISTINCT run, trajectory, order_seed, edit_count, evaluated_at FROM gated WHERE NOT is_due
+    SELECT DISTINCT
+        run, trajectory, order_seed, model, dataset, edit_count, evaluated_at,
+        CASE WHEN evaluated_at > 0 THEN trajectory END AS owner
+    FROM gated WHERE NOT is_due
+),
+skipped AS MATERIALIZED (
+    SELECT asked.*, task, doc_id, metric, value
+    FROM asked JOIN items AS i
+        ON i.run = asked.run AND i.owner = asked.trajectory AND i.order_seed = asked.order_seed
+            AND i.model = asked.model AND i.dataset = asked.dataset AND i.edit_count = asked.edit_count
 ),
 changes AS (
     SELECT
-        run, trajectory, order_seed, edit_count, evaluated_at,
-        count(*) AS n, sum(a.value - b.value) AS change, sum((a.value - b.value) ** 2) AS squares
-    FROM asked
-    JOIN items AS a USING (run, trajectory, order_seed, edit_count)
-    JOIN items AS b ON b.run = a.run AND b.order_seed = a.order_seed AND b.model = a.model AND b.dataset = a.dataset
-        AND b.task = a.task AND b.doc_id = a.doc_id AND b.metric = a.metric AND b.edit_count = evaluated_at
-        AND (b.trajectory = a.trajectory OR (evaluated_at = 0 AND b.method = 'none'))
+        s.run, s.trajectory, s.order_seed, s.edit_count, s.evaluated_at,
+        count(*) AS n, sum(s.value - i.value) AS change, sum((s.value - i.value) ** 2) AS squares
+    FROM skipped AS s JOIN items AS i
+        ON i.run = s.run AND i.owner IS NOT DISTINCT FROM s.owner AND i.order_seed = s.order_seed AND i.model = s.model
+            AND i.dataset = s.dataset AND i.edit_count = s.evaluated_at AND i.task = s.task AND i.doc_id = s.doc_id
+            AND i.metric = s.metric
     GROUP BY ALL
 ),
 judged AS (

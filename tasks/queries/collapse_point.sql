@@ -10,10 +10,9 @@
 -- The true point lies between the last measured edit count before collapse_at and collapse_at itself.
 WITH limits AS (
     SELECT
-        -- capability: the upper 95 % bound of the mean, less chance, is below this share (80 %, see _statistics.sql) of the
-        -- base's, less chance
+        -- capability: the upper 95 % bound of the mean, less chance, is below this share of the base's, less chance
         -- (chance counts as 0 where it is unknown; no verdict where the base itself is not above chance)
-        practical_share() AS capability_share,
+        0.8 AS capability_share,
         -- perplexity: above this multiple of the base's, or not a number
         10.0 AS perplexity_multiple,
         -- empty outputs: more than this share of the generated outputs

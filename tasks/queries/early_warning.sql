@@ -12,7 +12,8 @@
 --             null where the probe or capability was not measured
 WITH thresholds(probe, sign, threshold) AS (
     VALUES
-        ('perplexity_ratio', '>', 1.05), ('perplexity_ratio', '>', 1.1), ('perplexity_ratio', '>', 1.5), ('perplexity_ratio', '>', 2.0),
+        ('perplexity_ratio', '>', 1.05), ('perplexity_ratio', '>', 1.1),
+        ('perplexity_ratio', '>', 1.5), ('perplexity_ratio', '>', 2.0),
         ('relative_update', '>', 0.1), ('relative_update', '>', 0.3), ('relative_update', '>', 1.0),
         ('locality_generated', '<', 0.9), ('locality_generated', '<', 0.7), ('locality_generated', '<', 0.5),
         ('locality_teacher_forced', '<', 0.9), ('locality_teacher_forced', '<', 0.7), ('locality_teacher_forced', '<', 0.5),
@@ -22,7 +23,9 @@ WITH thresholds(probe, sign, threshold) AS (
 firings AS (
     SELECT
         run, trajectory, order_seed, probe, sign, threshold,
-        min(edit_count) FILTER (CASE WHEN sign = '>' THEN coalesce(low, value) > threshold ELSE coalesce(high, value) < threshold END) AS warned_at
+        min(edit_count) FILTER (
+            CASE WHEN sign = '>' THEN coalesce(low, value) > threshold ELSE coalesce(high, value) < threshold END
+        ) AS warned_at
     FROM probes_by_edit_count JOIN thresholds USING (probe)
     WHERE value IS NOT NULL
     GROUP BY run, trajectory, order_seed, probe, sign, threshold

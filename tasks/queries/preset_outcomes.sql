@@ -15,7 +15,11 @@ WITH limits AS (
 asked AS (
     SELECT
         o.* RENAME (score AS stored), m.preset, m.measure, m.kind, most_tokens,
-        CASE WHEN kind = 'exact match' THEN regexp_extract(output, before_stop) END AS answer,
+        CASE
+            WHEN kind <> 'exact match' THEN NULL
+            WHEN contains(output, stops[1]) OR contains(output, stops[2]) THEN regexp_extract(output, before_stop)
+            ELSE output
+        END AS answer,
         kind = 'exact match' AND len(list_filter(o.stop, lambda s: NOT list_contains(stops, s[1]))) > 0 AS stops_elsewhere
     FROM outcomes AS o JOIN preset_measures AS m USING (probe, protocol), limits
     WHERE probe_index = 0 OR NOT first_only

@@ -4,8 +4,8 @@
 --            own perplexity, and that mean over the pristine model's on the same texts; of should-we-edit the tasks' scores
 -- n          questions, texts or samples that it is the mean of; of a mean of measures: all of theirs together
 -- low, high  95 % interval. Shares: Wilson's, questions taken as independent; magnitudes, bits, similarity and
---            perplexity: mean +- 1.96 standard errors, null for one question (a perplexity is never below 1); the ratio:
---            of paired texts. Of the mean of measures: the root of their summed squared half-widths over their number;
+--            perplexity: mean +- 1.96 standard errors within what is possible, null for one question; the ratio: of
+--            paired texts. Of the mean of measures: the root of their summed squared half-widths over their number;
 --            of the harmonic mean: that of the lower and that of the upper bounds, which is wider than 95 % needs
 -- unit       share | bits | perplexity
 -- reason     why value is null; beside a value, the commonest reason why a question has no score (of equals the last by
@@ -84,9 +84,12 @@ simple AS (
             ELSE reason
         END AS reason,
         kind IN ('exact match', 'tokens', 'agreement', 'preferred') AS is_rate,
+        CASE kind WHEN 'margin' THEN -1 WHEN 'perplexity' THEN 1 ELSE 0 END AS least_possible,
+        CASE WHEN kind IN ('margin', 'similarity') THEN 1 ELSE 'inf'::DOUBLE END AS most_possible,
         CASE WHEN is_rate THEN wilson_low(value, n)
-            WHEN kind = 'perplexity' THEN greatest(1, value - z95() * error) ELSE value - z95() * error END AS low,
-        CASE WHEN is_rate THEN wilson_high(value, n) ELSE value + z95() * error END AS high
+            WHEN value + error IS NOT NULL THEN greatest(least_possible, value - z95() * error) END AS low,
+        CASE WHEN is_rate THEN wilson_high(value, n)
+            WHEN value + error IS NOT NULL THEN least(most_possible, value + z95() * error) END AS high
     FROM found
 ),
 parts(preset, measure, of_measure) AS (

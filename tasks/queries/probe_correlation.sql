@@ -48,6 +48,7 @@ correlated AS (
             WHEN count(DISTINCT share) = 1 THEN 'capability has one value'
         END AS reason,
         corr(value_rank, share_rank) AS rho,
+        z95() * sqrt((1 + rho ** 2 / 2) / greatest(1, num_points - 3)) AS margin,
         corr(value, share) FILTER (isfinite(value)) AS r
     FROM ranked
     GROUP BY run, method, model, dataset, probe
@@ -55,8 +56,8 @@ correlated AS (
 SELECT
     run, method, model, dataset, probe, 'capability_share' AS against, num_points, num_trajectories,
     CASE WHEN reason IS NULL THEN rho END AS spearman,
-    CASE WHEN reason IS NULL AND abs(rho) < 1 - 1e-9 THEN tanh(atanh(rho) - z95() * sqrt((1 + rho ** 2 / 2) / (num_points - 3))) END AS low,
-    CASE WHEN reason IS NULL AND abs(rho) < 1 - 1e-9 THEN tanh(atanh(rho) + z95() * sqrt((1 + rho ** 2 / 2) / (num_points - 3))) END AS high,
+    CASE WHEN reason IS NULL AND abs(rho) < 1 - 1e-9 THEN tanh(atanh(rho) - margin) END AS low,
+    CASE WHEN reason IS NULL AND abs(rho) < 1 - 1e-9 THEN tanh(atanh(rho) + margin) END AS high,
     CASE WHEN reason IS NULL AND isfinite(r) THEN r END AS pearson, reason
 FROM correlated
 ORDER BY run, method <> 'all', method, abs(spearman) DESC NULLS LAST, probe

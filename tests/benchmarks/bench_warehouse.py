@@ -4,7 +4,7 @@ The rows are made up, with texts, token ids and likelihoods as an evaluation has
 itself: one file a checkpoint, 10,000 cases of 7 probes under 3 protocols. What the views answer is held against what
 the rows were made of. Times are wall seconds of whole queries on two cores, from opening the warehouse to the last row,
 the best of three (the page cache is warm); beside them the same sums from the rows, which is what files written before
-there were sums take. Nothing stays on the disk.
+there were sums take, and papers' presets, which score every question anew. Nothing stays on the disk.
 Run as `python tests/benchmarks/bench_warehouse.py [--rows 10e6 100e6] [--files 1000] [--scratch FOLDER]`.
 """
 
@@ -43,6 +43,8 @@ BYTES_A_ROW = 60
 """Free disk asked for; the rows take about half of it."""
 BOUNDS = {10_000_000: 1.0, 100_000_000: 5.0}
 """Rows -> seconds allowed."""
+BY_QUESTION = 10_000_000
+"""Rows up to which the view that scores every question anew is asked."""
 VIEWS = ("reliability_by_edit_count", "collapse_point")
 MADE = """
     SELECT n, value FROM reliability_by_edit_count
@@ -122,11 +124,14 @@ def template(share: float, seed: int) -> pa.Table:
         "output": pc.if_else(generated, pc.if_else(pa.array(right), target, wrong), nothing),
         "num_tokens": pa.array(generator.integers(1, 33, number), pa.int32()),
         "finish_reason": pc.if_else(generated, "stop", nothing),
+        "stop": pc.if_else(generated, pa.scalar([".", "\n"]), nothing),
+        "max_tokens": pc.if_else(generated, pa.scalar(32, pa.int32()), nothing),
         "greedy_ids": pc.if_else(forced, pc.if_else(pa.array(right), target_ids, ids(generator, number)), nothing),
         "target_ids": pc.if_else(forced, target_ids, nothing),
         "nll": pc.if_else(probability, pa.array(nll), nothing),
         "other": pc.if_else(probability, texts(generator, CASES * len(PROBES), 2).take(questions), nothing),
         "nll_other": pc.if_else(probability, pa.array(nll[::-1]), nothing),
+        "num_tokens_other": pc.if_else(probability, pa.array(generator.integers(1, 5, number), pa.int32()), nothing),
         "score": pc.if_else(unscored, nothing, pa.array(right.astype(np.float64))),
         "agreement": pc.if_else(unscored, nothing, pa.array(right.astype(np.float64))),
         "reason": pc.if_else(unscored, pc.if_else(probability, no_other, overwritten), nothing),
@@ -201,6 +206,8 @@ def measure(num_rows: int, scratch: Path | None) -> bool:
                 f"  {view:<28}{taken:8.3f} s  {taken / bound:6.1%} of {bound:g} s  {taken / by_rows:6.1%} of from rows"
             )
         print(f"  {'the same sums from the rows':<28}{by_rows:8.3f} s")
+        if num_rows <= BY_QUESTION:
+            print(f"  {'preset_scores, by question':<28}{seconds(root, 'SELECT * FROM preset_scores', times=1):8.3f} s")
     return worst <= bound
 
 

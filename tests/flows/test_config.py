@@ -43,3 +43,10 @@ def test_what_the_runs_covariance_cannot_be() -> None:
 def test_two_of_a_kind_are_told_apart() -> None:
     labels = config({"method": "emmet", "batch_size": 1}, {"method": "emmet", "batch_size": 16}).labels
     assert labels == ("EMMET (batch_size=1)", "EMMET (batch_size=16)")
+
+
+def test_a_gate_needs_a_probe() -> None:
+    gated = {"tasks": ["mmlu"], "when": "gated"}
+    with pytest.raises(ValueError, match=r"capability.when: 'gated' needs perplexity.corpus"):
+        config({"method": "ultraedit"}, capability=gated)
+    assert config({"method": "ultraedit"}, capability=gated, perplexity={"corpus": "pocket"}).capability.when == "gated"

@@ -45,9 +45,10 @@ def test_presets_are_united() -> None:
     assert made.evaluation.probes == ("edit", "rephrase", "locality", "text")
     assert (made.evaluation.max_rephrase, made.evaluation.max_locality, made.evaluation.text_tokens) == (2, 10, 100)
     assert (made.edit_counts, made.perplexity.limit) == ((1, 10, 100, 1000), None)
-    assert config("wise", "should-we-edit", capability={"tasks": ["mmlu"]}).edit_counts == (
-        *(1, 5, 10, 20, 30, 50, 100, 500, 1000),
-    )
+    both = config("wise", "should-we-edit", capability={"limit": 10})
+    assert both.edit_counts == (1, 5, 10, 20, 30, 50, 100, 500, 1000)
+    assert (both.capability.suite, both.capability.limit) == ("should-we-edit", 10)
+    assert config("should-we-edit", capability={"suite": "quick"}).capability.suite == "quick"
     assert config("wise", edit_counts=[3]).edit_counts == (3,)
 
 
@@ -66,7 +67,6 @@ def test_two_that_cannot_be_asked_at_once_are_named() -> None:
         ([3], "presets: unknown preset 3 "),
         ("wild", r"presets: a list of presets is expected"),
         (["butterfly"], "presets: butterfly needs perplexity.corpus: the sentences of ME-PPL"),
-        (["should-we-edit"], "presets: should-we-edit needs capability.tasks: MMLU"),
     ],
 )
 def test_what_is_wrong_is_said(given: Any, message: str) -> None:

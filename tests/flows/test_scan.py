@@ -37,7 +37,9 @@ def configuration(folder: Path, tiny_model: Path, **more: Any) -> dict[str, Any]
     return plain | more
 
 
-def test_a_scan_leaves_the_hard_cases_as_a_dataset_that_can_be_run(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_scan_leaves_the_hard_cases_as_a_dataset_that_can_be_run(
+    overedit: Run, tiny_model: Path, tmp_path: Path
+) -> None:
     content = configuration(tmp_path, tiny_model)
     config = ScanConfig.model_validate(content)
     lines = scan.fn(config).splitlines()
@@ -58,6 +60,8 @@ def test_a_scan_leaves_the_hard_cases_as_a_dataset_that_can_be_run(tiny_model: P
     rows = Warehouse(tmp_path / "warehouse").query("SELECT DISTINCT trajectory, label, edit_count FROM scans")
     assert {row["label"] for row in rows.to_pylist()} == {mild, wild}
     assert Warehouse(tmp_path / "warehouse").query("SELECT * FROM trajectories").num_rows == 0
+    code, out, _ = overedit("status", "--home", str(tmp_path))
+    assert (code, out.count(" s ")) == (0, 1)
 
 
 @pytest.mark.parametrize(

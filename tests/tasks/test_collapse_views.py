@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks.statistics import holm
+from tasks.views import view_sql
+from tasks.warehouse import Warehouse
 from tests.tasks.synthetic_run import RUN, fill
 from tests.tasks.synthetic_samples import fill_samples
 from tests.tasks.test_queries import BASE, Bench, Row, answers, at, capabilities, texts
@@ -168,6 +171,8 @@ def test_practical_collapse_is_that_of_the_collapse_point(bench: Bench) -> None:
     expected = f"capability at most {100 * at_20['high']:.1f} %, 90.0 % before editing, chance 0.0 %"
     assert definition(bench, "practical") == (20, 10, expected)
     assert bench.one("collapse_point")["capability_at"] == 20
+    (share,) = bench.warehouse.query("SELECT practical_share()").to_pylist()[0].values()
+    assert f"{share} AS capability_share" in view_sql("collapse_point")
 
 
 def test_significant_collapse_stays_to_the_end(bench: Bench) -> None:
@@ -428,11 +433,24 @@ def test_a_gated_run_tells_what_it_spared(bench: Bench) -> None:
 # ---- all of them, on the made-up run
 
 
-def test_the_views_agree_on_the_made_up_run(tmp_path: Path) -> None:
-    warehouse = fill(tmp_path, cases=20)
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """The made-up run with its single items."""
+    warehouse = fill(tmp_path_factory.mktemp("made_up"), cases=20)
     fill_samples(warehouse)
+    return warehouse
 
-    with warehouse.connect(run=RUN) as connection:
+
+def test_the_documentations_queries_are_answered(made_up: Warehouse, repository: Path) -> None:
+    page = (repository / "docs" / "collapse.md").read_text()
+    queries = re.findall(r'overedit sql "([^"]+)"', page)
+    assert len(queries) == page.count("overedit sql") == 7
+    for query in queries:
+        assert made_up.query(query.replace("pocket-collapse", RUN)).num_rows, query
+
+
+def test_the_views_agree_on_the_made_up_run(made_up: Warehouse) -> None:
+    with made_up.connect(run=RUN) as connection:
 
         def ask(sql: str) -> list[Row]:
             return list(connection.sql(sql).to_arrow_table().to_pylist())

@@ -177,8 +177,9 @@ def test_verify_finds_sums_that_are_not_those_of_the_rows(tmp_path: Path, change
 
 
 def test_every_view_of_outcomes_is_made_of_the_sums() -> None:
-    """None reads the rows themselves: a hundred million take seconds."""
-    for view in view_names():
+    """None reads the rows themselves: a hundred million take seconds. But one does: it judges each of them anew."""
+    assert "FROM outcomes" in view_sql("preset_outcomes")
+    for view in set(view_names()) - {"preset_outcomes"}:
         assert not re.search(r"(FROM|JOIN) outcomes\b", view_sql(view)), view
 
 

@@ -383,11 +383,22 @@ def test_butterfly_is_the_mean_of_sentences_not_of_tokens(bench: Bench) -> None:
     assert (base["value"], base["low"], base["high"]) == pytest.approx((1, 1, 1))
 
 
+def test_bounds_are_possible_values_and_none_of_one_question(bench: Bench) -> None:
+    bench.put("outcomes", compared((0.0, 1, 50.0, 1), (0.0, 1, 50.0, 1), (0.0, 1, 0.5, 1)))
+    found = bench.score("counterfact", "efficacy_magnitude")
+    assert found["value"] < found["high"] == 1
+    bench.put("outcomes", compared((1.0, 1, 2.0, 1), probe="rephrase"))
+    bench.put("perplexity", texts(at(10), (1.0, 1)))
+    for preset, measure in (("counterfact", "paraphrase_magnitude"), ("butterfly", "perplexity")):
+        found = bench.score(preset, measure)
+        assert (found["n"], found["low"], found["high"]) == (1, None, None)
+
+
 def test_perplexity_that_is_no_number(bench: Bench) -> None:
     bench.put("perplexity", texts(at(10), (math.nan, 3), (1.0, 1)))
     for measure in ("perplexity", "perplexity_ratio"):
         found = bench.score("butterfly", measure)
-        assert found["value"] is None
+        assert (found["value"], found["low"], found["high"]) == (None, None, None)
     assert bench.score("butterfly", "perplexity")["reason"] == "the model's likelihoods are not numbers"
     assert bench.score("butterfly", "perplexity_ratio")["reason"] == "the pristine model has not read these texts"
 

@@ -82,10 +82,8 @@ def test_each_method_has_its_sentence(page: Path) -> None:
 def test_the_page_states_the_limits_that_the_view_uses(page: Path) -> None:
     sql = view_sql("collapse_point")
     limits = {name: float(value) for value, name in re.findall(r"([\d.]+) AS (\w+)", sql)}
-    (shared,) = re.findall(r"practical_share\(\) AS ([\d.]+);", view_sql("_statistics"))
-    assert "practical_share()" in sql
     text = " ".join(page.read_text(encoding="utf-8").split())
-    assert f"bound is below {100 * float(shared):.0f} % of the pristine model's" in text
+    assert f"bound is below {100 * limits['capability_share']:.0f} % of the pristine model's" in text
     assert f"perplexity is above {limits['perplexity_multiple']:.0f} times" in text
     assert f"more than {100 * limits['empty_share']:.0f} % of the generated outputs are empty" in text
     assert f"reliability is below {100 * limits['reliability_share']:.0f} % of its best" in text

@@ -27,6 +27,7 @@ from tasks.requests import DatasetOptions, load_requests
 from tasks.run import Place, Run
 from tasks.scan import Gauge, ScanJob, editing_alone, perplexity, run_scan, scan
 from tasks.stored_requests import StoredRequests
+from tasks.verify import verify
 from tests.editing.fine_tuning_models import byte_tokenizer, some_requests
 from tests.editing.test_methods import config_of, covariance_of
 from tests.editing.tiny_models import tiny
@@ -204,6 +205,7 @@ def test_what_is_stored_is_not_scanned_again(tiny_model: Path, tmp_path: Path, m
         ("s", "ft-m", 1, "FT-M")
     }
     assert len(before) == 3
+    assert not [damage for part in verify(tmp_path, None) for damage in part.damages]
     with monkeypatch.context() as patch:
         patch.setattr(scanning, "load_model", lambda *_, **__: pytest.fail("nothing is missing"))
         run_scan(job(tiny_model), requests, TEXTS, place(tmp_path), label="FT-M")
