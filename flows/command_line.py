@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.launch import launch, prepare_logging, prepare_prefect
+from flows.result_commands import Home, compare, report, sql
 from tasks.hostile_input import printable
 
 app = typer.Typer(
@@ -26,7 +27,6 @@ app = typer.Typer(
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the configuration.")
 ]
-Home = Annotated[Path, typer.Option(help="The folder in which warehouse/, runs/ and reports/ lie.")]
 
 
 @app.command()
@@ -103,38 +103,8 @@ def export(
     print(f"wrote {out}")
 
 
-@app.command()
-def sql(
-    query: Annotated[str, typer.Argument(help="A SELECT over the tables and views.")],
-    output: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
-    home: Home = Path(),
-) -> None:
-    """Ask the warehouse, read-only."""
-    from tasks.result_text import format_rows
-    from tasks.warehouse import Warehouse
-
-    print(format_rows(Warehouse(_warehouse(home)).query(query), output))
-
-
-@app.command()
-def report(
-    name: Annotated[str, typer.Argument(help="A run's name.")],
-    output: Annotated[
-        str | None, typer.Option("--format", help="html, markdown, png or all; html and png if not given.")
-    ] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="Of the pictures: generated, teacher_forced or probability.")
-    ] = None,
-    home: Home = Path(),
-) -> None:
-    """Write a run's report page and pictures anew from the warehouse."""
-    from tasks.report_files import write_files
-    from tasks.run import check_name
-    from tasks.warehouse import Warehouse
-
-    check_name(name)
-    for path in write_files(Warehouse(_warehouse(home)), name, home / "reports", format=output, protocol=protocol):
-        print(f"wrote {path}")
+for asks_for_results in (sql, report, compare):
+    app.command()(asks_for_results)
 
 
 @app.command()
@@ -282,12 +252,3 @@ def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str, 
         print(f"report: {page}")
 
     launch(benchmark, config, wait=wait, show=show)
-
-
-def _warehouse(home: Path) -> Path:
-    folder = home / "warehouse"
-    if not folder.is_dir():
-        raise ValueError(
-            f"there is no warehouse in {home.resolve()}; run a benchmark first, or name its folder with --home"
-        )
-    return folder

@@ -25,18 +25,24 @@ _SCRIPTS = ("report_scales.js", "report_curves.js", "report_maps.js", "report_ca
 
 _STAGES_NOTE = "Seconds of each stage over the whole trajectory; the pristine model's measuring is not in it."
 _HALF_LIFE_NOTE = "After how many further edits half of what the newest edits have is gone, at the last edit count."
-_DEFINITIONS_NOTE = "A verdict that hangs on one definition is weak: here is each method's collapse by several."
+_DEFINITIONS_NOTE = (
+    "A verdict hanging on one definition is weak. Practical: capability's upper bound, less chance, is below 80 % of "
+    "the pristine model's. Significant: from here on benchmark items are answered worse than before, by a test of the "
+    "pairs. Perplexity: above 1,000 or ten times the pristine model's. Muted: no better than chance, or half of the "
+    "outputs empty. Forgotten: reliability's upper bound is below half of its best."
+)
 _CHANGE_NOTE = (
     "Difference with its paired 95 % interval; lost and gained are items that were right before and are wrong now, and "
     "the other way round. p is McNemar's exact one, adjusted by Holm's method."
 )
 _WARNINGS_NOTE = (
-    "Early: the sign moved at a smaller edit count than the collapse. Missed: it did not move before. False alarm: it "
-    "moved and nothing collapsed. Quiet: neither."
+    "When each sign passed its limit, against the practical collapse. Early, same count, late: before, with or after "
+    "it. Missed: never, though it collapsed. False alarm: it did not collapse. Quiet: neither."
 )
+_CORRELATION_NOTE = "Over checkpoints: rank correlation with the kept share of capability; the closest first."
 _GATING_NOTE = (
-    "What would have been saved by running the benchmarks only once perplexity has moved, and the counts at which "
-    "capability had moved already and would have been missed."
+    "What would have been saved by running the benchmarks only where perplexity has moved by this ratio, and how often "
+    "capability had moved already: about one in twenty does by chance."
 )
 
 
@@ -89,7 +95,9 @@ def render_report(data: RunData) -> str:
             "Against the pristine model, on the same items", findings.capability_change(data), _CHANGE_NOTE
         ),
         "early": _part("Which sign warned first", findings.warnings(data), _WARNINGS_NOTE),
-        "correlation": _part("How closely each sign goes with capability", findings.correlation(data), ""),
+        "correlation": _part(
+            "How closely each sign goes with capability", findings.correlation(data), _CORRELATION_NOTE
+        ),
         "gating": _part("Benchmarks only where perplexity has moved", findings.gating(data), _GATING_NOTE),
         "missing": "\n".join(f"<li>{escape(gap)}</li>" for gap in gaps(data)),
         "sql": sections.sql(data.run),

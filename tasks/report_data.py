@@ -114,6 +114,8 @@ def collect(warehouse: Warehouse, run: str) -> RunData:
         }
         if not views["leaderboard"]:
             raise unknown_run(warehouse, run)
+        if "preset_scores" in views:  # a preset that takes its measures from the run's benchmarks may find none
+            views["preset_scores"] = [row for row in views["preset_scores"] if row["measure"] is not None]
         return RunData(
             run=run,
             lines=_lines(views["leaderboard"]),

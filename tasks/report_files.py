@@ -36,12 +36,13 @@ def write_files(
     if protocol not in (*PROTOCOLS, None):
         raise ValueError(f"protocol: {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
     data = collect(warehouse, run)
-    page, written = folder / f"{run}.html", []
-    if format in ("html", "all", None):
-        written.append(write_page(data, page))
-    if format != "html":
+    page = folder / f"{run}.html"
+    written: list[Path] = []
+    if format != "html":  # first, as a protocol that was not asked ends here
         pictures = save_figures(data, page, protocol=protocol or (data.protocols or PROTOCOLS)[0])
         written += pictures.values()
         if format in ("markdown", "all"):
             written.append(write_markdown(data, page.with_suffix(".md"), pictures))
+    if format in ("html", "all", None):
+        written.insert(0, write_page(data, page))
     return written

@@ -39,6 +39,11 @@ def share(name: str, *bounds: str) -> Cell:
     return lambda row: percent(row[name], *(row[bound] for bound in bounds))
 
 
+def coefficient(name: str) -> Cell:
+    """A correlation."""
+    return lambda row: DASH if row[name] is None else f"{row[name]:.2f}"
+
+
 def probability(name: str) -> Cell:
     """A p value."""
     return lambda row: DASH if row[name] is None else "&lt; 0.001" if row[name] < 0.001 else f"{row[name]:.3f}"
@@ -60,25 +65,15 @@ HALF_LIFE = (
     Column("Edits", lambda row: base_or(row["edit_count"])),
     Column("Newest edits", share("newest")),
     Column("Half-life, edits", number("half_life")),
-    Column("Why none", text("reason"), is_text=True),
-)
-GATING = (
-    Column("Gate at perplexity ×", number("gate_ratio")),
-    Column("Edit counts", number("num_counts")),
-    Column("Skipped", number("num_skipped")),
-    Column("Saved", share("saving")),
-    Column("Missed", number("num_misses")),
-    Column("Collapse at", number("collapse_at")),
-    Column("Collapse at, gated", number("collapse_at_gated")),
+    Column("Or", text("reason"), is_text=True),
 )
 CORRELATION = (
     Column("Methods", text("method"), is_text=True),
     Column("Sign", text("probe"), is_text=True),
-    Column("Against", text("against"), is_text=True),
     Column("Points", number("num_points")),
-    Column("Spearman", number("spearman")),
-    Column("95 %", lambda row: DASH if row["low"] is None else f"{rounded(row['low'])} to {rounded(row['high'])}"),
-    Column("Pearson", number("pearson")),
+    Column("Spearman", coefficient("spearman")),
+    Column("95 %", lambda row: DASH if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}"),
+    Column("Pearson", coefficient("pearson")),
     Column("Why none", text("reason"), is_text=True),
 )
 
@@ -140,14 +135,20 @@ def _warning(data: RunData, line: Line, **rule: Any) -> str:
     row = data.one(line, "early_warning", **rule)
     if row is None:
         return DASH
-    at = "" if row["warned_at"] is None else f"<small>at {row['warned_at']:,} edits</small>"
-    return f"{escape(row['verdict'])}{at}"
+    at = "" if row["warned_at"] is None else f"<small>at {row['warned_at']:,}</small>"
+    return f"{escape(row['verdict'] or 'not measured')}{at}"
 
 
 def correlation(data: RunData) -> str:
-    """How closely each sign goes with capability."""
+    """How closely each sign goes with capability, over all methods; each method by itself is folded."""
     rows = data.views["probe_correlation"]
-    return _table(CORRELATION, [[column.cell(row) for column in CORRELATION] for row in rows])
+    cells = {
+        is_all: [[column.cell(row) for column in CORRELATION] for row in rows if (row["method"] == "all") == is_all]
+        for is_all in (True, False)
+    }
+    alone = _table(CORRELATION, cells[False])
+    folded = f"<details><summary>Each method by itself</summary>{alone}</details>" if alone else ""
+    return _table(CORRELATION, cells[True]) + folded
 
 
 def correlation_sentence(data: RunData) -> str:
@@ -163,8 +164,23 @@ def correlation_sentence(data: RunData) -> str:
 
 
 def gating(data: RunData) -> str:
-    """What would be saved by running the benchmarks only where perplexity is still low, and what would be missed."""
-    return _of_lines(data, data.views["capability_gating"], GATING)
+    """What a gate would save and miss: a gate ratio a row, a method a column."""
+    ratios = list(dict.fromkeys(row["gate_ratio"] for row in data.views["capability_gating"]))
+    cells = [
+        [f"× {ratio:g}", *(_gated(data.one(line, "capability_gating", gate_ratio=ratio)) for line in data.lines)]
+        for ratio in ratios
+    ]
+    headings = ("Gate", *(line.name for line in data.lines))
+    return table(headings, cells, text_columns=range(len(headings))) if ratios else ""
+
+
+def _gated(row: Row | None) -> str:
+    if row is None:
+        return DASH
+    missed = "misses not known" if row["num_misses"] is None else f"{row['num_misses']} missed"
+    at, gated = (f"{row[name]:,}" if row[name] is not None else "none" for name in ("collapse_at", "collapse_at_gated"))
+    collapse = f"collapse still at {at}" if at == gated else f"collapse at {gated} instead of {at}"
+    return f"{row['num_skipped']} of {row['num_counts']} skipped<small>{missed}</small><small>{collapse}</small>"
 
 
 def stages(data: RunData) -> str:

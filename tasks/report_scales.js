@@ -69,7 +69,7 @@ const valueScale = (axis, values, from, to, isTight = false) => {
     const low = decades > 0.8 && !isTight ? 10 ** Math.floor(Math.log10(few)) : few / 1.1;
     const high = decades > 0.8 && !isTight ? 10 ** Math.ceil(Math.log10(many)) : many * 1.1;
     const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high)), step = Math.ceil((last - first) / 6);
-    const digits = decades > 0.8 ? [1] : [1, 1.2, 1.5, 2, 3, 5, 7];
+    const digits = decades > (isTight ? 2.5 : 0.8) ? [1] : decades > 0.8 ? [1, 2, 5] : [1, 1.2, 1.5, 2, 3, 5, 7];
     const ticks = [];
     for (let power = Math.ceil(first / step) * step; power <= last; power += step)
       for (const digit of digits) ticks.push(Number((digit * 10 ** power).toPrecision(2)));

@@ -151,6 +151,7 @@ class Warehouse:
         connection.execute(f"SET allowed_directories = [{allowed}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET python_enable_replacements = false")
+        connection.execute("SET enable_progress_bar = false")  # it would stand among what is printed
         connection.execute("SET lock_configuration = true")
         return connection
 

@@ -33,8 +33,8 @@ sums AS (
 SELECT
     run, trajectory, label, method, model, dataset, edit_count, measure, protocol, num_orders,
     CASE WHEN is_finite THEN finite_mean END AS mean,
-    CASE WHEN is_finite AND margin IS NOT NULL THEN greatest(CASE WHEN is_share THEN 0.0 ELSE '-inf' END, finite_mean - margin) END AS low,
-    CASE WHEN is_finite AND margin IS NOT NULL THEN least(CASE WHEN is_share THEN 1.0 ELSE 'inf' END, finite_mean + margin) END AS high,
+    CASE WHEN is_finite AND margin IS NOT NULL THEN greatest(CASE WHEN is_share THEN 0.0 ELSE '-inf'::DOUBLE END, finite_mean - margin) END AS low,
+    CASE WHEN is_finite AND margin IS NOT NULL THEN least(CASE WHEN is_share THEN 1.0 ELSE 'inf'::DOUBLE END, finite_mean + margin) END AS high,
     lowest, highest
 FROM sums
 ORDER BY run, trajectory, measure, protocol, edit_count

@@ -94,7 +94,7 @@ def test_the_charts_hold_the_views_numbers(synthetic: Warehouse, synthetic_data:
     assert data["edit_counts"] == [0, *COUNTS] and data["protocols"] == ["generated", "teacher_forced", "probability"]
     names = [line["name"] for line in data["lines"]]
     assert sorted(names) == sorted(METHODS.values())
-    (chart,) = (chart for chart in data["charts"] if chart["title"] == "Reliability")
+    (chart,) = (chart for chart in data["charts"] if chart["title"] == "Reliability" and "preset" not in chart)
     series = chart["lines"]["teacher_forced"][names.index("UltraEdit")]["points"]
     rows = synthetic.query(
         "SELECT edit_count AS x, value AS y, low, high, n FROM reliability_by_edit_count "
@@ -286,6 +286,17 @@ def test_the_scatters_caption_has_the_correlation_over_all_methods(found: RunDat
     assert "Spearman's correlation with" not in render_report(
         replace(found, views=found.views | {"probe_correlation": []})
     )
+
+
+def test_the_range_over_real_orders_is_the_views(tmp_path: Path) -> None:
+    warehouse = fill(tmp_path, cases=4, seeds=(0, 1), by_count=False)
+    chart = next(one for one in chart_data(collect(warehouse, RUN))["charts"] if one["title"] == "Locality")
+    (band,) = (one for one in chart["orders"]["generated"] if one["name"] == "UltraEdit")
+    rows = warehouse.query(
+        "SELECT min(value) AS lowest, max(value) AS highest FROM reliability_by_edit_count WHERE label = 'UltraEdit' "
+        "AND protocol = 'generated' AND measure = 'locality' GROUP BY edit_count ORDER BY edit_count"
+    ).to_pylist()
+    assert [(p["low"], p["high"]) for p in band["points"]] == [(row["lowest"], row["highest"]) for row in rows]
 
 
 def test_the_range_over_orders_stands_for_the_lines_of_one_trajectory(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from tasks.report import render_report, write_page, write_report
 from tasks.report_data import RunData, collect
+from tasks.report_queries import FURTHER_VIEWS
 from tasks.warehouse import Warehouse
 from tests.tasks.made_up_findings import PRESETS, with_findings
 from tests.tasks.synthetic_run import COUNTS, METHODS, RUN, fill, told
@@ -120,6 +122,13 @@ def text_of(browser: Any, selector: str) -> str:
     return str(browser.execute_script("return document.querySelector(arguments[0]).innerText", selector))
 
 
+def bring(browser: Any, element: Any) -> Any:
+    """The element, in view: a page that scrolls hides its tooltip."""
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'});", element)
+    browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    return element
+
+
 def is_within_the_page(browser: Any) -> bool:
     wide = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     cut = browser.execute_script(
@@ -147,8 +156,9 @@ def test_the_page_opens(browser: Any, full_page: Path, width: int, theme: str) -
     assert (ink > paper) == (theme == "dark")
 
 
-def test_a_page_without_further_views(browser: Any, page: Path) -> None:
-    open_page(browser, page)
+def test_a_page_without_further_views(browser: Any, synthetic_data: RunData, tmp_path: Path) -> None:
+    views = synthetic_data.views | {view: [] for view in FURTHER_VIEWS}
+    open_page(browser, write_page(replace(synthetic_data, views=views), tmp_path / "page.html"))
     assert browser.execute_script("return document.querySelectorAll('figure:not([hidden]) svg').length") == 14
     assert browser.find_elements("css selector", "#presets button") == []
     assert pressed(browser, "bands") == ["95 % of items"]
@@ -302,8 +312,7 @@ def test_bands_are_of_items_or_of_orders_or_none(browser: Any, full_page: Path) 
     press(browser, "bands", "range over orders")
     assert len(drawn(browser, "Reliability", "band")) == len(drawn(browser, "Reliability")) == 3
     assert len(drawn(browser, "Locality")) == 6, "that measure has no range"
-    plot = browser.find_element("css selector", "[data-group=curve] .plot")
-    plot.click()
+    bring(browser, browser.find_element("css selector", "[data-group=curve] .plot")).click()
     assert "LocFT-BF: " in text_of(browser, "#tip") and "2 orders" in text_of(browser, "#tip")
     press(browser, "methods", "LocFT-BF (order 0)")
     assert len(drawn(browser, "Reliability")) == 3, "the other order is still shown"
@@ -317,7 +326,7 @@ def test_pointing_at_a_chart_shows_the_numbers(browser: Any, page: Path, synthet
     from selenium.webdriver.common.action_chains import ActionChains
 
     open_page(browser, page)
-    plot = browser.find_element("css selector", "#curve .plot")
+    plot = bring(browser, browser.find_element("css selector", "#curve .plot"))
     width = plot.size["width"]
     ActionChains(browser).move_to_element_with_offset(plot, width // 2 - 24, 0).perform()
     tip = browser.find_element("css selector", "#tip")
@@ -336,8 +345,8 @@ def test_every_chart_can_be_read_with_the_keyboard(browser: Any, page: Path) -> 
     plots = browser.find_elements("css selector", "figure:not([hidden]) .plot")
     assert len(plots) == 14
     for plot in plots:
-        browser.execute_script("arguments[0].focus(); arguments[0].scrollIntoView({block: 'center'});", plot)
-        browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")  # it scrolled
+        browser.execute_script("arguments[0].focus();", plot)
+        bring(browser, plot)
         for key in (Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_LEFT):
             plot.send_keys(key)
             assert tip.is_displayed() and "LocFT-BF" in tip.text
@@ -364,7 +373,7 @@ def test_the_heat_map(browser: Any, page: Path, synthetic: Warehouse) -> None:
         assert len(cells) == len(rows)
         same = {row["value"]: fill for row, fill in zip(rows, fills, strict=True)}
         assert [same[row["value"]] for row in rows] == fills, "one value, one colour"
-        ActionChains(browser).move_to_element(cells[-1]).perform()
+        ActionChains(browser).move_to_element(bring(browser, cells[-1])).perform()
         said = text_of(browser, "#tip")
         assert "After 1,000 edits, 100-999 edits ago" in said
         assert f"FT-L: {100 * rows[-1]['value']:.1f} %" in said and f"n {rows[-1]['n']}" in said
@@ -384,7 +393,7 @@ def test_the_scatter(browser: Any, page: Path) -> None:
     open_page(browser, page)
     points = browser.find_elements("css selector", "#scatter .checkpoint")
     assert len(points) == len(METHODS) * (1 + len(COUNTS))
-    ActionChains(browser).move_to_element(points[-1]).perform()
+    ActionChains(browser).move_to_element(bring(browser, points[-1])).perform()
     said = text_of(browser, "#tip")
     assert said.startswith("FT-L, 1,000 edits") and "Perplexity × 50,000" in said and "Capability 28.6 %" in said
 

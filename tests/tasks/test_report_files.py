@@ -35,8 +35,8 @@ def tables(markdown: str) -> list[list[str]]:
 
 def test_the_summary_as_markdown(synthetic_data: RunData) -> None:
     text = summary_markdown(synthetic_data, {"Collapse curve": "a picture.png"})
-    assert len(tables(text)) == 3
-    for table in tables(text):
+    assert text.count("| method | edits | rel. % |") == 3
+    for table in tables(text)[:3]:
         assert table[0].startswith("| method | edits | rel. % |")
         assert len(table) == 2 + len(METHODS) and len({line.count("|") for line in table}) == 1
     assert sum(line.startswith("- **") for line in text.splitlines()) == len(METHODS)

@@ -1,0 +1,80 @@
+"""The verbs that ask for results: they read the warehouse and start nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+Home = Annotated[Path, typer.Option(help="The folder in which warehouse/, runs/ and reports/ lie.")]
+
+
+def sql(
+    query: Annotated[str, typer.Argument(help="A SELECT over the tables and views.")],
+    output: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+    home: Home = Path(),
+) -> None:
+    """Ask the warehouse, read-only."""
+    from tasks.result_text import format_rows
+    from tasks.warehouse import Warehouse
+
+    print(format_rows(Warehouse(warehouse_folder(home)).query(query), output))
+
+
+def report(
+    name: Annotated[str, typer.Argument(help="A run's name.")],
+    output: Annotated[
+        str | None, typer.Option("--format", help="html, markdown, png or all; html and png if not given.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Of the pictures: generated, teacher_forced or probability.")
+    ] = None,
+    home: Home = Path(),
+) -> None:
+    """Write a run's report page and pictures anew from the warehouse."""
+    from tasks.report_files import write_files
+    from tasks.run import check_name
+    from tasks.warehouse import Warehouse
+
+    check_name(name)
+    for path in write_files(
+        Warehouse(warehouse_folder(home)), name, home / "reports", format=output, protocol=protocol
+    ):
+        print(f"wrote {path}")
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN", help="A run's name.")],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="Another run's name.")],
+    output: Annotated[str, typer.Option("--format", help="table, markdown or json.")] = "table",
+    protocol: Annotated[str, typer.Option(help="generated, teacher_forced or probability.")] = "generated",
+    home: Home = Path(),
+) -> None:
+    """Set two runs side by side: what differs in their settings, and what differs by more than chance."""
+    from tasks.comparison import compare
+    from tasks.comparison_text import FORMATS, comparison_json, comparison_markdown, comparison_table
+    from tasks.warehouse import Warehouse
+
+    if output not in FORMATS:
+        raise ValueError(f"format: {output!r} is unknown; choose one of {', '.join(FORMATS)}")
+    found = compare(Warehouse(warehouse_folder(home)), first, second, protocol=protocol)
+    if output == "table":
+        Console().print(comparison_table(found))
+    else:
+        print(comparison_json(found) if output == "json" else comparison_markdown(found))
+
+
+def warehouse_folder(home: Path) -> Path:
+    """The warehouse of a home.
+
+    Raises:
+        ValueError: There is none.
+    """
+    folder = home / "warehouse"
+    if not folder.is_dir():
+        raise ValueError(
+            f"there is no warehouse in {home.resolve()}; run a benchmark first, or name its folder with --home"
+        )
+    return folder

@@ -1,0 +1,62 @@
+"""The verbs that read results: what they write and print, and how they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.flows.test_command_line import Run, overedit
+from tests.tasks.two_runs import fill_two
+
+__all__ = ["overedit"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    fill_two(tmp_path / "warehouse")
+    return tmp_path
+
+
+def test_a_report_in_the_form_that_is_asked_for(overedit: Run, home: Path) -> None:
+    code, out, _ = overedit("report", "before", "--format", "markdown")
+    assert code == 0
+    names = ["before.png", "before.retention.png", "before.perplexity-capability.png", "before.md"]
+    # no pristine model was measured, so perplexity has no ratio
+    written = [name for name in names if "perplexity" not in name]
+    assert out.splitlines() == [f"wrote reports/{name}" for name in written]
+    assert "# Overedit: before" in (home / "reports" / "before.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["report", "before", "--format", "pdf"], "format: 'pdf' is unknown"),
+        (["report", "before", "--protocol", "probability"], "protocol: 'probability' was not asked in before"),
+        (["report", "../up"], "is not a run's name"),
+        (["compare", "before", "before"], "'before' is given twice"),
+        (["compare", "before", "later"], "its runs are: after, before"),
+        (["compare", "before", "after", "--format", "html"], "choose one of table, markdown, json"),
+        (["compare", "before", "after", "--home", "nowhere"], "there is no warehouse in"),
+    ],
+)
+def test_what_is_wrong_is_one_message_and_leaves_nothing(
+    overedit: Run, home: Path, arguments: list[str], said: str
+) -> None:
+    before = sorted(home.rglob("*"))
+    code, out, err = overedit(*arguments)
+    assert (code, out) == (2, "") and said in err and len(err.splitlines()) == 1
+    assert [path for path in sorted(home.rglob("*")) if path not in before and path.is_file()] == []
+
+
+def test_two_runs_are_compared(overedit: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = overedit("compare", "before", "after")
+    assert code == 0 and "FT-L.norm" in out and "-30.0" in out
+    assert max(map(len, out.splitlines())) <= 80
+    code, out, _ = overedit("compare", "before", "after", "--format", "json")
+    (record,) = (one for one in json.loads(out)["differences"] if one["measure"] == "reliability")
+    assert code == 0 and record["difference"] == pytest.approx(-0.3)
+    code, out, _ = overedit("compare", "before", "after", "--format", "markdown")
+    assert code == 0 and out.startswith("# before (A) and after (B)")
