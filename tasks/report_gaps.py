@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from typing import Any
 
+from tasks.capability import RIGHT_OR_WRONG
+from tasks.detection import ALPHA, CHURN, POWER, smallest_detectable_drop
 from tasks.report_data import PROTOCOLS, RunData
 
 _MEASURES = ("reliability", "generalization", "locality", "portability")
@@ -19,6 +21,7 @@ def gaps(data: RunData) -> list[str]:
         *_unscored(data),
         *_sampled(data),
         *_without_capability(data),
+        *_too_small_to_see(data),
         *_configured(data),
         *_orders(data),
         *_other_gaps(data),
@@ -78,6 +81,24 @@ def _without_capability(data: RunData) -> list[str]:
     return said + sorted(reasons)
 
 
+def _too_small_to_see(data: RunData) -> list[str]:
+    """How small a loss of general ability the run's items cannot show."""
+    asked = {
+        row["task"]: row["n"]
+        for row in data.views["capability_by_edit_count"]
+        if row["edit_count"] == 0 and row["part_of"] is None and row["metric"].partition(",")[0] in RIGHT_OR_WRONG
+    }
+    total = sum(asked.values())
+    drop = smallest_detectable_drop(total) if total else None
+    if drop is None:
+        return []
+    return [
+        f"A loss of general ability of less than {100 * drop:.1f} points of all {total:,} items had a chance of less "
+        f"than {POWER:.0%} of being seen (paired exact McNemar test at {ALPHA:.0%}, if {CHURN:.0%} of the items are lost "
+        "by chance, and as many gained)."
+    ]
+
+
 def _configured(data: RunData) -> list[str]:
     """What the configuration left out on purpose, as it is stored with the run."""
     said = []
@@ -86,8 +107,8 @@ def _configured(data: RunData) -> list[str]:
         said.append(f"Of each general benchmark only the first {capability['limit']:,} items were asked.")
     if capability.get("when") == "gated":
         said.append(
-            "The general benchmarks were skipped while perplexity stayed within "
-            f"{capability['gate_ratio']:g} times the pristine model's: a loss that it does not show would be missed."
+            "The general benchmarks were skipped where perplexity stayed at its level (in steps of "
+            f"{capability['gate_ratio']:g} times the pristine model's): a loss that it does not show would be missed."
         )
     if perplexity.get("limit"):
         said.append(f"Perplexity is that of the first {perplexity['limit']:,} texts of the corpus.")
