@@ -94,8 +94,8 @@ def _too_small_to_see(data: RunData) -> list[str]:
         return []
     return [
         f"A loss of general ability of less than {100 * drop:.1f} points of all {total:,} items had a chance of less "
-        f"than {POWER:.0%} of being seen (paired exact McNemar test at {ALPHA:.0%}, if {CHURN:.0%} of the items are lost "
-        "by chance, and as many gained)."
+        f"than {POWER:.0%} of being seen (paired exact McNemar test at {ALPHA:.0%}, if {CHURN:.0%} of the items are "
+        "lost by chance, and as many gained)."
     ]
 
 
