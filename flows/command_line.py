@@ -245,7 +245,7 @@ def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str, 
     if not wait:
         check_run_is_free(run.folder)  # and so does a run that is another process's
     from flows.benchmark import benchmark
-    from tasks.report_summary import summary_table
+    from tasks.report.summary import summary_table
 
     def show(page: str) -> None:
         Console().print(summary_table(run.warehouse, config.name))

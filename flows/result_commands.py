@@ -34,7 +34,7 @@ def report(
     home: Home = Path(),
 ) -> None:
     """Write a run's report page and pictures anew from the warehouse."""
-    from tasks.report_files import write_files
+    from tasks.report.files import write_files
     from tasks.run import check_name
     from tasks.warehouse import Warehouse
 
@@ -53,8 +53,8 @@ def compare(
     home: Home = Path(),
 ) -> None:
     """Set two runs side by side: what differs in their settings, and what differs by more than chance."""
-    from tasks.comparison import compare
-    from tasks.comparison_text import FORMATS, comparison_json, comparison_markdown, comparison_table
+    from tasks.comparison.compare import compare
+    from tasks.comparison.text import FORMATS, comparison_json, comparison_markdown, comparison_table
     from tasks.warehouse import Warehouse
 
     if output not in FORMATS:

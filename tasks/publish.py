@@ -25,11 +25,11 @@ from prefect.context import FlowRunContext
 from editing.checkpoint import Checkpoint, digest
 from tasks.atomic_files import remove_leftovers
 from tasks.engine import EngineStart
-from tasks.figures import save_figures
 from tasks.measure import Subject
-from tasks.report import write_page
-from tasks.report_data import RunData, collect
-from tasks.report_summary import summary_markdown
+from tasks.report.data import RunData, collect
+from tasks.report.figures import save_figures
+from tasks.report.page import write_page
+from tasks.report.summary import summary_markdown
 from tasks.run import Place, Run, hardware, versions
 
 logger = logging.getLogger(__name__)

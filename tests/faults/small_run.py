@@ -14,7 +14,7 @@ from typing import Any
 
 import flows.benchmark
 import tasks.editing_job
-import tasks.figures
+import tasks.report.figures
 import tasks.stage_key
 from flows.config import BenchmarkConfig
 from tasks.capability import CapabilityOptions, load_tasks
@@ -76,7 +76,7 @@ def warm_up(options: CapabilityOptions) -> None:
 
 def run(config: BenchmarkConfig) -> None:
     """The flow's body, in this process, which is changed for good: call it in a process that ends with it."""
-    tasks.figures._picture = lambda *_: b"a picture, which is written, but takes long to draw"  # type: ignore[assignment]
+    tasks.report.figures._picture = lambda *_: b"a picture, which is written, but takes long to draw"  # type: ignore[assignment]
     tasks.editing_job.Interim = partial(tasks.editing_job.Interim, seconds=0)  # type: ignore[misc, assignment]
     flows.benchmark.benchmark.fn(config)
 

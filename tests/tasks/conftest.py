@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from editing.checkpoint import Costs, Norms, write_checkpoint
 from tasks.engine import Engine, EngineOptions, open_engine
 from tasks.engine.lazy import open_here
-from tasks.report_data import RunData, collect
+from tasks.report.data import RunData, collect
 from tasks.warehouse import Warehouse
 from tests.tasks.small_model import write_small_model
 from tests.tasks.synthetic_run import RUN, fill

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tasks.comparison import Comparison, compare
-from tasks.comparison_settings import Setting
-from tasks.comparison_text import comparison_json, comparison_markdown, comparison_table
-from tasks.differences import Difference
+from tasks.comparison.compare import Comparison, compare
+from tasks.comparison.differences import Difference
+from tasks.comparison.settings import Setting
+from tasks.comparison.text import comparison_json, comparison_markdown, comparison_table
 from tasks.warehouse import Warehouse
 from tests.tasks.synthetic_run import run_row
 from tests.tasks.two_runs import fill_two, identity, outcome, write

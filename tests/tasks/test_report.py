@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tasks.detection import smallest_detectable_drop
-from tasks.report import render_report, write_report
-from tasks.report_charts import chart_data
-from tasks.report_data import RunData, collect
-from tasks.report_files import write_files
-from tasks.report_gaps import gaps
+from tasks.report.charts import chart_data
+from tasks.report.data import RunData, collect
+from tasks.report.files import write_files
+from tasks.report.gaps import gaps
+from tasks.report.page import render_report, write_report
 from tasks.views import view_sql
 from tasks.warehouse import Warehouse
 from tests.tasks.made_up_findings import with_findings

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tasks.report import render_report, write_page, write_report
-from tasks.report_data import RunData, collect
-from tasks.report_queries import FURTHER_VIEWS
+from tasks.report.data import RunData, collect
+from tasks.report.page import render_report, write_page, write_report
+from tasks.report.queries import FURTHER_VIEWS
 from tasks.warehouse import Warehouse
 from tests.tasks.made_up_findings import PRESETS, with_findings
 from tests.tasks.synthetic_run import COUNTS, METHODS, RUN, fill, told

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tasks import figures
-from tasks.figures import save_curve_png, save_figures
-from tasks.report_data import RunData
-from tasks.report_files import write_files
-from tasks.report_summary import summary_markdown, summary_table
+from tasks.report import figures
+from tasks.report.data import RunData
+from tasks.report.figures import save_curve_png, save_figures
+from tasks.report.files import write_files
+from tasks.report.summary import summary_markdown, summary_table
 from tasks.warehouse import Warehouse
 from tests.tasks.made_up_findings import with_findings
 from tests.tasks.synthetic_run import METHODS, RUN, identity, outcomes, partition, run_row

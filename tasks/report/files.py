@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.figures import save_figures
-from tasks.report import write_page
-from tasks.report_data import PROTOCOLS, collect
-from tasks.report_summary import write_markdown
+from tasks.report.data import PROTOCOLS, collect
+from tasks.report.figures import save_figures
+from tasks.report.page import write_page
+from tasks.report.summary import write_markdown
 from tasks.warehouse import Warehouse
 
 FORMATS = ("html", "markdown", "png", "all")

@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tasks.comparison import Comparison
-from tasks.differences import Difference
-from tasks.report_summary import markdown_table
+from tasks.comparison.compare import Comparison
+from tasks.comparison.differences import Difference
+from tasks.report.summary import markdown_table
 from tasks.result_text import rounded
 
 FORMATS = ("table", "markdown", "json")

@@ -9,17 +9,16 @@ import re
 from html import escape
 from pathlib import Path
 
-from tasks import report_findings as findings
-from tasks import report_sections as sections
 from tasks.atomic_files import replace_file
-from tasks.report_charts import chart_data
-from tasks.report_data import RunData, collect
-from tasks.report_gaps import gaps
+from tasks.report import findings, sections
+from tasks.report.charts import chart_data
+from tasks.report.data import RunData, collect
+from tasks.report.gaps import gaps
 from tasks.result_text import rounded
 from tasks.warehouse import Warehouse
 
 _FOLDER = Path(__file__).parent
-_SCRIPTS = ("report_scales.js", "report_curves.js", "report_maps.js", "report_cases.js", "report_page.js")
+_SCRIPTS = ("scales.js", "curves.js", "maps.js", "cases.js", "page.js")
 """In this order one script; the last one starts what the others define."""
 
 
@@ -103,11 +102,11 @@ def render_report(data: RunData) -> str:
         "sql": sections.sql(data.run),
         "configuration": sections.configuration(data),
         "data": json.dumps(chart_data(data), allow_nan=False).replace("<", "\\u003c"),
-        "style": (_FOLDER / "report_page.css").read_text(encoding="utf-8"),
+        "style": (_FOLDER / "page.css").read_text(encoding="utf-8"),
         "script": script,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
-    template = (_FOLDER / "report_page.html").read_text(encoding="utf-8")
+    template = (_FOLDER / "page.html").read_text(encoding="utf-8")
     # in one pass: what fills a slot is never searched for slots
     return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], template)
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from tasks import comparison_queries as queries
-from tasks.comparison_settings import Setting, differing_settings
-from tasks.differences import Difference, differences
-from tasks.report_data import PROTOCOLS, Row, unknown_run
+from tasks.comparison import queries
+from tasks.comparison.differences import Difference, differences
+from tasks.comparison.settings import Setting, differing_settings
+from tasks.report.data import PROTOCOLS, Row, unknown_run
 from tasks.warehouse import Warehouse
 
 _TRAJECTORIES = "SELECT * FROM collapse_point WHERE run = $run ORDER BY ALL"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tasks.report_data import Line, Row, RunData
-from tasks.report_maps import case_data, heat_data, scatter_data
-from tasks.report_series import series
-from tasks.report_signs import Chart, sign_charts, speed_charts, update_charts
+from tasks.report.data import Line, Row, RunData
+from tasks.report.maps import case_data, heat_data, scatter_data
+from tasks.report.series import series
+from tasks.report.signs import Chart, sign_charts, speed_charts, update_charts
 
 _MEASURES = {
     "reliability": "Edit prompts answered with the new fact.",

@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.capability import RIGHT_OR_WRONG
 from tasks.detection import ALPHA, CHURN, POWER, smallest_detectable_drop
-from tasks.report_data import PROTOCOLS, RunData
+from tasks.report.data import PROTOCOLS, RunData
 
 _MEASURES = ("reliability", "generalization", "locality", "portability")
 

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from typing import Any
 
-from tasks import report_queries as queries
-from tasks.report_data import Line, Row, RunData, is_of
-from tasks.report_maps import cut, mark
+from tasks.report import queries
+from tasks.report.data import Line, Row, RunData, is_of
+from tasks.report.maps import cut, mark
 from tasks.result_text import rounded
 from tasks.views import view_sql
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from tasks import report_queries as queries
-from tasks.report_queries import FURTHER_VIEWS
+from tasks.report import queries
+from tasks.report.queries import FURTHER_VIEWS
 from tasks.warehouse import Warehouse
 
 Row = dict[str, Any]

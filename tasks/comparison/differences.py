@@ -7,8 +7,8 @@ from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from tasks import comparison_queries as queries
-from tasks.report_data import Row
+from tasks.comparison import queries
+from tasks.report.data import Row
 from tasks.statistics import holm
 
 Ask = Callable[..., list[Row]]

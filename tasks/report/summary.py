@@ -9,10 +9,10 @@ from urllib.parse import quote
 from rich.table import Table
 from rich.text import Text
 
-from tasks import report_sections as sections
 from tasks.atomic_files import replace_file
-from tasks.report_data import Line, Row, RunData, collect
-from tasks.report_gaps import gaps
+from tasks.report import sections
+from tasks.report.data import Line, Row, RunData, collect
+from tasks.report.gaps import gaps
 from tasks.result_text import rounded
 from tasks.warehouse import Warehouse
 

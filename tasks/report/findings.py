@@ -6,8 +6,8 @@ from collections.abc import Callable
 from html import escape
 from typing import Any, NamedTuple
 
-from tasks.report_data import Line, Row, RunData, is_of
-from tasks.report_sections import DASH, base_or, by_view, key, percent, protocol_name, table
+from tasks.report.data import Line, Row, RunData, is_of
+from tasks.report.sections import DASH, base_or, by_view, key, percent, protocol_name, table
 from tasks.result_text import rounded
 
 Cell = Callable[[Row], str]

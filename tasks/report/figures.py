@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from tasks.atomic_files import replace_file
-from tasks.report_data import Line, Row, RunData, collect, is_of
+from tasks.report.data import Line, Row, RunData, collect, is_of
 from tasks.warehouse import Warehouse
 
 COLORS = (
