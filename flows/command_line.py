@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.launch import launch, prepare_logging, prepare_prefect
 from flows.result_commands import Home, compare, report, sql
@@ -112,9 +112,9 @@ def methods() -> None:
     """List the methods, with their papers and the models that have a published preset."""
     from editing.methods import METHODS
 
-    table = Table("method", "name", "paper", "presets for")
+    table = Table("method", "name", "paper", Column("presets for", no_wrap=True))
     for name, entry in METHODS.items():
-        table.add_row(name, entry.label, entry.paper, ", ".join(entry.presets) or "-")
+        table.add_row(name, entry.label, entry.paper, "\n".join(entry.presets) or "-")
     Console().print(table)
 
 

@@ -20,6 +20,11 @@ DEEPEST = 20  # levels of lists and mappings
 _MOST_MISTAKES = 20  # that one message lists
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 _SHOWN = 80  # characters of a value, in a message
+_KINDS = {
+    "model_type": "a mapping of keys to values is expected",
+    "dict_type": "a mapping of keys to values is expected",
+    "tuple_type": "a list is expected",
+}
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -160,15 +165,25 @@ def _check_texts(content: Any, where: str) -> None:
 
 def explain(error: ValidationError, model: Any) -> str:
     """One line a mistake: key, what is wrong, the value given, what would be accepted; of very many the first."""
-    mistakes = error.errors(include_url=False)
+    mistakes = _own(error.errors(include_url=False))
     lines = [f"  {_line(dict(mistake), model)}" for mistake in mistakes[:_MOST_MISTAKES]]
     more = len(mistakes) - len(lines)
     return "\n".join([*lines, *([f"  and {more:,} more"] if more else [])])
 
 
+def _own(mistakes: Sequence[Any]) -> list[Any]:
+    """The mistakes but those of lists that are too short only because their items are wrong."""
+    places = [mistake["loc"] for mistake in mistakes]
+    return [
+        mistake
+        for mistake, place in zip(mistakes, places, strict=True)
+        if mistake["type"] != "too_short" or not any(p[: len(place)] == place != p for p in places)
+    ]
+
+
 def _line(mistake: dict[str, Any], model: Any) -> str:
     path = tuple(str(part) for part in mistake["loc"])
-    key, given = ".".join(_shortened(part) for part in path) or "(whole)", mistake.get("input")
+    key, given = ".".join(_shortened(part) for part in path), mistake.get("input")
     if mistake["type"] == "extra_forbidden":
         accepted = _fields(model, path[:-1])
         near = difflib.get_close_matches(path[-1][:_SHOWN], accepted, n=1)
@@ -180,7 +195,9 @@ def _line(mistake: dict[str, Any], model: Any) -> str:
         return f"{key}.{tag}: unknown {shown_value(context['tag'])}; accepted: {context['expected_tags']}"
     if mistake["type"] == "missing":
         return f"{key}: is needed and not given"
-    what = _shortened(mistake["msg"].removeprefix("Value error, "), 400)
+    what = _KINDS.get(mistake["type"]) or _shortened(mistake["msg"].removeprefix("Value error, "), 400)
+    if not path:  # of keys that do not go together: the message names them, and all that is given would hide it
+        return what
     return f"{key}: {what} (given: {shown_value(given, _SHOWN)})"
 
 

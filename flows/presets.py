@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from tasks.hostile_input import shown_value
 from tasks.presets import PRESETS, Preset
@@ -65,11 +65,12 @@ def missing(presets: Iterable[Preset], given: Mapping[str, Any]) -> list[str]:
 
 def presets_table() -> Table:
     """The presets for the terminal."""
-    table = Table("preset", "paper", "measures", "asks for", show_lines=True)
+    paper = Column("paper", max_width=13)  # so that on 80 columns no name of a measure is cut in two
+    table = Table("preset", paper, "measures", "asks for", show_lines=True, padding=0)
     for preset in PRESETS.values():
         papers = "\n".join(f"{paper.title}, arXiv {paper.arxiv}" for paper in preset.papers)
         measures = "\n".join(f"{measure.name}: {measure.definition}" for measure in preset.measures)
-        asks = [f"{key}: {_shown(value)}" for key, value in _flat(preset.asks)]
+        asks = list(_lines(preset.asks))
         asks += [f"{key} (yours): {what}" for key, what in preset.needs.items()]
         table.add_row(preset.name, papers, measures, "\n".join(asks))
     return table
@@ -87,6 +88,15 @@ def _together(key: str, one: Any, other: Any, names: Sequence[str]) -> Any:
             f"put them in two runs, or give {key} yourself"
         )
     return one
+
+
+def _lines(nested: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
+    """Keys and values as a configuration file has them, which is narrower than dotted keys."""
+    for key, value in nested.items():
+        is_mapping = isinstance(value, Mapping)
+        yield f"{'  ' * depth}{key}:" if is_mapping else f"{'  ' * depth}{key}: {_shown(value)}"
+        if is_mapping:
+            yield from _lines(value, depth + 1)
 
 
 def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

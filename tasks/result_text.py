@@ -67,7 +67,7 @@ def _as_table(table: pa.Table, width: int | None) -> str:
     is_number = [pa.types.is_integer(field.type) or pa.types.is_floating(field.type) for field in table.schema]
     rows = [[rounded(value) for value in row.values()] for row in table.to_pylist()]
     needed = sum(3 + max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(names)) + 1
-    if needed <= console.width or not rows:
+    if needed <= console.width:
         shown = Table(*names)
         for column, right in zip(shown.columns, is_number, strict=True):
             column.justify = "right" if right else "left"
@@ -75,7 +75,7 @@ def _as_table(table: pa.Table, width: int | None) -> str:
             shown.add_row(*map(Text, row))
     else:  # one record below the other
         shown = Table("column", "value", show_header=False)
-        for row in rows:
+        for row in rows or [[""] * len(names)]:  # of no record, the columns there are
             for name, value in zip(names, row, strict=True):
                 shown.add_row(Text(name), Text(value))
             shown.add_section()

@@ -27,8 +27,8 @@ class _Place(NamedTuple):
 
 def status_table(home: Path) -> Table:
     """One row a trajectory: checkpoints, how it ended and why, megabytes; and one a run: who works on it."""
-    ended, broken, workers = _ended(home), _broken(home), _workers(home)
-    begun = {path.parent.name for path in (home / "runs").glob("*/run.json")}  # a scan has no trajectory
+    ended, broken, workers = _ended(home) | _scanned(home), _broken(home), _workers(home)
+    begun = {path.parent.name for path in (home / "runs").glob("*/run.json")}
     folders = dict(_folders(home))
     table = Table("run", "trajectory", "order", "checkpoints", "status", "MB", "error")
     for run in sorted({place.run for place in (*ended, *folders)} | workers.keys() | begun):
@@ -63,6 +63,22 @@ def _ended(home: Path) -> dict[_Place, dict[str, Any]]:
     return {_Place(row["run"], row["trajectory"], row["order_seed"]): row for row in rows if row["trajectory"] != BASE}
 
 
+def _scanned(home: Path) -> dict[_Place, dict[str, Any]]:
+    """How far each scan is, which has rows and no checkpoint."""
+    if not (home / "warehouse").is_dir():
+        return {}
+    rows = Warehouse(home / "warehouse").query(
+        "SELECT run, trajectory, order_seed, n + num_failed AS done FROM scan_summary WHERE subject = 'all'"
+    )
+    return {
+        _Place(row["run"], row["trajectory"], row["order_seed"]): {
+            "status": f"{row['done']:,} edits scanned",
+            "error": None,
+        }
+        for row in rows.to_pylist()
+    }
+
+
 def _broken(home: Path) -> dict[_Place, str]:
     """The trajectories whose weights ceased to be numbers, which ends them early without being a failure."""
     if not (home / "warehouse").is_dir():
@@ -94,7 +110,8 @@ def _counts(folder: Path) -> list[str]:
 
 
 def _of_run(home: Path, run: str) -> list[Path]:
-    reports = [home / "reports" / f"{run}{ending}" for ending in (".html", ".png")]
+    endings = (".html", ".md", ".png", ".retention.png", ".perplexity-capability.png")
+    reports = [home / "reports" / f"{run}{ending}" for ending in endings]
     return [home / "runs" / run, *(home / "warehouse").glob(f"*/run={run}"), *reports]
 
 

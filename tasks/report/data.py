@@ -11,6 +11,7 @@ import duckdb
 
 from tasks.report import queries
 from tasks.report.queries import FURTHER_VIEWS
+from tasks.views import literal
 from tasks.warehouse import Warehouse
 
 Row = dict[str, Any]
@@ -129,7 +130,10 @@ def collect(warehouse: Warehouse, run: str) -> RunData:
 
 
 def unknown_run(warehouse: Warehouse, run: str) -> ValueError:
-    """The error that says which runs there are."""
+    """The error that says which runs there are, and of a scan's name where its results are."""
+    if warehouse.query(f"SELECT 1 FROM scans WHERE run = {literal(run)} LIMIT 1").num_rows:
+        sql = f"SELECT * FROM scan_summary WHERE run = {literal(run)}"
+        return ValueError(f'run: {run!r} is a scan, which has no report and no curves; ask: overedit sql "{sql}"')
     known = warehouse.query("SELECT DISTINCT run FROM trajectories ORDER BY run")["run"].to_pylist()
     return ValueError(f"run: {run!r} is not in {warehouse.root}; its runs are: {', '.join(known) or 'none yet'}")
 

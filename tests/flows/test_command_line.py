@@ -201,6 +201,19 @@ def test_lists(overedit: Run) -> None:
     assert all(word in out for word in ("locft", "2509.22072", "nq_open", "should-we-edit", "toxigen", "quick"))
 
 
+def test_what_is_to_be_typed_is_whole_on_a_narrow_terminal(overedit: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for verb, longest in {
+        "methods": "meta-llama/Meta-Llama-3-8B-Instruct",
+        "presets": "neighbourhood_magnitude:",
+        "suites": "truthfulqa_mc1",
+    }.items():
+        code, out, _ = overedit(verb)
+        assert code == 0 and "…" not in out
+        assert max(map(len, out.splitlines())) <= 80
+        assert longest in out
+
+
 @pytest.mark.parametrize("arguments", [("sql", "SELECT 1"), ("report", "r")])
 def test_no_warehouse_yet(overedit: Run, arguments: tuple[str, ...]) -> None:
     code, _, err = overedit(*arguments)

@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from editing.methods import METHODS
 from editing.methods.memit import PRESETS as MEMIT
 from flows.config import BenchmarkConfig
+from flows.config_file import validated
+
+ACCEPTED = ", ".join(map(repr, METHODS))
 
 
 def config(*methods: dict[str, Any], **more: Any) -> BenchmarkConfig:
@@ -50,3 +54,26 @@ def test_a_gate_needs_a_probe() -> None:
     with pytest.raises(ValueError, match=r"capability.when: 'gated' needs perplexity.corpus"):
         config({"method": "ultraedit"}, capability=gated)
     assert config({"method": "ultraedit"}, capability=gated, perplexity={"corpus": "pocket"}).capability.when == "gated"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"capability": {"when": "gated"}},
+            "capability.when: 'gated' needs perplexity.corpus, whose level says where capability is measured; "
+            "without one 'every', 'last' and 'never' are accepted",
+        ),
+        (
+            {"presets": ["butterfly"]},
+            "presets: butterfly needs perplexity.corpus: the sentences of ME-PPL, a local file",
+        ),
+        ({"methods": [{"method": "rom"}]}, f"methods.0.method: unknown 'rom'; accepted: {ACCEPTED}"),
+        ({"perplexity": None}, "perplexity: a mapping of keys to values is expected (given: None)"),
+    ],
+)
+def test_a_mistake_is_one_line_with_nothing_beside_it(given: dict[str, Any], said: str) -> None:
+    content = {"name": "r", "dataset": {"name": "pocket"}, "methods": [{"method": "ultraedit"}]} | given
+    with pytest.raises(ValueError) as caught:
+        validated(BenchmarkConfig, content, where="c.yaml")
+    assert str(caught.value) == f"c.yaml:\n  {said}"

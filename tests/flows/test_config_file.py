@@ -64,6 +64,7 @@ def test_a_setting_that_leads_nowhere(setting: str, words: str) -> None:
             {"owner": "a", "fruits": [{"kind": "apple", "seeds": "x"}]},
             "fruits.0.apple.seeds: Input should be a valid integer",
         ),
+        ({"owner": "a", "fruits": "apple"}, "fruits: a list is expected (given: 'apple')"),
     ],
 )
 def test_mistakes_name_key_value_and_what_is_accepted(content: dict[str, object], words: str) -> None:

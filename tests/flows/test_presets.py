@@ -78,5 +78,6 @@ def test_the_list_shows_every_preset() -> None:
     table = presets_table()
     assert list(table.columns[0].cells) == list(PRESETS)
     asks = dict(zip(PRESETS, table.columns[3].cells, strict=True))
-    assert r"evaluation.stop: '.', '\n'" in str(asks["wild"])
+    assert str(asks["wild"]).startswith("evaluation:\n  protocols: generated\n")
+    assert r"  stop: '.', '\n'" in str(asks["wild"])
     assert "perplexity.corpus (yours)" in str(asks["butterfly"])

@@ -61,7 +61,13 @@ def test_a_scan_leaves_the_hard_cases_as_a_dataset_that_can_be_run(
     assert {row["label"] for row in rows.to_pylist()} == {mild, wild}
     assert Warehouse(tmp_path / "warehouse").query("SELECT * FROM trajectories").num_rows == 0
     code, out, _ = overedit("status", "--home", str(tmp_path))
-    assert (code, out.count(" s ")) == (0, 1)
+    assert (code, out.count(" s "), out.count("4 edits scanned")) == (0, 3, 2)
+    for verb in (("report", "s"), ("compare", "s", "other")):
+        code, out, err = overedit(*verb, "--home", str(tmp_path))
+        assert (code, out) == (2, "") and "'s' is a scan" in err
+    query = err.split('overedit sql "')[1].split('"')[0]
+    answer = Warehouse(tmp_path / "warehouse").query(query)
+    assert set(answer["label"].to_pylist()) == {mild, wild}, "what the message says to ask is answered"
 
 
 @pytest.mark.parametrize(
