@@ -154,6 +154,8 @@ def status(home: Home = Path()) -> None:
     """Say which runs there are, how each trajectory ended, and how much disk each uses."""
     from tasks.status import status_table
 
+    if not home.is_dir():
+        raise ValueError(f"home: there is no folder {home}")
     Console().print(status_table(home))
 
 

@@ -118,9 +118,14 @@ class BenchmarkConfig(EditingConfig):
     @field_validator("edit_counts")
     @classmethod
     def _increasing(cls, counts: tuple[int, ...]) -> tuple[int, ...]:
-        counts = tuple(count for count in counts if count != 0)  # 0 is measured anyway
-        check_counts(counts)
-        return counts
+        edited = tuple(count for count in counts if count != 0)  # 0 is measured anyway
+        if not edited:
+            raise ValueError(f"{list(counts)} names no count of edits; the pristine model, 0, is measured anyway")
+        try:
+            check_counts(edited)
+        except ValueError as error:
+            raise ValueError(str(error).removeprefix("edit_counts: ")) from None
+        return edited
 
 
 class ScanConfig(EditingConfig):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from tasks.report.data import Row
@@ -21,25 +21,28 @@ class Setting(NamedTuple):
 
 
 def differing_settings(first: dict[str, Row], second: dict[str, Row]) -> list[Setting]:
-    """The settings that differ.
+    """The settings that differ; of a trajectory that one run has alone, that it is there.
 
     Args:
         first: What a trajectory is called -> its row of the table `runs`.
         second: The other run's.
     """
-    sides = [dict(_settings(rows)) for rows in (first, second)]
+    sides = [dict(_settings(rows, common=first.keys() & second.keys())) for rows in (first, second)]
     keys = dict.fromkeys([*sides[0], *sides[1]])
     return [Setting(key, *of) for key in keys if (of := [side.get(key) for side in sides])[0] != of[1]]
 
 
-def _settings(rows: dict[str, Row]) -> Iterator[tuple[str, str]]:
+def _settings(rows: dict[str, Row], *, common: Collection[str]) -> Iterator[tuple[str, str]]:
     for row in list(rows.values())[:1]:
         config = {key: value for key, value in _json(row["config"]).items() if key not in _NOT_SETTINGS}
         yield from _flat(config)
         yield from _flat({"versions": _json(row["versions"])})
         yield from ((key, str(row[key])) for key in ("model_digest", "engine", "hardware") if row[key] is not None)
     for name, row in rows.items():
-        yield from _flat({name: _json(row["method_config"])})
+        if name in common:
+            yield from _flat({name: _json(row["method_config"])})
+        else:
+            yield name, "there"
 
 
 def _json(text: str | None) -> dict[str, Any]:

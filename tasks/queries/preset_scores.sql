@@ -140,6 +140,7 @@ with_capability AS (
 )
 SELECT
     run, trajectory, coalesce(t.label, p.method) AS label, p.method, model, dataset, order_seed,
-    preset, measure, edit_count, value, n, low, high, unit, reason
+    preset, measure, edit_count, value, n, low, high, unit,
+    coalesce(reason, CASE WHEN value IS NOT NULL AND low IS NULL THEN 'one value alone has no interval' END) AS reason
 FROM with_capability AS p LEFT JOIN trajectories AS t USING (run, trajectory, order_seed, model, dataset)
 ORDER BY run, trajectory, order_seed, preset, measure, edit_count

@@ -6,6 +6,7 @@
 -- mean, low, high  over these, with Student's 95 % interval, which takes them as drawn at random; null for one ordering.
 --             Of shares it is cut at 0 and 1. Mean and interval are null where a value is not finite
 -- lowest, highest  of the orderings
+-- reason      why there is no mean or no interval
 WITH measured AS (
     SELECT run, trajectory, label, method, model, dataset, edit_count, measure, protocol, value, true AS is_share
     FROM reliability_by_edit_count
@@ -35,6 +36,7 @@ SELECT
     CASE WHEN is_finite THEN finite_mean END AS mean,
     CASE WHEN is_finite AND margin IS NOT NULL THEN greatest(CASE WHEN is_share THEN 0.0 ELSE '-inf'::DOUBLE END, finite_mean - margin) END AS low,
     CASE WHEN is_finite AND margin IS NOT NULL THEN least(CASE WHEN is_share THEN 1.0 ELSE 'inf'::DOUBLE END, finite_mean + margin) END AS high,
-    lowest, highest
+    lowest, highest,
+    CASE WHEN NOT is_finite THEN 'a value is not finite' WHEN margin IS NULL THEN 'one ordering alone has no interval' END AS reason
 FROM sums
 ORDER BY run, trajectory, measure, protocol, edit_count

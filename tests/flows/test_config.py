@@ -77,3 +77,12 @@ def test_a_mistake_is_one_line_with_nothing_beside_it(given: dict[str, Any], sai
     with pytest.raises(ValueError) as caught:
         validated(BenchmarkConfig, content, where="c.yaml")
     assert str(caught.value) == f"c.yaml:\n  {said}"
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [([0], r"\[0\] names no count of edits"), ([10, 1], r"edit_counts\n  Value error, \[10, 1\] must increase")],
+)
+def test_counts_that_are_none_are_said_once(counts: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config({"method": "ultraedit"}, edit_counts=counts)
