@@ -41,7 +41,7 @@ RUNS = "SELECT * FROM runs WHERE run = $run ORDER BY started_at, trajectory, ord
 
 CASES = """
 WITH edited AS (
-    SELECT DISTINCT position, case_id
+    SELECT DISTINCT position, case_id, target AS new_fact
     FROM outcomes
     WHERE run = $run AND probe = 'edit' AND protocol = 'generated' AND method <> 'none'
         AND (order_seed, edit_count) = (
@@ -53,16 +53,21 @@ ranked AS (
     SELECT *, row_number() OVER (ORDER BY position) AS place, count(*) OVER () AS places FROM edited
 ),
 chosen AS (
-    SELECT case_id, position AS edit_number FROM ranked
+    SELECT case_id, position AS edit_number, new_fact FROM ranked
     WHERE place IN (
         1, round(places ** 0.25), round(places ** 0.5), round(places ** 0.75),
         round(places * 0.25), round(places * 0.5), round(places * 0.75), places
     )
+),
+-- another order of a generated dataset may have another new fact under the same name
+the_same AS (
+    SELECT DISTINCT order_seed, case_id FROM outcomes JOIN chosen USING (case_id)
+    WHERE run = $run AND probe = 'edit' AND protocol = 'generated' AND target = new_fact
 )
 SELECT
     edit_number, case_id, trajectory, method, order_seed, edit_count, position, probe, prompt,
     left(target, 161) AS target, left(output, 161) AS output, score, agreement
-FROM outcomes JOIN chosen USING (case_id)
+FROM outcomes JOIN chosen USING (case_id) SEMI JOIN the_same USING (order_seed, case_id)
 WHERE run = $run AND protocol = 'generated' AND probe IN ('edit', 'rephrase', 'locality')
 QUALIFY probe_index = min(probe_index) OVER (PARTITION BY case_id, probe)
 ORDER BY edit_number, probe, edit_count, trajectory, order_seed

@@ -311,6 +311,15 @@ def test_the_range_over_orders_stands_for_the_lines_of_one_trajectory(tmp_path: 
     assert "2 orders of the edits were tried" in "\n".join(gaps(data))
 
 
+def test_a_case_of_the_same_name_with_another_new_fact_is_another_case(tmp_path: Path) -> None:
+    data = collect(fill(tmp_path, cases=60, seeds=(0, 1), by_count=False), RUN)
+    facts: dict[str, set[str]] = {}
+    for row in data.cases:
+        if row["probe"] == "edit":
+            facts.setdefault(row["case_id"], set()).add(row["target"])
+    assert facts and all(len(targets) == 1 for targets in facts.values())
+
+
 def test_what_the_configuration_left_out_is_said(synthetic_data: RunData) -> None:
     config = {"capability": {"limit": 50, "when": "gated", "gate_ratio": 1.05}, "perplexity": {"limit": 200}}
     said = "\n".join(gaps(replace(synthetic_data, runs=[synthetic_data.runs[0] | {"config": json.dumps(config)}])))
