@@ -312,7 +312,7 @@ def test_the_range_over_orders_stands_for_the_lines_of_one_trajectory(tmp_path: 
 
 
 def test_a_case_of_the_same_name_with_another_new_fact_is_another_case(tmp_path: Path) -> None:
-    data = collect(fill(tmp_path, cases=60, seeds=(0, 1), by_count=False), RUN)
+    data = collect(fill(tmp_path, counts=(1, 20), seeds=(0, 1), by_count=False), RUN)
     facts: dict[str, set[str]] = {}
     for row in data.cases:
         if row["probe"] == "edit":
