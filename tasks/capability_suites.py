@@ -43,7 +43,7 @@ SUITES = {
         ),
         limit=500,
         comment="Capability is the mean of the five. Task variants and worked examples are not stated: lm-eval's own "
-        "are taken. 500 items a task (a subject, in MMLU) is the likely reading: the 28,500 MMLU items of the text "
+        "are taken. 500 (in MMLU of a subject) is the likely reading: the 28,500 MMLU items of the text "
         "are 500 x 57, and there are only 14,042.",
     ),
     "should-we-edit": Suite(
@@ -58,8 +58,7 @@ SUITES = {
             SuiteTask("toxigen", 0, "acc_norm", "acc or acc_norm is not stated"),
         ),
         limit=None,
-        comment="All items of each. MMLU and CommonsenseQA cost a generation an item in the paper, and one token's "
-        "likelihood here.",
+        comment="MMLU and CommonsenseQA cost a generation an item in the paper, and one token's likelihood here.",
     ),
     "quick": Suite(
         paper="none: Overedit's own",

@@ -6,7 +6,8 @@
 --
 -- gate_ratio    as in the configuration; is_own: the run itself was gated, with this ratio
 -- num_counts    edit counts > 0 with perplexity; num_skipped: those the gate skips; saving: num_skipped / num_counts
--- num_measured  edit counts > 0 at which the run has capability: of a gated run, num_counts - num_measured were spared
+-- num_measured  edit counts > 0 at which the run has capability: of a gated run, num_counts - num_measured were spared.
+--               A trajectory without any has no rows: there is nothing to save
 -- num_misses    skipped edit counts at which capability differs from that at the last evaluated one: by the paired 95 %
 --               interval over the items of all tasks, or, without items, by the mean lying outside the other's interval.
 --               One in twenty differs by chance. Null where a skipped edit count was not measured
@@ -131,4 +132,5 @@ SELECT
     num_skipped / num_counts AS saving, num_measured,
     CASE WHEN num_unknown = 0 THEN num_known_misses END AS num_misses, largest_miss, collapse_at, collapse_at_gated
 FROM counted JOIN trajectories USING (run, trajectory, order_seed)
+WHERE num_measured > 0
 ORDER BY run, trajectory, order_seed, gate_ratio
