@@ -39,6 +39,12 @@ class Preset(NamedTuple):
 
 
 _TOKENS = "teacher-forced share of the target's tokens that are the model's own choice"
+_TEACHER_FORCED = {
+    "protocols": ["teacher_forced"],
+    "probes": ["edit", "rephrase", "locality"],
+    "max_rephrase": 1,
+    "max_locality": 1,
+}
 _WORDS = "the greedy text up to the first '.' or line end is the target, after SQuAD normalization"
 
 PRESETS: Mapping[str, Preset] = {
@@ -74,14 +80,7 @@ PRESETS: Mapping[str, Preset] = {
                 ),
                 Paper("AlphaEdit: Null-Space Constrained Knowledge Editing for Language Models", "2410.02355"),
             ),
-            asks={
-                "evaluation": {
-                    "protocols": ["teacher_forced"],
-                    "probes": ["edit", "rephrase", "locality"],
-                    "max_rephrase": 1,
-                    "max_locality": 1,
-                }
-            },
+            asks={"evaluation": _TEACHER_FORCED},
             measures=(
                 Measure("efficacy", f"edit prompt: {_TOKENS}"),
                 Measure("generalization", f"first rephrase: {_TOKENS}"),
@@ -127,15 +126,7 @@ PRESETS: Mapping[str, Preset] = {
                     "2405.14768",
                 ),
             ),
-            asks={
-                "edit_counts": [1, 10, 100, 1000],
-                "evaluation": {
-                    "protocols": ["teacher_forced"],
-                    "probes": ["edit", "rephrase", "locality"],
-                    "max_rephrase": 1,
-                    "max_locality": 1,
-                },
-            },
+            asks={"edit_counts": [1, 10, 100, 1000], "evaluation": _TEACHER_FORCED},
             measures=(
                 Measure("reliability", f"edit prompt: {_TOKENS}"),
                 Measure("generalization", f"first rephrase: {_TOKENS}"),

@@ -11,7 +11,10 @@ import torch
 from editing.checkpoint import Checkpoint, Costs, Norms, write_checkpoint
 
 
-def write_made_up(folder: Path, tensor: torch.Tensor, edit_count: int, state: Mapping[str, torch.Tensor]) -> Checkpoint:
+def write_made_up(
+    folder: Path, tensor: torch.Tensor, edit_count: int, state: Mapping[str, torch.Tensor], **more: Any
+) -> Checkpoint:
+    """Write it; `more` goes into its record."""
     record: dict[str, Any] = {
         "edit_count": edit_count,
         "key": "k",
@@ -23,6 +26,7 @@ def write_made_up(folder: Path, tensor: torch.Tensor, edit_count: int, state: Ma
         "finite": True,
         "log": [],
         "norms": {"w": Norms.of(tensor, tensor)},
+        **more,
     }
     costs = Costs(seconds=0, num_edits=1, peak_memory_bytes=0)
     return write_checkpoint(folder, tensors={"w": tensor}, state=state, record=record, costs=costs)

@@ -81,10 +81,8 @@ const listenToCurves = (chart, plot, svg, series, x, rule, width) => {
   plot.onpointermove = plot.onpointerdown = (event) => show(nearest(event.clientX), event.clientX, event.clientY);
   plot.onpointerleave = plot.onblur = hide;
   plot.onkeydown = (event) => {
-    if (event.key === "Escape") hide();
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const step = arrow(event, hide);
     if (!step) return;
-    event.preventDefault();
     const index = Math.max(0, Math.min(places.length - 1, now < 0 && step < 0 ? places.length - 1 : now + step));
     const box = svg.getBoundingClientRect();
     show(index, box.left + (x.at(places[index]) / width) * box.width, box.top + 20);

@@ -10,23 +10,12 @@ from typing import Any, NamedTuple
 import duckdb
 
 from tasks.report import queries
-from tasks.report.queries import FURTHER_VIEWS
 from tasks.views import literal
 from tasks.warehouse import Warehouse
 
 Row = dict[str, Any]
 
 PROTOCOLS = ("generated", "teacher_forced", "probability")
-_CURVES = (
-    "reliability_by_edit_count",
-    "capability_by_edit_count",
-    "retention_by_age",
-    "perplexity_by_edit_count",
-    "weight_norms",
-    "text_health",
-    "cost_per_edit",
-)
-"""The views whose edit counts are those of the run."""
 
 
 class Line(NamedTuple):
@@ -81,7 +70,7 @@ class RunData:
     @cached_property
     def edit_counts(self) -> tuple[int, ...]:
         """Every edit count at which something was measured, 0 included."""
-        return tuple(sorted({row["edit_count"] for view in _CURVES for row in self.views[view]}))
+        return tuple(sorted({row["edit_count"] for view in queries.CURVES for row in self.views[view]}))
 
     @cached_property
     def ages(self) -> tuple[str, ...]:
@@ -92,7 +81,7 @@ class RunData:
     @cached_property
     def presets(self) -> tuple[str, ...]:
         """The papers' own ways of scoring that this run has numbers for."""
-        return tuple(dict.fromkeys(row["preset"] for row in self.views.get("preset_scores", [])))
+        return tuple(dict.fromkeys(row["preset"] for row in self.views["preset_scores"] if row["value"] is not None))
 
     @cached_property
     def _by_line(self) -> defaultdict[tuple[str, str, int], list[Row]]:
@@ -110,13 +99,9 @@ def collect(warehouse: Warehouse, run: str) -> RunData:
         ValueError: The warehouse has no trajectory of that run.
     """
     with warehouse.connect(run=run) as connection:
-        views = {
-            view: _read(connection, f"SELECT * FROM {view} WHERE run = $run", run) for view in queries.views_read()
-        }
+        views = {view: _read(connection, f"SELECT * FROM {view} WHERE run = $run", run) for view in queries.VIEWS}
         if not views["leaderboard"]:
             raise unknown_run(warehouse, run)
-        if "preset_scores" in views:  # a preset that takes its measures from the run's benchmarks may find none
-            views["preset_scores"] = [row for row in views["preset_scores"] if row["measure"] is not None]
         return RunData(
             run=run,
             lines=_lines(views["leaderboard"]),
@@ -125,7 +110,7 @@ def collect(warehouse: Warehouse, run: str) -> RunData:
             updates=_read(connection, queries.UPDATES, run),
             checkpoints=_read(connection, queries.CHECKPOINTS, run),
             stages=_read(connection, queries.STAGES, run),
-            views={view: [] for view in FURTHER_VIEWS} | views,
+            views=views,
         )
 
 

@@ -131,10 +131,8 @@ const listenToScatter = (plot, svg, all, ring, width) => {
   };
   plot.onpointerleave = plot.onblur = hide;
   plot.onkeydown = (event) => {
-    if (event.key === "Escape") hide();
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const step = arrow(event, hide);
     if (!step) return;
-    event.preventDefault();
     show(Math.max(0, Math.min(all.length - 1, now + step)));
   };
 };

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.views import view_names
-
-VIEWS = (
-    "leaderboard",
-    "collapse_point",
+CURVES = (
     "reliability_by_edit_count",
     "capability_by_edit_count",
     "retention_by_age",
@@ -14,9 +10,8 @@ VIEWS = (
     "weight_norms",
     "text_health",
     "cost_per_edit",
-    "edit_speed",
 )
-"""The views without which there is no report, each read as `SELECT * FROM view WHERE run = ...`."""
+"""The views whose edit counts are those of the run."""
 FURTHER_VIEWS = (
     "preset_scores",
     "seed_bands",
@@ -27,15 +22,21 @@ FURTHER_VIEWS = (
     "early_warning",
     "capability_gating",
 )
-"""Views that a section each is made of, where they are there and have rows."""
-BENEATH = ("reliability_vs_capability", "diagnostics_by_turn", "trajectories", "_macros")
+"""Views that a section each is made of, where they have rows."""
+VIEWS = ("leaderboard", "collapse_point", *CURVES, "edit_speed", *FURTHER_VIEWS)
+"""The views that the report reads, each as `SELECT * FROM view WHERE run = ...`."""
+BENEATH = (
+    "reliability_vs_capability",
+    "diagnostics_by_turn",
+    "probes_by_edit_count",
+    "preset_measures",
+    "preset_outcomes",
+    "trajectories",
+    "_macros",
+    "_statistics",
+    "_text_macros",
+)
 """What those views are made of."""
-
-
-def views_read() -> tuple[str, ...]:
-    """The views that the report reads."""
-    return (*VIEWS, *(view for view in FURTHER_VIEWS if view in view_names()))
-
 
 RUNS = "SELECT * FROM runs WHERE run = $run ORDER BY started_at, trajectory, order_seed"
 

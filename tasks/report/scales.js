@@ -126,3 +126,10 @@ const tipRow = (line, text, small = "") => {
   return row;
 };
 
+// Which way an arrow key goes, -1 or 1; nothing for other keys, of which Escape hides.
+const arrow = (event, hide) => {
+  if (event.key === "Escape") hide();
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (step) event.preventDefault();
+  return step;
+};

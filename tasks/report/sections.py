@@ -250,14 +250,14 @@ def _shown(text: str | None) -> str:
 def sql(run: str) -> str:
     """The queries of the page and the views that they read."""
     literal = run.replace("'", "''")
-    reads = "\n".join(f"SELECT * FROM {view} WHERE run = '{literal}';" for view in queries.views_read())
+    reads = "\n".join(f"SELECT * FROM {view} WHERE run = '{literal}';" for view in queries.VIEWS)
     parts = [
         ("Queries", reads),
         ("Cases", queries.CASES.strip()),
         ("Updates", queries.UPDATES.strip()),
         ("Checkpoints", queries.CHECKPOINTS.strip()),
         ("Stages", queries.STAGES.strip()),
-        *((view, view_sql(view).strip()) for view in (*queries.views_read(), *queries.BENEATH)),
+        *((view, view_sql(view).strip()) for view in (*queries.VIEWS, *queries.BENEATH)),
     ]
     return "\n".join(f"<h3>{escape(name)}</h3><pre>{escape(text)}</pre>" for name, text in parts)
 

@@ -10,12 +10,10 @@ import torch
 
 from editing.checkpoint import (
     Checkpoint,
-    Costs,
     Norms,
     PrunedCheckpointError,
     read_checkpoint,
     whole_checkpoints,
-    write_checkpoint,
 )
 from tasks.editing_job import EditingJob, finished_checkpoints, run_editing_job
 from tasks.export import export_checkpoint
@@ -187,20 +185,9 @@ def test_a_pruned_trajectory_is_complete_and_edited_again_where_it_must_be(
 def test_a_model_that_broke_can_be_read_and_pruned(tmp_path: Path) -> None:
     """Norms and logs that are no numbers are read back as what they are."""
     tensor = torch.tensor([float("nan"), float("inf")])
-    record: dict[str, Any] = {
-        "edit_count": 1,
-        "key": "k",
-        "model": "m",
-        "model_digest": "d",
-        "method": {},
-        "seed": 0,
-        "turns": 1,
-        "finite": False,
-        "log": [{"loss": float("inf"), "first": 1, "last": 1}],
-        "norms": {"w": Norms.of(tensor, torch.zeros(2))},
-    }
-    costs = Costs(seconds=0, num_edits=1, peak_memory_bytes=0)
-    write_checkpoint(tmp_path / "1", tensors={"w": tensor}, state={}, record=record, costs=costs)
+    log = [{"loss": float("inf"), "first": 1, "last": 1}]
+    norms = {"w": Norms.of(tensor, torch.zeros(2))}
+    write_made_up(tmp_path / "1", tensor, 1, {}, finite=False, log=log, norms=norms)
     found = read_checkpoint(tmp_path / "1").record
     assert found.norms["w"].weight != found.norms["w"].weight
     assert found.log[0]["loss"] == float("inf")
