@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from editing import trajectory
 from editing.checkpoint import Checkpoint, whole_checkpoints
 from editing.interim import Interim
 from editing.methods import METHODS, MethodConfig
@@ -45,8 +47,8 @@ class EditingJob(BaseModel):
         """Digest of the base weights, requests, configuration and code that make the trajectory."""
         weights = weights_digest(self.model, revision=self.revision)
         return stage_key(
-            METHODS[self.method.method].config.__module__,
-            "editing.trajectory",
+            sys.modules[METHODS[self.method.method].config.__module__],
+            trajectory,
             weights=weights,
             dtype=self.dtype,
             method=self.method.model_dump(mode="json"),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from editing.checkpoint import Checkpoint, digest
+from tasks import capability, evaluation, perplexity
+from tasks import engine as engine_code
 from tasks.capability import measure_capability
 from tasks.capability_files import files_digest
 from tasks.capability_options import CapabilityOptions
@@ -145,7 +148,7 @@ def _store_unanswered(subject: Subject, options: MeasureOptions) -> None:
 def _outcomes_key(subject: Subject, options: MeasureOptions) -> str:
     at = subject.edit_counts if subject.checkpoint is None else ()
     requests = digest([subject.requests.digest, at])
-    return _key(subject, options, "tasks.evaluation", asked=options.evaluation, requests=requests)
+    return _key(subject, options, evaluation, asked=options.evaluation, requests=requests)
 
 
 def _is_stored(subject: Subject, key: str, *tables: str, costs: Sequence[str]) -> bool:
@@ -168,7 +171,7 @@ def _measure_perplexity(subject: Subject, options: MeasureOptions, engine: LazyE
     if options.perplexity.corpus is None:
         return
     place = subject.place
-    key = _key(subject, options, "tasks.perplexity", asked=options.perplexity)
+    key = _key(subject, options, perplexity, asked=options.perplexity)
     if _is_stored(subject, key, "perplexity", costs=("perplexity",)):
         return
     _swap(subject, engine)
@@ -201,7 +204,7 @@ def awaits_capability(subject: Subject, options: MeasureOptions) -> bool:
 
 def _capability_key(subject: Subject, options: MeasureOptions) -> str:
     files = digest(files_digest(options.capability.files)) if options.capability.files else ""
-    return _key(subject, options, "tasks.capability", asked=options.capability, requests=files)
+    return _key(subject, options, capability, asked=options.capability, requests=files)
 
 
 def _capability_is_due(subject: Subject, options: CapabilityOptions) -> bool:
@@ -238,10 +241,10 @@ def _swap(subject: Subject, engine: LazyEngine) -> None:
         )
 
 
-def _key(subject: Subject, options: MeasureOptions, module: str, *, asked: BaseModel, requests: str = "") -> str:
+def _key(subject: Subject, options: MeasureOptions, module: ModuleType, *, asked: BaseModel, requests: str = "") -> str:
     return stage_key(
         module,
-        "tasks.engine",
+        engine_code,
         weights=subject.weights,
         asked=asked.model_dump(mode="json"),
         engine=options.engine.model_dump(mode="json"),

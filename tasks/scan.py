@@ -8,6 +8,7 @@ are put back, bit for bit. Rows are stored part after part, so a scan that was s
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -61,8 +62,8 @@ class ScanJob(BaseModel):
         """Digest of the base weights, texts, configuration and code that make a row of a request."""
         weights = weights_digest(self.model, revision=self.revision)
         return stage_key(
-            METHODS[self.method.method].config.__module__,
-            "tasks.scan",
+            sys.modules[METHODS[self.method.method].config.__module__],
+            sys.modules[__name__],
             weights=weights,
             dtype=self.dtype,
             method=self.method.model_dump(mode="json"),

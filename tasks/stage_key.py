@@ -10,7 +10,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from editing.checkpoint import digest
@@ -18,19 +20,25 @@ from editing.checkpoint import digest
 OUR_PACKAGES = ("editing", "tasks", "flows")
 
 
-def stage_key(*modules: str, **inputs: Any) -> str:
+def stage_key(*modules: ModuleType, **inputs: Any) -> str:
     """A key over inputs (JSON-able) and the code of modules and all of ours that they import.
 
     Args:
-        modules: Dotted names, e.g. `editing.methods.ultraedit`.
+        modules: Modules of this project, e.g. `editing.methods.ultraedit`.
         inputs: What the result depends on.
+
+    Raises:
+        ValueError: A module is not one of this project's, or has no source file: its code cannot be in the key.
     """
     return digest({"inputs": inputs, "code": {name: _code_digest(path) for name, path in _closure(modules).items()}})
 
 
-def _closure(modules: tuple[str, ...]) -> dict[str, Path]:
+def _closure(modules: Sequence[ModuleType]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    waiting = list(modules)
+    waiting = [module.__name__ for module in modules]
+    for name in waiting:
+        if _file_of(name) is None:
+            raise ValueError(f"stage_key: {name} has no source file in the packages {', '.join(OUR_PACKAGES)}")
     while waiting:
         name = waiting.pop()
         path = _file_of(name)

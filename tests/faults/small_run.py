@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def warm_up(options: CapabilityOptions) -> None:
     for name in ("_closure", "_code_digest"):
         setattr(tasks.stage_key, name, cache(getattr(tasks.stage_key, name)))
     for modules in CODE:
-        tasks.stage_key.stage_key(*modules)
+        tasks.stage_key.stage_key(*map(import_module, modules))
     gc.collect()
     gc.freeze()  # what was imported is never looked through again
     gc.disable()

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import json
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -23,8 +27,12 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         sys.modules.pop(f"editing.{name}", None)
 
 
+def key(name: str, **inputs: Any) -> str:
+    return stage_key(import_module(f"editing.{name}"), **inputs)
+
+
 def keys() -> tuple[str, str]:
-    return stage_key("editing.first_method", seed=0), stage_key("editing.second_method", seed=0)
+    return key("first_method", seed=0), key("second_method", seed=0)
 
 
 def test_a_changed_line_makes_its_users_anew_and_no_other(code: Path) -> None:
@@ -52,4 +60,10 @@ def test_comments_and_docstrings_change_nothing(code: Path) -> None:
 
 
 def test_inputs_count(code: Path) -> None:
-    assert stage_key("editing.first_method", seed=0) != stage_key("editing.first_method", seed=1)
+    assert key("first_method", seed=0) != key("first_method", seed=1)
+
+
+def test_a_module_without_code_of_ours_is_refused() -> None:
+    for module in (json, ModuleType("editing.no_such_module"), ModuleType("tasks.measuring")):
+        with pytest.raises(ValueError, match=f"stage_key: {module.__name__} has no source file"):
+            stage_key(module)
