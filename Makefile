@@ -30,7 +30,7 @@ test: $(STAMP)
 check: $(STAMP)
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
-	@.venv/bin/mypy
+	@MYPYPATH=.venv/mypy .venv/bin/mypy
 	@$(PYTHON) -m pytest -q tests/test_house.py
 
 examples: $(STAMP)

@@ -36,3 +36,6 @@ backend=()
 if [ "$1" = cpu ] && ! compgen -G "${UV_FIND_LINKS:-/nonexistent}/torch-*+cpu*.whl" >/dev/null; then backend=(--torch-backend cpu); fi
 "$uv" pip install --python .venv/bin/python --quiet --no-deps --compile-bytecode "${backend[@]}" -r "deployments/locks/$1.txt"
 "$uv" pip install --python .venv/bin/python --quiet --no-deps --no-build-isolation --editable .
+# mypy reads the package as it is installed: overedit/ with the three folders inside.
+mkdir -p .venv/mypy/overedit
+for inside in editing tasks flows overedit/__init__.py; do ln -sfn "$PWD/$inside" ".venv/mypy/overedit/$(basename "$inside")"; done

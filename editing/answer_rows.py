@@ -19,12 +19,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from editing.anatomy import Anatomy, stores_in_out
-from editing.halving import Halving
-from editing.lanes import check_attention, lay_out, plan_lanes, plan_passes, run_prompts
-from editing.method import Progress, silent
-from editing.tokens import TokenPair
-from editing.tracing import frozen, standing_in, traced
+from overedit.editing.anatomy import Anatomy, stores_in_out
+from overedit.editing.halving import Halving
+from overedit.editing.lanes import check_attention, lay_out, plan_lanes, plan_passes, run_prompts
+from overedit.editing.method import Progress, silent
+from overedit.editing.tokens import TokenPair
+from overedit.editing.tracing import frozen, standing_in, traced
 
 
 class ModuleRows(NamedTuple):

@@ -25,10 +25,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from editing.disk_space import check_space
-from editing.sealed_json import sealed, unsealed
-from editing.weights import checksum
-from editing.whole_folders import flush, replace_folder
+from overedit.editing.disk_space import check_space
+from overedit.editing.sealed_json import sealed, unsealed
+from overedit.editing.weights import checksum
+from overedit.editing.whole_folders import flush, replace_folder
 
 logger = logging.getLogger(__name__)
 

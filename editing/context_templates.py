@@ -15,10 +15,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editing.method import State
-from editing.subjects import SLOT, Templates, check_templates
-from editing.tokens import encode_texts
-from editing.tracing import frozen
+from overedit.editing.method import State
+from overedit.editing.subjects import SLOT, Templates, check_templates
+from overedit.editing.tokens import encode_texts
+from overedit.editing.tracing import frozen
 
 STATE_KEY = "context_templates"
 """Where the state keeps the templates: JSON, one byte an element (uint8)."""

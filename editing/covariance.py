@@ -32,12 +32,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editing.anatomy import Anatomy, stores_in_out
-from editing.frozen_prefix import length_groups, padded_tokens
-from editing.halving import Halving
-from editing.method import Progress, silent
-from editing.tokens import encode_texts
-from editing.tracing import frozen, standing_in
+from overedit.editing.anatomy import Anatomy, stores_in_out
+from overedit.editing.frozen_prefix import length_groups, padded_tokens
+from overedit.editing.halving import Halving
+from overedit.editing.method import Progress, silent
+from overedit.editing.tokens import encode_texts
+from overedit.editing.tracing import frozen, standing_in
 
 logger = logging.getLogger(__name__)
 

@@ -16,15 +16,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editing.anatomy import Anatomy
-from editing.frozen_prefix import Prefix, compute_prefix, length_groups, padded_tokens
-from editing.halving import Halving
-from editing.method import EditResult, Progress, silent
-from editing.requests import EditRequest
-from editing.tokens import TokenPair, encode_requests
-from editing.tracing import frozen, standing_in
-from editing.trained_suffix import Suffix
-from editing.weights import Replacement, WeightUpdate
+from overedit.editing.anatomy import Anatomy
+from overedit.editing.frozen_prefix import Prefix, compute_prefix, length_groups, padded_tokens
+from overedit.editing.halving import Halving
+from overedit.editing.method import EditResult, Progress, silent
+from overedit.editing.requests import EditRequest
+from overedit.editing.tokens import TokenPair, encode_requests
+from overedit.editing.tracing import frozen, standing_in
+from overedit.editing.trained_suffix import Suffix
+from overedit.editing.weights import Replacement, WeightUpdate
 
 Objective = Literal["answer", "prompt_last", "target_last"]
 

@@ -25,9 +25,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from editing.anatomy import Anatomy
-from editing.halving import Halving
-from editing.tracing import standing_in
+from overedit.editing.anatomy import Anatomy
+from overedit.editing.halving import Halving
+from overedit.editing.tracing import standing_in
 
 Start = Literal["module", "layer", "embedding"]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from editing.method import State
+from overedit.editing.method import State
 
 
 class Moments(NamedTuple):

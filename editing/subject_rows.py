@@ -16,11 +16,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from editing.anatomy import Anatomy
-from editing.halving import Halving
-from editing.subjects import Placed, Rewriting, Templates
-from editing.tokens import pad
-from editing.tracing import frozen, traced
+from overedit.editing.anatomy import Anatomy
+from overedit.editing.halving import Halving
+from overedit.editing.subjects import Placed, Rewriting, Templates
+from overedit.editing.tokens import pad
+from overedit.editing.tracing import frozen, traced
 
 _ROWS_TOGETHER = 4096
 """Rows of all contexts that are kept before their means are taken: some 0.5 GB for 14,336 inputs."""

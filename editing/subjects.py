@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editing.requests import EditRequest
-from editing.tokens import TokenPair, encode_pairs
+from overedit.editing.requests import EditRequest
+from overedit.editing.tokens import TokenPair, encode_pairs
 
 SLOT = "{}"
 """Stands for the prompt in a context template, and for the subject in `KL_TEMPLATE`."""

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editing.requests import EditRequest
+from overedit.editing.requests import EditRequest
 
 IGNORED = -100
 """The label of a position whose next token is not asked for."""

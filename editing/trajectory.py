@@ -23,8 +23,8 @@ import torch
 from pydantic import BaseModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editing.anatomy import Anatomy
-from editing.checkpoint import (
+from overedit.editing.anatomy import Anatomy
+from overedit.editing.checkpoint import (
     Checkpoint,
     Costs,
     DamagedCheckpointError,
@@ -34,13 +34,13 @@ from editing.checkpoint import (
     whole_checkpoints,
     write_checkpoint,
 )
-from editing.disk_space import check_space
-from editing.interim import EVERY_TEN_MINUTES, Interim, StoppedError
-from editing.memory import peak_bytes, reset_peak
-from editing.method import MethodEntry, Progress, State, silent
-from editing.requests import EditRequest
-from editing.weights import apply_update, read_tensors, write_tensors
-from editing.whole_folders import remove_leftovers
+from overedit.editing.disk_space import check_space
+from overedit.editing.interim import EVERY_TEN_MINUTES, Interim, StoppedError
+from overedit.editing.memory import peak_bytes, reset_peak
+from overedit.editing.method import MethodEntry, Progress, State, silent
+from overedit.editing.requests import EditRequest
+from overedit.editing.weights import apply_update, read_tensors, write_tensors
+from overedit.editing.whole_folders import remove_leftovers
 
 logger = logging.getLogger(__name__)
 

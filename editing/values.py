@@ -26,12 +26,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel
 
-from editing.halving import Halving
-from editing.method import Progress, silent
-from editing.shifted_suffix import Packed, ShiftedSuffix, placed_tokens, tokens_that_fit
-from editing.subjects import Rewriting
-from editing.tokens import pad
-from editing.tracing import frozen
+from overedit.editing.halving import Halving
+from overedit.editing.method import Progress, silent
+from overedit.editing.shifted_suffix import Packed, ShiftedSuffix, placed_tokens, tokens_that_fit
+from overedit.editing.subjects import Rewriting
+from overedit.editing.tokens import pad
+from overedit.editing.tracing import frozen
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 

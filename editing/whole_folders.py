@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from editing.disk_space import told_when_full
+from overedit.editing.disk_space import told_when_full
 
 
 @contextmanager

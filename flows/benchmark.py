@@ -15,21 +15,21 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
-from editing.checkpoint import Checkpoint
-from editing.disk_space import NoSpaceError
-from editing.method import Progress
-from flows.config import BenchmarkConfig
-from flows.editing_processes import edit_in_processes
-from flows.plan import Plan, Trajectory, make_plan
-from flows.run_names import write_configuration
-from tasks.editing_job import run_editing_job, written_checkpoints
-from tasks.engine import LazyEngine
-from tasks.engine.options import engine_kind
-from tasks.locks import run_held
-from tasks.measure import Subject, measure
-from tasks.models import locate
-from tasks.progress import shown
-from tasks.publish import (
+from overedit.editing.checkpoint import Checkpoint
+from overedit.editing.disk_space import NoSpaceError
+from overedit.editing.method import Progress
+from overedit.flows.config import BenchmarkConfig
+from overedit.flows.editing_processes import edit_in_processes
+from overedit.flows.plan import Plan, Trajectory, make_plan
+from overedit.flows.run_names import write_configuration
+from overedit.tasks.editing_job import run_editing_job, written_checkpoints
+from overedit.tasks.engine import LazyEngine
+from overedit.tasks.engine.options import engine_kind
+from overedit.tasks.locks import run_held
+from overedit.tasks.measure import Subject, measure
+from overedit.tasks.models import locate
+from overedit.tasks.progress import shown
+from overedit.tasks.publish import (
     one_line,
     progress_artifact,
     publish,

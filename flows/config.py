@@ -7,17 +7,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from editing.covariance import CovarianceOptions
-from editing.methods import METHODS, MethodConfig
-from editing.trajectory import check_counts
-from flows.presets import asked_of_run, check_known, missing
-from tasks.capability_options import CapabilityOptions
-from tasks.engine import EngineOptions
-from tasks.evaluation import EvaluationOptions
-from tasks.perplexity import PerplexityOptions
-from tasks.presets import PRESETS
-from tasks.requests import DatasetOptions
-from tasks.run import NAME
+from overedit.editing.covariance import CovarianceOptions
+from overedit.editing.methods import METHODS, MethodConfig
+from overedit.editing.trajectory import check_counts
+from overedit.flows.presets import asked_of_run, check_known, missing
+from overedit.tasks.capability_options import CapabilityOptions
+from overedit.tasks.engine import EngineOptions
+from overedit.tasks.evaluation import EvaluationOptions
+from overedit.tasks.perplexity import PerplexityOptions
+from overedit.tasks.presets import PRESETS
+from overedit.tasks.requests import DatasetOptions
+from overedit.tasks.run import NAME
 
 
 class EditingConfig(BaseModel):

@@ -9,15 +9,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from editing.checkpoint import Checkpoint
-from editing.methods import MethodConfig
-from flows.config import with_preset
-from flows.config_file import validated, with_settings
-from flows.plan import check_corpora, check_model, check_requests
-from tasks.editing_job import EditingJob, run_editing_job
-from tasks.locks import held
-from tasks.progress import shown
-from tasks.requests import DatasetOptions, load_requests
+from overedit.editing.checkpoint import Checkpoint
+from overedit.editing.methods import MethodConfig
+from overedit.flows.config import with_preset
+from overedit.flows.config_file import validated, with_settings
+from overedit.flows.plan import check_corpora, check_model, check_requests
+from overedit.tasks.editing_job import EditingJob, run_editing_job
+from overedit.tasks.locks import held
+from overedit.tasks.progress import shown
+from overedit.tasks.requests import DatasetOptions, load_requests
 
 
 class EditConfig(BaseModel):

@@ -20,14 +20,14 @@ from threading import Thread
 from types import TracebackType
 from typing import Self
 
-from editing.interim import StoppedError
-from editing.method import Progress
-from flows.config import BenchmarkConfig
-from flows.plan import Plan, Trajectory, make_plan
-from tasks.editing_job import finished_checkpoints, run_editing_job
-from tasks.models import editing_threads
-from tasks.progress import ShowProgress
-from tasks.stopping import stop_on_signals
+from overedit.editing.interim import StoppedError
+from overedit.editing.method import Progress
+from overedit.flows.config import BenchmarkConfig
+from overedit.flows.plan import Plan, Trajectory, make_plan
+from overedit.tasks.editing_job import finished_checkpoints, run_editing_job
+from overedit.tasks.models import editing_threads
+from overedit.tasks.progress import ShowProgress
+from overedit.tasks.stopping import stop_on_signals
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_REPORTS = 0.5
@@ -192,7 +192,9 @@ def _edit(config: BenchmarkConfig, place: int, threads: int, messages: Connectio
     except OSError as error:
         _say(messages, OSError(str(error)))
     except (RuntimeError, MemoryError) as error:
-        from tasks.publish import one_line  # with Prefect, which takes seconds to import and is not needed before
+        from overedit.tasks.publish import (
+            one_line,
+        )  # with Prefect, which takes seconds to import and is not needed before
 
         _say(messages, RuntimeError(one_line(error)))
 

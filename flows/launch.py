@@ -24,7 +24,7 @@ def prepare_logging() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(
         lambda record: (
-            record.name.startswith(("tasks", "flows", "editing"))
+            record.name.startswith("overedit.")
             or (record.levelno >= logging.WARNING and not record.name.startswith("prefect"))
         )
     )

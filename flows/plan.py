@@ -10,24 +10,24 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from editing.anatomy import Anatomy
-from editing.checkpoint import Checkpoint
-from editing.method import Progress, silent
-from editing.methods import METHODS
-from editing.subjects import subject_end
-from editing.trajectory import check_counts
-from flows.config import BenchmarkConfig
-from flows.run_names import check_names, check_same_configuration, folder_name, short_name
-from tasks.covariance import check_covariance
-from tasks.editing_job import EditingJob
-from tasks.evaluation import positions_asked
-from tasks.measure import MeasureOptions, Subject
-from tasks.models import context_length, load_config, locate, weights_digest
-from tasks.progress import ShowProgress, counted, unseen
-from tasks.request_lengths import check_lengths
-from tasks.requests import RequestSet, load_requests
-from tasks.run import BASE, Place, Run
-from tasks.stored_requests import StoredRequests
+from overedit.editing.anatomy import Anatomy
+from overedit.editing.checkpoint import Checkpoint
+from overedit.editing.method import Progress, silent
+from overedit.editing.methods import METHODS
+from overedit.editing.subjects import subject_end
+from overedit.editing.trajectory import check_counts
+from overedit.flows.config import BenchmarkConfig
+from overedit.flows.run_names import check_names, check_same_configuration, folder_name, short_name
+from overedit.tasks.covariance import check_covariance
+from overedit.tasks.editing_job import EditingJob
+from overedit.tasks.evaluation import positions_asked
+from overedit.tasks.measure import MeasureOptions, Subject
+from overedit.tasks.models import context_length, load_config, locate, weights_digest
+from overedit.tasks.progress import ShowProgress, counted, unseen
+from overedit.tasks.request_lengths import check_lengths
+from overedit.tasks.requests import RequestSet, load_requests
+from overedit.tasks.run import BASE, Place, Run
+from overedit.tasks.stored_requests import StoredRequests
 
 
 class Trajectory(NamedTuple):
@@ -147,7 +147,7 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen) -> Plan:
 
 
 def _can_see(plan: Plan) -> tuple[str, ...]:
-    from tasks.detection import before_the_run  # which takes a second to import
+    from overedit.tasks.detection import before_the_run  # which takes a second to import
 
     bases = [plan.base(order_seed) for order_seed in plan.config.order_seeds]
     return tuple(before_the_run(bases, plan.measure_options()))

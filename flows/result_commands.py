@@ -17,8 +17,8 @@ def sql(
     home: Home = Path(),
 ) -> None:
     """Ask the warehouse, read-only."""
-    from tasks.result_text import format_rows
-    from tasks.warehouse import Warehouse
+    from overedit.tasks.result_text import format_rows
+    from overedit.tasks.warehouse import Warehouse
 
     print(format_rows(Warehouse(warehouse_folder(home)).query(query), output))
 
@@ -34,9 +34,9 @@ def report(
     home: Home = Path(),
 ) -> None:
     """Write a run's report page and pictures anew from the warehouse."""
-    from tasks.report.files import write_files
-    from tasks.run import check_name
-    from tasks.warehouse import Warehouse
+    from overedit.tasks.report.files import write_files
+    from overedit.tasks.run import check_name
+    from overedit.tasks.warehouse import Warehouse
 
     check_name(name)
     for path in write_files(
@@ -53,9 +53,9 @@ def compare(
     home: Home = Path(),
 ) -> None:
     """Set two runs side by side: what differs in their settings, and what differs by more than chance."""
-    from tasks.comparison.compare import compare
-    from tasks.comparison.text import FORMATS, comparison_json, comparison_markdown, comparison_table
-    from tasks.warehouse import Warehouse
+    from overedit.tasks.comparison.compare import compare
+    from overedit.tasks.comparison.text import FORMATS, comparison_json, comparison_markdown, comparison_table
+    from overedit.tasks.warehouse import Warehouse
 
     if output not in FORMATS:
         raise ValueError(f"format: {output!r} is unknown; choose one of {', '.join(FORMATS)}")

@@ -7,11 +7,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from editing.checkpoint import digest
-from editing.sealed_json import sealed, unsealed
-from flows.config import EditingConfig
-from tasks.atomic_files import replace_file
-from tasks.run import Run
+from overedit.editing.checkpoint import digest
+from overedit.editing.sealed_json import sealed, unsealed
+from overedit.flows.config import EditingConfig
+from overedit.tasks.atomic_files import replace_file
+from overedit.tasks.run import Run
 
 logger = logging.getLogger(__name__)
 

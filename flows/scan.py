@@ -11,18 +11,18 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from flows.benchmark import device_tags, in_task, shown_in_flow
-from flows.config import ScanConfig
-from flows.plan import check_corpora, check_model, check_requests
-from flows.run_names import check_names, check_same_configuration, folder_name, short_name, write_configuration
-from tasks.hard_cases import save_hard_cases, scan_line
-from tasks.locks import run_held
-from tasks.perplexity import corpus_texts
-from tasks.progress import ShowProgress, shown, unseen
-from tasks.requests import load_requests
-from tasks.run import Place, Run
-from tasks.scan import ScanJob, run_scan
-from tasks.stored_requests import StoredRequests
+from overedit.flows.benchmark import device_tags, in_task, shown_in_flow
+from overedit.flows.config import ScanConfig
+from overedit.flows.plan import check_corpora, check_model, check_requests
+from overedit.flows.run_names import check_names, check_same_configuration, folder_name, short_name, write_configuration
+from overedit.tasks.hard_cases import save_hard_cases, scan_line
+from overedit.tasks.locks import run_held
+from overedit.tasks.perplexity import corpus_texts
+from overedit.tasks.progress import ShowProgress, shown, unseen
+from overedit.tasks.requests import load_requests
+from overedit.tasks.run import Place, Run
+from overedit.tasks.scan import ScanJob, run_scan
+from overedit.tasks.stored_requests import StoredRequests
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from editing.disk_space import told_when_full
-from editing.whole_folders import is_alive
+from overedit.editing.disk_space import told_when_full
+from overedit.editing.whole_folders import is_alive
 
 _SECONDS_A_DAY = 86_400.0
 

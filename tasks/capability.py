@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from tasks.capability_options import POCKET, CapabilityOptions
-from tasks.capability_tasks import load_tasks, quiet
-from tasks.engine import Engine
+from overedit.tasks.capability_options import POCKET, CapabilityOptions
+from overedit.tasks.capability_tasks import load_tasks, quiet
+from overedit.tasks.engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -236,6 +236,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _pocket_chance() -> dict[str, float]:
-    from tasks.pocket_world import chance_levels
+    from overedit.tasks.pocket_world import chance_levels
 
     return chance_levels()

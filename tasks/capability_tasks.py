@@ -12,8 +12,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.capability_files import LocalItems, files_digest, reading_local
-from tasks.capability_options import POCKET, AskedTask, CapabilityOptions
+from overedit.tasks.capability_files import LocalItems, files_digest, reading_local
+from overedit.tasks.capability_options import POCKET, AskedTask, CapabilityOptions
 
 FEWSHOT_SEED = 1234
 """Chooses the worked examples (lm-eval's own default)."""
@@ -157,7 +157,7 @@ def _parts(groups: dict[str, Any]) -> dict[str, str]:
 
 def _pocket_tasks() -> Path:
     """The pocket world's tasks, always in the same place, since `datasets` keeps a copy for each place it read from."""
-    from tasks.pocket_world import write_lm_eval_tasks
+    from overedit.tasks.pocket_world import write_lm_eval_tasks
 
     folder = Path(tempfile.gettempdir()) / f"overedit-pocket-tasks-{os.getuid()}"
     write_lm_eval_tasks(folder)

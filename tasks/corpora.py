@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from editing.checkpoint import digest
-from tasks.dataset_files import read_file
+from overedit.editing.checkpoint import digest
+from overedit.tasks.dataset_files import read_file
 
 TEXT_FIELDS = ("text", "Text")
 """Names under which a row keeps its text; the second is that of ME-PPL (arXiv 2402.09656)."""
@@ -68,7 +68,7 @@ def _is_on_hub(name: str) -> bool:
 
 
 def _pocket_texts(limit: int | None, pocket: Callable[[int | None], Iterable[str]] | None) -> Iterable[str]:
-    from tasks.pocket_world import training_texts
+    from overedit.tasks.pocket_world import training_texts
 
     return (pocket or training_texts)(limit)
 

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editing.anatomy import Anatomy
-from editing.checkpoint import digest
-from editing.covariance import CovarianceOptions, SecondMoment, second_moments
-from editing.method import Progress, silent
-from tasks.atomic_files import remove_leftovers
-from tasks.corpora import Corpus, open_corpus
-from tasks.covariance_files import (
+from overedit.editing.anatomy import Anatomy
+from overedit.editing.checkpoint import digest
+from overedit.editing.covariance import CovarianceOptions, SecondMoment, second_moments
+from overedit.editing.method import Progress, silent
+from overedit.tasks.atomic_files import remove_leftovers
+from overedit.tasks.corpora import Corpus, open_corpus
+from overedit.tasks.covariance_files import (
     FORMAT,
     DamagedCovarianceError,
     as_stored,

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Literal, NamedTuple
 
-from editing.metrics import prompt_key
-from editing.requests import EditRequest
-from tasks.stored_requests import StoredRequests
+from overedit.editing.metrics import prompt_key
+from overedit.editing.requests import EditRequest
+from overedit.tasks.stored_requests import StoredRequests
 
 ConflictRule = Literal["last", "first", "error"]
 

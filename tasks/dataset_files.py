@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.datasets_catalog import Hub
-from tasks.hostile_input import read_plain_file, shown_value
+from overedit.tasks.datasets_catalog import Hub
+from overedit.tasks.hostile_input import read_plain_file, shown_value
 
 Row = Mapping[str, Any]
 

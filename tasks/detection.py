@@ -17,10 +17,10 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
-from tasks.capability import is_right_or_wrong
-from tasks.capability_options import CapabilityOptions
-from tasks.capability_tasks import load_tasks
-from tasks.measure import MeasureOptions, Subject, awaits_capability
+from overedit.tasks.capability import is_right_or_wrong
+from overedit.tasks.capability_options import CapabilityOptions
+from overedit.tasks.capability_tasks import load_tasks
+from overedit.tasks.measure import MeasureOptions, Subject, awaits_capability
 
 CHURN = 0.05
 """The share of items that is lost by chance alone, and as large a share gained."""

@@ -13,19 +13,19 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from editing import trajectory
-from editing.checkpoint import Checkpoint, whole_checkpoints
-from editing.interim import Interim
-from editing.methods import METHODS, MethodConfig
-from editing.trajectory import INTERIM, Schedule, Source, run_trajectory
-from editing.whole_folders import remove_leftovers
-from tasks.covariance import covariance_key, covariance_of
-from tasks.gpus import gpu_held
-from tasks.models import LoadedModel, editing_threads, load_model, weights_digest
-from tasks.progress import ShowProgress, unseen
-from tasks.stage_key import stage_key
-from tasks.stopping import stop_on_signals
-from tasks.stored_requests import StoredRequests
+from overedit.editing import trajectory
+from overedit.editing.checkpoint import Checkpoint, whole_checkpoints
+from overedit.editing.interim import Interim
+from overedit.editing.methods import METHODS, MethodConfig
+from overedit.editing.trajectory import INTERIM, Schedule, Source, run_trajectory
+from overedit.editing.whole_folders import remove_leftovers
+from overedit.tasks.covariance import covariance_key, covariance_of
+from overedit.tasks.gpus import gpu_held
+from overedit.tasks.models import LoadedModel, editing_threads, load_model, weights_digest
+from overedit.tasks.progress import ShowProgress, unseen
+from overedit.tasks.stage_key import stage_key
+from overedit.tasks.stopping import stop_on_signals
+from overedit.tasks.stored_requests import StoredRequests
 
 logger = logging.getLogger(__name__)
 

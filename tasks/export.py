@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from editing.checkpoint import DamagedCheckpointError, read_checkpoint
-from editing.weights import write_tensors
-from tasks.models import DTYPES, load_model, weights_digest
+from overedit.editing.checkpoint import DamagedCheckpointError, read_checkpoint
+from overedit.editing.weights import write_tensors
+from overedit.tasks.models import DTYPES, load_model, weights_digest
 
 
 def export_checkpoint(folder: Path, out: Path, *, model: str | None = None) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from tasks.locks import SECONDS_BETWEEN_LOOKS, holder, write_holder
+from overedit.tasks.locks import SECONDS_BETWEEN_LOOKS, holder, write_holder
 
 logger = logging.getLogger(__name__)
 

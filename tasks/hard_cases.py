@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.atomic_files import replace_file
-from tasks.run import Place
-from tasks.stored_requests import StoredRequests
-from tasks.views import literal
+from overedit.tasks.atomic_files import replace_file
+from overedit.tasks.run import Place
+from overedit.tasks.stored_requests import StoredRequests
+from overedit.tasks.views import literal
 
 
 def save_hard_cases(place: Place, requests: StoredRequests) -> Path | None:

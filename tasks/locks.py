@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tasks.hostile_input import printable
+from overedit.tasks.hostile_input import printable
 
 logger = logging.getLogger(__name__)
 

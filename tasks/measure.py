@@ -10,21 +10,21 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from editing.checkpoint import Checkpoint, digest
-from tasks import capability, evaluation, perplexity
-from tasks import engine as engine_code
-from tasks.capability import measure_capability
-from tasks.capability_files import files_digest
-from tasks.capability_options import CapabilityOptions
-from tasks.engine import EngineDiedError, EngineOptions, LazyEngine
-from tasks.evaluation import EvaluationOptions, asking_stages, evaluate_checkpoint, unanswered
-from tasks.gate import is_due, mean_nll
-from tasks.outcomes import NO_PRE_EDIT, PreEdit
-from tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
-from tasks.progress import ShowProgress
-from tasks.run import Place
-from tasks.stage_key import stage_key
-from tasks.stored_requests import StoredRequests
+from overedit.editing.checkpoint import Checkpoint, digest
+from overedit.tasks import capability, evaluation, perplexity
+from overedit.tasks import engine as engine_code
+from overedit.tasks.capability import measure_capability
+from overedit.tasks.capability_files import files_digest
+from overedit.tasks.capability_options import CapabilityOptions
+from overedit.tasks.engine import EngineDiedError, EngineOptions, LazyEngine
+from overedit.tasks.evaluation import EvaluationOptions, asking_stages, evaluate_checkpoint, unanswered
+from overedit.tasks.gate import is_due, mean_nll
+from overedit.tasks.outcomes import NO_PRE_EDIT, PreEdit
+from overedit.tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
+from overedit.tasks.progress import ShowProgress
+from overedit.tasks.run import Place
+from overedit.tasks.stage_key import stage_key
+from overedit.tasks.stored_requests import StoredRequests
 
 logger = logging.getLogger(__name__)
 

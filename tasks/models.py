@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from tasks.hostile_input import read_plain_file, shown_value
+from overedit.tasks.hostile_input import read_plain_file, shown_value
 
 MOST_CONFIG_BYTES = 16 << 20
 _BAD_CONFIG = (
@@ -51,7 +51,7 @@ def locate(name: str) -> str:
         ValueError: The name looks like a folder, and there is none, or it is not a model's, or holds pickles only.
     """
     if name == "pocket":
-        from tasks.pocket_world import model_folder
+        from overedit.tasks.pocket_world import model_folder
 
         return str(model_folder())
     path = Path(name).expanduser()

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from editing.metrics import exact_match, preferred, same_text, token_accuracy
-from tasks.engine.base import Generation, Score
+from overedit.editing.metrics import exact_match, preferred, same_text, token_accuracy
+from overedit.tasks.engine.base import Generation, Score
 
 ProbeKind = Literal["edit", "rephrase", "persona", "locality", "portability", "text"]
 ProtocolName = Literal["generated", "teacher_forced", "probability"]

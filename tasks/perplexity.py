@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.corpora import open_corpus
-from tasks.engine import Engine
+from overedit.tasks.corpora import open_corpus
+from overedit.tasks.engine import Engine
 
 
 class PerplexityOptions(BaseModel):
@@ -54,6 +54,6 @@ def measure_perplexity(engine: Engine, texts: Sequence[str], corpus: str) -> lis
 
 
 def _pocket_texts(limit: int | None) -> list[str]:
-    from tasks.pocket_world import perplexity_texts
+    from overedit.tasks.pocket_world import perplexity_texts
 
     return perplexity_texts(limit or 200)

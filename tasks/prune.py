@@ -13,11 +13,17 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from editing.checkpoint import TENSOR_FILES, Checkpoint, DamagedCheckpointError, prune_checkpoint, read_checkpoint
-from tasks.locks import check_run_is_free, run_held
-from tasks.run import check_name
-from tasks.views import literal
-from tasks.warehouse import Warehouse
+from overedit.editing.checkpoint import (
+    TENSOR_FILES,
+    Checkpoint,
+    DamagedCheckpointError,
+    prune_checkpoint,
+    read_checkpoint,
+)
+from overedit.tasks.locks import check_run_is_free, run_held
+from overedit.tasks.run import check_name
+from overedit.tasks.views import literal
+from overedit.tasks.warehouse import Warehouse
 
 
 class Pruning(NamedTuple):

@@ -22,15 +22,15 @@ from prefect.artifacts import (
 )
 from prefect.context import FlowRunContext
 
-from editing.checkpoint import Checkpoint, digest
-from tasks.atomic_files import remove_leftovers
-from tasks.engine import EngineStart
-from tasks.measure import Subject
-from tasks.report.data import RunData, collect
-from tasks.report.figures import save_figures
-from tasks.report.page import write_page
-from tasks.report.summary import summary_markdown
-from tasks.run import Place, Run, hardware, versions
+from overedit.editing.checkpoint import Checkpoint, digest
+from overedit.tasks.atomic_files import remove_leftovers
+from overedit.tasks.engine import EngineStart
+from overedit.tasks.measure import Subject
+from overedit.tasks.report.data import RunData, collect
+from overedit.tasks.report.figures import save_figures
+from overedit.tasks.report.page import write_page
+from overedit.tasks.report.summary import summary_markdown
+from overedit.tasks.run import Place, Run, hardware, versions
 
 logger = logging.getLogger(__name__)
 

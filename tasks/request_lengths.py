@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from editing.requests import EditRequest
+from overedit.editing.requests import EditRequest
 
 _TEXTS_AT_ONCE = 4096  # tokenised
 

@@ -10,15 +10,15 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from editing.method import Progress, silent
-from editing.requests import EditRequest
-from tasks.dataset_conflicts import Conflict, ConflictRule, find_overwritten, settle
-from tasks.dataset_files import Row, read_file, read_hub
-from tasks.dataset_records import RowReader, to_requests
-from tasks.datasets_catalog import HUBS, LAYOUTS, Hub, Layout
-from tasks.hostile_input import shown_value
-from tasks.progress import counted
-from tasks.stored_requests import StoredRequests
+from overedit.editing.method import Progress, silent
+from overedit.editing.requests import EditRequest
+from overedit.tasks.dataset_conflicts import Conflict, ConflictRule, find_overwritten, settle
+from overedit.tasks.dataset_files import Row, read_file, read_hub
+from overedit.tasks.dataset_records import RowReader, to_requests
+from overedit.tasks.datasets_catalog import HUBS, LAYOUTS, Hub, Layout
+from overedit.tasks.hostile_input import shown_value
+from overedit.tasks.progress import counted
+from overedit.tasks.stored_requests import StoredRequests
 
 DatasetName = Literal[
     "pocket",
@@ -238,7 +238,7 @@ class _Found(NamedTuple):
 
 
 def _pocket(options: DatasetOptions) -> _Found:
-    from tasks.pocket_world.world import default_world
+    from overedit.tasks.pocket_world.world import default_world
 
     world = default_world()
     num_edits = world.num_known_edits if options.limit is None else options.limit

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from tasks.hostile_input import shown_value
-from tasks.warehouse import Warehouse
+from overedit.tasks.hostile_input import shown_value
+from overedit.tasks.warehouse import Warehouse
 
 BASE = "base"
 """The trajectory of the pristine model: edit count 0, method `none`, shared by all methods of a run."""

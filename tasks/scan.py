@@ -16,28 +16,28 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from editing.checkpoint import Norms, digest
-from editing.context_templates import STATE_KEY
-from editing.halving import Halving
-from editing.interim import StoppedError
-from editing.method import State
-from editing.methods import METHODS, MethodConfig
-from editing.metrics import exact_sequence
-from editing.requests import EditRequest
-from editing.tokens import encode_pairs
-from editing.trajectory import turn_seed
-from editing.weights import WeightUpdate, applied, read_tensors
-from tasks.corpora import texts_digest
-from tasks.editing_job import inputs_key, method_inputs
-from tasks.engine.local_model import LocalModel
-from tasks.engine.text import encode, windows
-from tasks.gpus import gpu_held
-from tasks.models import LoadedModel, context_length, editing_threads, load_model, weights_digest
-from tasks.progress import ShowProgress, unseen
-from tasks.run import Place
-from tasks.stage_key import stage_key
-from tasks.stopping import stop_on_signals
-from tasks.stored_requests import StoredRequests
+from overedit.editing.checkpoint import Norms, digest
+from overedit.editing.context_templates import STATE_KEY
+from overedit.editing.halving import Halving
+from overedit.editing.interim import StoppedError
+from overedit.editing.method import State
+from overedit.editing.methods import METHODS, MethodConfig
+from overedit.editing.metrics import exact_sequence
+from overedit.editing.requests import EditRequest
+from overedit.editing.tokens import encode_pairs
+from overedit.editing.trajectory import turn_seed
+from overedit.editing.weights import WeightUpdate, applied, read_tensors
+from overedit.tasks.corpora import texts_digest
+from overedit.tasks.editing_job import inputs_key, method_inputs
+from overedit.tasks.engine.local_model import LocalModel
+from overedit.tasks.engine.text import encode, windows
+from overedit.tasks.gpus import gpu_held
+from overedit.tasks.models import LoadedModel, context_length, editing_threads, load_model, weights_digest
+from overedit.tasks.progress import ShowProgress, unseen
+from overedit.tasks.run import Place
+from overedit.tasks.stage_key import stage_key
+from overedit.tasks.stopping import stop_on_signals
+from overedit.tasks.stored_requests import StoredRequests
 
 PART = 50
 """Requests of a file: what is done again, at most, after a scan was stopped."""

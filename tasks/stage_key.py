@@ -15,16 +15,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from editing.checkpoint import digest
+from overedit.editing.checkpoint import digest
 
-OUR_PACKAGES = ("editing", "tasks", "flows")
+OUR_PACKAGE = "overedit"
 
 
 def stage_key(*modules: ModuleType, **inputs: Any) -> str:
     """A key over inputs (JSON-able) and the code of modules and all of ours that they import.
 
     Args:
-        modules: Modules of this project, e.g. `editing.methods.ultraedit`.
+        modules: Modules of this project, e.g. `overedit.editing.methods.ultraedit`.
         inputs: What the result depends on.
 
     Raises:
@@ -38,7 +38,7 @@ def _closure(modules: Sequence[ModuleType]) -> dict[str, Path]:
     waiting = [module.__name__ for module in modules]
     for name in waiting:
         if _file_of(name) is None:
-            raise ValueError(f"stage_key: {name} has no source file in the packages {', '.join(OUR_PACKAGES)}")
+            raise ValueError(f"stage_key: {name} has no source file in the package {OUR_PACKAGE}")
     while waiting:
         name = waiting.pop()
         path = _file_of(name)
@@ -55,7 +55,7 @@ def _closure(modules: Sequence[ModuleType]) -> dict[str, Path]:
 
 def _file_of(name: str) -> Path | None:
     """The file of one of our modules; None for everything else."""
-    if name.split(".")[0] not in OUR_PACKAGES:
+    if name.split(".")[0] != OUR_PACKAGE:
         return None
     try:
         spec = importlib.util.find_spec(name)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from editing.interim import StoppedError, never
+from overedit.editing.interim import StoppedError, never
 
 logger = logging.getLogger(__name__)
 

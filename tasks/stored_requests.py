@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, overload
 
-from editing.metrics import prompt_key
-from editing.requests import EditRequest
+from overedit.editing.metrics import prompt_key
+from overedit.editing.requests import EditRequest
 
 _CHUNK = 1000  # requests read at once
 

@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from editing.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint
-from tasks.hostile_input import shown_value
-from tasks.outcome_sums import from_footer, same_sums, sums_of
-from tasks.rows import conform
-from tasks.run import NAME
-from tasks.sealed_files import is_whole
-from tasks.tables import TABLES
-from tasks.warehouse import KEY
+from overedit.editing.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint
+from overedit.tasks.hostile_input import shown_value
+from overedit.tasks.outcome_sums import from_footer, same_sums, sums_of
+from overedit.tasks.rows import conform
+from overedit.tasks.run import NAME
+from overedit.tasks.sealed_files import is_whole
+from overedit.tasks.tables import TABLES
+from overedit.tasks.warehouse import KEY
 
 
 class Damage(NamedTuple):

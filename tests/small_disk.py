@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from editing import disk_space
+from overedit.editing import disk_space
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.prune import prune_run
-from tasks.warehouse import Warehouse
+from overedit.tasks.prune import prune_run
+from overedit.tasks.warehouse import Warehouse
 from tests.flows.test_benchmark import configuration, prefect_server, servers_settings
 from tests.flows.test_command_line import ROWS, Run, files, overedit
 from tests.tasks.test_prune import COUNTS, ended, write
@@ -280,7 +280,7 @@ def test_texts_of_a_dataset_name_no_files(overedit: Run, files: dict[str, str], 
 
 @pytest.mark.parametrize("label", [*AWAY, "x" * 5_000, "\x00", "FT-M (site=../../../away)"])
 def test_a_trajectorys_name_is_one_folder_below_its_run(label: str, tmp_path: Path) -> None:
-    from flows.run_names import folder_name
+    from overedit.flows.run_names import folder_name
 
     name = folder_name(label)
     assert re.fullmatch(r"[a-z0-9-]{0,100}", name)
@@ -331,7 +331,7 @@ def test_secrets_of_the_environment_are_in_nothing_that_a_run_leaves(
     config = configuration(home, tiny_model, methods=methods, edit_counts=[1])
     (home / "c.yaml").write_text(yaml.safe_dump(config))
     done = subprocess.run(
-        [sys.executable, "-c", "from flows.command_line import main; main()", "run", str(home / "c.yaml")],
+        [sys.executable, "-c", "from overedit.flows.command_line import main; main()", "run", str(home / "c.yaml")],
         cwd=HOUSE,
         env=os.environ | servers_settings() | SECRETS | {"PREFECT_LOGGING_LEVEL": "DEBUG"},
         capture_output=True,

@@ -8,26 +8,26 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from editing.locate_then_edit import LocateThenEdit
-from editing.method import EditResult, MethodEntry
-from editing.methods import alphaedit as _alphaedit
-from editing.methods import emmet as _emmet
-from editing.methods import ft_l as _ft_l
-from editing.methods import ft_m as _ft_m
-from editing.methods import locft_bf as _locft_bf
-from editing.methods import memit as _memit
-from editing.methods import r_rome as _r_rome
-from editing.methods import rome as _rome
-from editing.methods import ultraedit as _ultraedit
-from editing.methods.alphaedit import AlphaEdit
-from editing.methods.emmet import Emmet
-from editing.methods.ft_l import FtL
-from editing.methods.ft_m import FtM
-from editing.methods.locft_bf import LocftBf
-from editing.methods.memit import Memit
-from editing.methods.r_rome import RRome
-from editing.methods.rome import Rome
-from editing.methods.ultraedit import UltraEdit
+from overedit.editing.locate_then_edit import LocateThenEdit
+from overedit.editing.method import EditResult, MethodEntry
+from overedit.editing.methods import alphaedit as _alphaedit
+from overedit.editing.methods import emmet as _emmet
+from overedit.editing.methods import ft_l as _ft_l
+from overedit.editing.methods import ft_m as _ft_m
+from overedit.editing.methods import locft_bf as _locft_bf
+from overedit.editing.methods import memit as _memit
+from overedit.editing.methods import r_rome as _r_rome
+from overedit.editing.methods import rome as _rome
+from overedit.editing.methods import ultraedit as _ultraedit
+from overedit.editing.methods.alphaedit import AlphaEdit
+from overedit.editing.methods.emmet import Emmet
+from overedit.editing.methods.ft_l import FtL
+from overedit.editing.methods.ft_m import FtM
+from overedit.editing.methods.locft_bf import LocftBf
+from overedit.editing.methods.memit import Memit
+from overedit.editing.methods.r_rome import RRome
+from overedit.editing.methods.rome import Rome
+from overedit.editing.methods.ultraedit import UltraEdit
 
 MethodConfig = Annotated[
     LocftBf | FtL | FtM | UltraEdit | Rome | RRome | Memit | Emmet | AlphaEdit, Field(discriminator="method")

@@ -26,11 +26,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from editing.covariance import CovarianceOptions, SecondMoment
-from editing.locate_then_edit import LayerProblem, LocateThenEdit, locate_then_edit
-from editing.method import State
-from editing.objectives import Solution, null_space
-from editing.values import ValueOptions
+from overedit.editing.covariance import CovarianceOptions, SecondMoment
+from overedit.editing.locate_then_edit import LayerProblem, LocateThenEdit, locate_then_edit
+from overedit.editing.method import State
+from overedit.editing.objectives import Solution, null_space
+from overedit.editing.values import ValueOptions
 
 
 class AlphaEdit(LocateThenEdit):

@@ -25,10 +25,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from editing.covariance import CovarianceOptions
-from editing.locate_then_edit import LayerProblem, LocateThenEdit, locate_then_edit
-from editing.objectives import Solution, equality
-from editing.values import ValueOptions
+from overedit.editing.covariance import CovarianceOptions
+from overedit.editing.locate_then_edit import LayerProblem, LocateThenEdit, locate_then_edit
+from overedit.editing.objectives import Solution, equality
+from overedit.editing.values import ValueOptions
 
 
 class Emmet(LocateThenEdit):

@@ -22,9 +22,9 @@ from typing import Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editing.fine_tuning import DepthFirstTuning, fine_tune_depth_first
-from editing.method import EditResult, Progress, State, silent
-from editing.requests import EditRequest
+from overedit.editing.fine_tuning import DepthFirstTuning, fine_tune_depth_first
+from overedit.editing.method import EditResult, Progress, State, silent
+from overedit.editing.requests import EditRequest
 
 
 class FtM(DepthFirstTuning):

@@ -27,9 +27,9 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editing.fine_tuning import SiteTuning, Tuner, encode_samples, tuning
-from editing.method import EditResult, Progress, State, silent
-from editing.requests import EditRequest
+from overedit.editing.fine_tuning import SiteTuning, Tuner, encode_samples, tuning
+from overedit.editing.method import EditResult, Progress, State, silent
+from overedit.editing.requests import EditRequest
 
 
 class LocftBf(SiteTuning):

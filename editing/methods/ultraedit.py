@@ -37,14 +37,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editing.anatomy import Anatomy, stores_in_out
-from editing.answer_rows import AnswerRows, ModuleRows, trace_answers
-from editing.method import EditResult, Progress, State, silent
-from editing.moments import Moments
-from editing.requests import EditRequest
-from editing.ridge import ridge_update
-from editing.tokens import TokenPair, encode_requests
-from editing.weights import Delta, LowRank
+from overedit.editing.anatomy import Anatomy, stores_in_out
+from overedit.editing.answer_rows import AnswerRows, ModuleRows, trace_answers
+from overedit.editing.method import EditResult, Progress, State, silent
+from overedit.editing.moments import Moments
+from overedit.editing.requests import EditRequest
+from overedit.editing.ridge import ridge_update
+from overedit.editing.tokens import TokenPair, encode_requests
+from overedit.editing.weights import Delta, LowRank
 
 
 class UltraEdit(BaseModel):

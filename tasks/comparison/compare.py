@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from tasks.comparison import queries
-from tasks.comparison.differences import Difference, differences
-from tasks.comparison.settings import Setting, differing_settings
-from tasks.report.data import PROTOCOLS, Row, unknown_run
-from tasks.warehouse import Warehouse
+from overedit.tasks.comparison import queries
+from overedit.tasks.comparison.differences import Difference, differences
+from overedit.tasks.comparison.settings import Setting, differing_settings
+from overedit.tasks.report.data import PROTOCOLS, Row, unknown_run
+from overedit.tasks.warehouse import Warehouse
 
 _TRAJECTORIES = "SELECT * FROM collapse_point WHERE run = $run ORDER BY ALL"
 

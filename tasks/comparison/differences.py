@@ -7,9 +7,9 @@ from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from tasks.comparison import queries
-from tasks.report.data import Row
-from tasks.statistics import holm
+from overedit.tasks.comparison import queries
+from overedit.tasks.report.data import Row
+from overedit.tasks.statistics import holm
 
 Ask = Callable[..., list[Row]]
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from tasks.report.data import Row
+from overedit.tasks.report.data import Row
 
 _NOT_SETTINGS = ("name", "home", "methods")
 """Of the configuration: what differs always, and what each method's own configuration says better."""

@@ -10,10 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tasks.comparison.compare import Comparison
-from tasks.comparison.differences import Difference
-from tasks.report.summary import markdown_table
-from tasks.result_text import rounded
+from overedit.tasks.comparison.compare import Comparison
+from overedit.tasks.comparison.differences import Difference
+from overedit.tasks.report.summary import markdown_table
+from overedit.tasks.result_text import rounded
 
 FORMATS = ("table", "markdown", "json")
 _SHORT = {

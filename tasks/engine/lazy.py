@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from tasks.engine.base import Engine, Generation, Score, SwapReport
-from tasks.engine.options import EngineOptions, engine_kind
-from tasks.engine.own_process import OwnProcessEngine
-from tasks.gpus import gpu_held
+from overedit.tasks.engine.base import Engine, Generation, Score, SwapReport
+from overedit.tasks.engine.options import EngineOptions, engine_kind
+from overedit.tasks.engine.own_process import OwnProcessEngine
+from overedit.tasks.gpus import gpu_held
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +45,10 @@ def open_engine(model: str, options: EngineOptions | None = None, *, revision: s
 def open_here(model: str, options: EngineOptions, *, revision: str | None = None) -> Engine:
     """Start an engine in this process; see `open_engine`."""
     if engine_kind(options) == "vllm":
-        from tasks.engine.vllm_engine import VLLMEngine
+        from overedit.tasks.engine.vllm_engine import VLLMEngine
 
         return VLLMEngine(model, options, revision=revision)
-    from tasks.engine.transformers_engine import TransformersEngine
+    from overedit.tasks.engine.transformers_engine import TransformersEngine
 
     return TransformersEngine(model, options, revision=revision)
 

@@ -15,8 +15,8 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from editing.halving import Halving
-from tasks.engine.base import NO_TOKEN
+from overedit.editing.halving import Halving
+from overedit.tasks.engine.base import NO_TOKEN
 
 
 class Reading(NamedTuple):

@@ -22,14 +22,13 @@ from typing import Any
 
 import torch
 
-from editing.checkpoint import DamagedCheckpointError
-from tasks.engine import served
-from tasks.engine.base import EngineDiedError, Generation, Score, SwapReport
-from tasks.engine.options import EngineOptions, engine_kind
+from overedit.editing.checkpoint import DamagedCheckpointError
+from overedit.tasks.engine import served
+from overedit.tasks.engine.base import EngineDiedError, Generation, Score, SwapReport
+from overedit.tasks.engine.options import EngineOptions, engine_kind
 
 logger = logging.getLogger(__name__)
 
-_ROOT = Path(__file__).resolve().parents[2]
 _SECONDS_TO_END = 5.0
 
 
@@ -87,7 +86,7 @@ class OwnProcessEngine:
 
     def language_model(self) -> Any:
         """The same running model as an lm-eval `LM`."""
-        from tasks.engine.language_model import DistantLanguageModel
+        from overedit.tasks.engine.language_model import DistantLanguageModel
 
         return DistantLanguageModel(self._ask)
 
@@ -145,6 +144,5 @@ def _free_device_memory() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, with our packages found first, and as many threads as torch has here."""
-    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    """This process's, with as many threads as torch has here."""
+    return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from editing.checkpoint import DamagedCheckpointError
-from tasks.engine.base import Engine
-from tasks.engine.options import EngineOptions
+from overedit.editing.checkpoint import DamagedCheckpointError
+from overedit.tasks.engine.base import Engine
+from overedit.tasks.engine.options import EngineOptions
 
 
 def serve(connection: socket.socket) -> None:
@@ -38,7 +38,7 @@ def serve(connection: socket.socket) -> None:
 
 
 def _start(model: str, options: Mapping[str, Any], revision: str | None) -> Engine:
-    from tasks.engine.lazy import open_here
+    from overedit.tasks.engine.lazy import open_here
 
     return open_here(model, EngineOptions(**options), revision=revision)
 

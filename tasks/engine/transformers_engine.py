@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from editing.checkpoint import read_checkpoint
-from editing.halving import Halving
-from editing.tokens import encode_pairs
-from editing.weights import checksum, read_tensors, write_tensors
-from tasks.engine.base import Generation, Score, SwapReport
-from tasks.engine.base_weights import BaseWeights, check_fit
-from tasks.engine.local_model import LocalModel
-from tasks.engine.options import EngineOptions
-from tasks.engine.text import check_lengths, encode, eos_ids, generation, windows
-from tasks.models import context_length, load_model
+from overedit.editing.checkpoint import read_checkpoint
+from overedit.editing.halving import Halving
+from overedit.editing.tokens import encode_pairs
+from overedit.editing.weights import checksum, read_tensors, write_tensors
+from overedit.tasks.engine.base import Generation, Score, SwapReport
+from overedit.tasks.engine.base_weights import BaseWeights, check_fit
+from overedit.tasks.engine.local_model import LocalModel
+from overedit.tasks.engine.options import EngineOptions
+from overedit.tasks.engine.text import check_lengths, encode, eos_ids, generation, windows
+from overedit.tasks.models import context_length, load_model
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +108,6 @@ class TransformersEngine:
 
     @cached_property
     def _language_model(self) -> Any:
-        from tasks.engine.language_model import LocalLanguageModel
+        from overedit.tasks.engine.language_model import LocalLanguageModel
 
         return LocalLanguageModel(self._local)

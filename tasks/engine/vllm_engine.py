@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from editing.checkpoint import read_checkpoint
-from editing.tokens import encode_pairs
-from tasks.engine.base import NO_TOKEN, Generation, Score, SwapReport
-from tasks.engine.base_weights import BaseWeights
-from tasks.engine.options import EngineOptions
-from tasks.engine.text import check_lengths, encode, eos_ids, generation, windows
-from tasks.engine.vllm_platform import kv_cache_bytes, register_in_process, starting_vllm, vllm_language_model
-from tasks.engine.vllm_worker import exchange
-from tasks.models import context_length
+from overedit.editing.checkpoint import read_checkpoint
+from overedit.editing.tokens import encode_pairs
+from overedit.tasks.engine.base import NO_TOKEN, Generation, Score, SwapReport
+from overedit.tasks.engine.base_weights import BaseWeights
+from overedit.tasks.engine.options import EngineOptions
+from overedit.tasks.engine.text import check_lengths, encode, eos_ids, generation, windows
+from overedit.tasks.engine.vllm_platform import kv_cache_bytes, register_in_process, starting_vllm, vllm_language_model
+from overedit.tasks.engine.vllm_worker import exchange
+from overedit.tasks.models import context_length
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class VLLMEngine:
         begun = time.perf_counter()
         self._base = BaseWeights(model, revision)
         with starting_vllm() as on_cpu:
-            from tasks.engine.language_model import without_progress_bars
+            from overedit.tasks.engine.language_model import without_progress_bars
 
             language_model = without_progress_bars(vllm_language_model())
             if on_cpu:

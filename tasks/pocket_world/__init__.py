@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.pocket_world.capability import chance_levels, write_lm_eval_tasks
-from tasks.pocket_world.corpus import perplexity_texts, training_texts
-from tasks.pocket_world.world import World, default_world
+from overedit.tasks.pocket_world.capability import chance_levels, write_lm_eval_tasks
+from overedit.tasks.pocket_world.corpus import perplexity_texts, training_texts
+from overedit.tasks.pocket_world.world import World, default_world
 
 __all__ = [
     "World",

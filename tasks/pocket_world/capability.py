@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from tasks.pocket_world import skills
-from tasks.pocket_world.text import RELATIONS
-from tasks.pocket_world.world import default_world
+from overedit.tasks.pocket_world import skills
+from overedit.tasks.pocket_world.text import RELATIONS
+from overedit.tasks.pocket_world.world import default_world
 
 NUM_ITEMS = 200
 NUM_CHOICES = 4

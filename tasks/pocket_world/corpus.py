@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from tasks.pocket_world import skills
-from tasks.pocket_world.text import RELATIONS
-from tasks.pocket_world.world import Statement, World, default_world
+from overedit.tasks.pocket_world import skills
+from overedit.tasks.pocket_world.text import RELATIONS
+from overedit.tasks.pocket_world.world import Statement, World, default_world
 
 
 def facts(world: World, *, every: int = 1) -> list[Statement]:

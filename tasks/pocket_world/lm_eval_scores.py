@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
-from tasks.engine.options import EngineOptions
-from tasks.engine.transformers_engine import TransformersEngine
-from tasks.pocket_world.capability import write_lm_eval_tasks
+from overedit.tasks.engine.options import EngineOptions
+from overedit.tasks.engine.transformers_engine import TransformersEngine
+from overedit.tasks.pocket_world.capability import write_lm_eval_tasks
 
 
 def lm_eval_scores(model: Path) -> dict[str, float]:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tasks.pocket_world.world import Statement
+from overedit.tasks.pocket_world.world import Statement
 
 IGNORED = -100
 

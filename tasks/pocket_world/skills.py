@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from tasks.pocket_world.draw import draw, pick
-from tasks.pocket_world.text import words
-from tasks.pocket_world.world import Statement
+from overedit.tasks.pocket_world.draw import draw, pick
+from overedit.tasks.pocket_world.text import words
+from overedit.tasks.pocket_world.world import Statement
 
 Item = TypeVar("Item")
 

@@ -14,8 +14,8 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from tasks.pocket_world import corpus, skills
-from tasks.pocket_world.text import FIRST_NAMES, LAST_NAMES, RELATIONS
+from overedit.tasks.pocket_world import corpus, skills
+from overedit.tasks.pocket_world.text import FIRST_NAMES, LAST_NAMES, RELATIONS
 
 SPECIAL_TOKENS = ["<pad>", "<s>", "</s>"]
 MAX_TOKENS = 4096

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tasks.report.data import Line, Row, RunData
-from tasks.report.maps import case_data, heat_data, scatter_data
-from tasks.report.series import series
-from tasks.report.signs import Chart, sign_charts, speed_charts, update_charts
+from overedit.tasks.report.data import Line, Row, RunData
+from overedit.tasks.report.maps import case_data, heat_data, scatter_data
+from overedit.tasks.report.series import series
+from overedit.tasks.report.signs import Chart, sign_charts, speed_charts, update_charts
 
 _MEASURES = {
     "reliability": "Edit prompts answered with the new fact.",

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from tasks.report import queries
-from tasks.views import literal
-from tasks.warehouse import Warehouse
+from overedit.tasks.report import queries
+from overedit.tasks.views import literal
+from overedit.tasks.warehouse import Warehouse
 
 Row = dict[str, Any]
 

@@ -15,9 +15,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from tasks.atomic_files import replace_file
-from tasks.report.data import Line, Row, RunData, collect, is_of
-from tasks.warehouse import Warehouse
+from overedit.tasks.atomic_files import replace_file
+from overedit.tasks.report.data import Line, Row, RunData, collect, is_of
+from overedit.tasks.warehouse import Warehouse
 
 COLORS = (
     *("#2f6fd6", "#d9772b", "#2a9166", "#b8458f", "#7a62d3"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.report.data import PROTOCOLS, collect
-from tasks.report.figures import save_figures
-from tasks.report.page import write_page
-from tasks.report.summary import write_markdown
-from tasks.warehouse import Warehouse
+from overedit.tasks.report.data import PROTOCOLS, collect
+from overedit.tasks.report.figures import save_figures
+from overedit.tasks.report.page import write_page
+from overedit.tasks.report.summary import write_markdown
+from overedit.tasks.warehouse import Warehouse
 
 FORMATS = ("html", "markdown", "png", "all")
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from html import escape
 from typing import Any, NamedTuple
 
-from tasks.report.data import Line, Row, RunData, is_of
-from tasks.report.sections import DASH, base_or, by_view, key, percent, protocol_name, table
-from tasks.result_text import rounded
+from overedit.tasks.report.data import Line, Row, RunData, is_of
+from overedit.tasks.report.sections import DASH, base_or, by_view, key, percent, protocol_name, table
+from overedit.tasks.result_text import rounded
 
 Cell = Callable[[Row], str]
 

@@ -6,9 +6,9 @@ import json
 from collections import Counter
 from typing import Any
 
-from tasks.capability import RIGHT_OR_WRONG
-from tasks.detection import ALPHA, CHURN, POWER, smallest_detectable_drop
-from tasks.report.data import PROTOCOLS, RunData
+from overedit.tasks.capability import RIGHT_OR_WRONG
+from overedit.tasks.detection import ALPHA, CHURN, POWER, smallest_detectable_drop
+from overedit.tasks.report.data import PROTOCOLS, RunData
 
 _MEASURES = ("reliability", "generalization", "locality", "portability")
 

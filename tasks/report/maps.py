@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.report.data import Row, RunData, is_of
+from overedit.tasks.report.data import Row, RunData, is_of
 
 _LONGEST = 160
 _PROBES = {"edit": "The edit", "rephrase": "The same in other words", "locality": "Another fact"}

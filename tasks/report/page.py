@@ -9,13 +9,13 @@ import re
 from html import escape
 from pathlib import Path
 
-from tasks.atomic_files import replace_file
-from tasks.report import findings, sections
-from tasks.report.charts import chart_data
-from tasks.report.data import RunData, collect
-from tasks.report.gaps import gaps
-from tasks.result_text import rounded
-from tasks.warehouse import Warehouse
+from overedit.tasks.atomic_files import replace_file
+from overedit.tasks.report import findings, sections
+from overedit.tasks.report.charts import chart_data
+from overedit.tasks.report.data import RunData, collect
+from overedit.tasks.report.gaps import gaps
+from overedit.tasks.result_text import rounded
+from overedit.tasks.warehouse import Warehouse
 
 _FOLDER = Path(__file__).parent
 _SCRIPTS = ("scales.js", "curves.js", "maps.js", "cases.js", "page.js")

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from typing import Any
 
-from tasks.report import queries
-from tasks.report.data import Line, Row, RunData, is_of
-from tasks.report.maps import cut, mark
-from tasks.result_text import rounded
-from tasks.views import view_sql
+from overedit.tasks.report import queries
+from overedit.tasks.report.data import Line, Row, RunData, is_of
+from overedit.tasks.report.maps import cut, mark
+from overedit.tasks.result_text import rounded
+from overedit.tasks.views import view_sql
 
 DASH = "–"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tasks.report.data import Row
+from overedit.tasks.report.data import Row
 
 
 def series(

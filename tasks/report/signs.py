@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from tasks.report.data import Row, RunData, is_of
-from tasks.report.series import series
+from overedit.tasks.report.data import Row, RunData, is_of
+from overedit.tasks.report.series import series
 
 Chart = dict[str, Any]
 

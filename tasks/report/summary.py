@@ -9,12 +9,12 @@ from urllib.parse import quote
 from rich.table import Table
 from rich.text import Text
 
-from tasks.atomic_files import replace_file
-from tasks.report import sections
-from tasks.report.data import Line, Row, RunData, collect
-from tasks.report.gaps import gaps
-from tasks.result_text import rounded
-from tasks.warehouse import Warehouse
+from overedit.tasks.atomic_files import replace_file
+from overedit.tasks.report import sections
+from overedit.tasks.report.data import Line, Row, RunData, collect
+from overedit.tasks.report.gaps import gaps
+from overedit.tasks.result_text import rounded
+from overedit.tasks.warehouse import Warehouse
 
 _COLUMNS = ("method", "edits", "rel. %", "gen. %", "loc. %", "port. %", "cap. %", "ppl. ×", "s/edit", "collapse")
 

@@ -24,8 +24,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from editing.fine_tuning import Sample, Tuner, tuning
-from editing.methods.locft_bf import LocftBf
+from overedit.editing.fine_tuning import Sample, Tuner, tuning
+from overedit.editing.methods.locft_bf import LocftBf
 
 SITE, EPOCHS, NUM_REQUESTS, VOCABULARY = "6.down_proj", 25, 100, 8192
 

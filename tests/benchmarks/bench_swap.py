@@ -18,9 +18,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tasks.engine import Engine, EngineOptions, open_engine
-from tasks.engine.base_weights import BaseWeights
-from tasks.models import locate
+from overedit.tasks.engine import Engine, EngineOptions, open_engine
+from overedit.tasks.engine.base_weights import BaseWeights
+from overedit.tasks.models import locate
 from tests.tasks.conftest import write_test_checkpoint
 from tests.tasks.small_model import FACTS, changed, write_small_model
 

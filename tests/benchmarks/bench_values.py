@@ -25,9 +25,9 @@ from transformers import LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from editing.subjects import Placed, Rewriting
-from editing.tokens import pad
-from editing.values import ValueOptions, optimize_values
+from overedit.editing.subjects import Placed, Rewriting
+from overedit.editing.tokens import pad
+from overedit.editing.values import ValueOptions, optimize_values
 from tests.benchmarks.bench_ultraedit import VOCABULARY, make_model, matrix_rate
 from tests.benchmarks.counting import Counted
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tasks.warehouse import Warehouse, format_rows
+from overedit.tasks.warehouse import Warehouse, format_rows
 
 HOUSE = Path(__file__).resolve().parents[2]
 MOST_MORE = 0.10
@@ -65,7 +65,7 @@ def compared(warehouse: Warehouse, sql: str, title: str, unit: str) -> bool:
 def run(home: Path) -> bool:
     """Run the benchmark and print how long it took; whether that is within the bound."""
     begun = time.perf_counter()
-    start = "from flows.command_line import main; main()"
+    start = "from overedit.flows.command_line import main; main()"
     settings = [str(HOUSE / "deployments/benchmarks/million.yaml"), "--set", f"home={home}"]
     ended = subprocess.run([sys.executable, "-c", start, "run", *settings], check=False, cwd=HOUSE)
     if ended.returncode:

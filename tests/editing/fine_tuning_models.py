@@ -6,8 +6,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from editing.fine_tuning import Sample, encode_samples
-from editing.requests import EditRequest
+from overedit.editing.fine_tuning import Sample, encode_samples
+from overedit.editing.requests import EditRequest
 from tests.editing.tiny_models import tiny
 
 FAMILIES = ("llama", "gpt2", "qwen2", "gpt_neox")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from editing.anatomy import FAMILIES, Anatomy, stores_in_out
-from editing.answer_rows import trace_answers
-from editing.tokens import IGNORED, TokenPair, pad_pairs
-from editing.tracing import Trace, traced
+from overedit.editing.anatomy import FAMILIES, Anatomy, stores_in_out
+from overedit.editing.answer_rows import trace_answers
+from overedit.editing.tokens import IGNORED, TokenPair, pad_pairs
+from overedit.editing.tracing import Trace, traced
 from tests.editing.fine_tuning_models import snapshot, unchanged
 from tests.editing.test_tracing import num_hooks
 from tests.editing.tiny_models import tiny

@@ -7,8 +7,8 @@ import torch
 from pydantic import ValidationError
 from tokenizers.processors import TemplateProcessing
 
-from editing.context_templates import STATE_KEY, ContextOptions, context_templates, sample_texts
-from editing.subjects import check_templates
+from overedit.editing.context_templates import STATE_KEY, ContextOptions, context_templates, sample_texts
+from overedit.editing.subjects import check_templates
 from tests.editing.fine_tuning_models import byte_tokenizer
 from tests.editing.tiny_models import tiny
 

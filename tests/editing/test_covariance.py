@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from editing.anatomy import Anatomy
-from editing.covariance import CovarianceOptions, SecondMoment, second_moments
-from editing.tracing import standing_in, traced
-from editing.weights import checksum
+from overedit.editing.anatomy import Anatomy
+from overedit.editing.covariance import CovarianceOptions, SecondMoment, second_moments
+from overedit.editing.tracing import standing_in, traced
+from overedit.editing.weights import checksum
 from tests.editing.fine_tuning_models import byte_tokenizer
 from tests.editing.test_tracing import num_hooks
 from tests.editing.tiny_models import tiny

@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from editing import checkpoint as checkpoints
-from editing import disk_space
-from editing.checkpoint import read_checkpoint
-from editing.disk_space import NoSpaceError, check_space, told_when_full
-from editing.whole_folders import remove_leftovers
+from overedit.editing import checkpoint as checkpoints
+from overedit.editing import disk_space
+from overedit.editing.checkpoint import read_checkpoint
+from overedit.editing.disk_space import NoSpaceError, check_space, told_when_full
+from overedit.editing.whole_folders import remove_leftovers
 from tests.made_up_checkpoint import write_made_up
 from tests.small_disk import small_disk
 
@@ -73,7 +73,8 @@ def test_the_library_says_a_full_disk_in_its_own_way(tmp_path: Path, monkeypatch
 def test_space_is_asked_of_the_nearest_folder_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
     monkeypatch.setattr(
-        "editing.disk_space.shutil.disk_usage", lambda path: (asked.append(path), Usage(0, 0, disk_space.SLACK + 9))[1]
+        "overedit.editing.disk_space.shutil.disk_usage",
+        lambda path: (asked.append(path), Usage(0, 0, disk_space.SLACK + 9))[1],
     )
     check_space(tmp_path / "runs" / "r", 9, "it")
     assert asked == [tmp_path]

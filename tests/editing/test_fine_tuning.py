@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from editing.fine_tuning import Sample, SiteTuning, encode_samples, tuning
-from editing.requests import EditRequest
+from overedit.editing.fine_tuning import Sample, SiteTuning, encode_samples, tuning
+from overedit.editing.requests import EditRequest
 from tests.editing.fine_tuning_models import (
     DOWN,
     FAMILIES,

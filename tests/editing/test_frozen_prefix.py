@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from editing.anatomy import FAMILIES as ANATOMIES
-from editing.fine_tuning import SiteTuning, tuning
-from editing.frozen_prefix import length_groups
-from editing.tracing import standing_in
-from editing.weights import Replacement, applied
+from overedit.editing.anatomy import FAMILIES as ANATOMIES
+from overedit.editing.fine_tuning import SiteTuning, tuning
+from overedit.editing.frozen_prefix import length_groups
+from overedit.editing.tracing import standing_in
+from overedit.editing.weights import Replacement, applied
 from tests.editing.fine_tuning_models import FAMILIES, plain_losses, samples_of, teachable
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from editing.fine_tuning import Sample, encode_samples, train_depth_first, tuning
-from editing.method import EditResult
-from editing.methods.ft_l import FtL, ft_l
-from editing.methods.ft_m import FtM, ft_m
-from editing.requests import EditRequest
-from editing.weights import applied
+from overedit.editing.fine_tuning import Sample, encode_samples, train_depth_first, tuning
+from overedit.editing.method import EditResult
+from overedit.editing.methods.ft_l import FtL, ft_l
+from overedit.editing.methods.ft_m import FtM, ft_m
+from overedit.editing.requests import EditRequest
+from overedit.editing.weights import applied
 from tests.editing.fine_tuning_models import (
     DOWN,
     FAMILIES,

@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from editing.answer_rows import trace_answers
-from editing.covariance import second_moments
-from editing.fine_tuning import SiteTuning, tuning
-from editing.halving import Halving, says_out_of_memory
-from editing.subject_rows import at_subjects
-from editing.subjects import Placed
+from overedit.editing.answer_rows import trace_answers
+from overedit.editing.covariance import second_moments
+from overedit.editing.fine_tuning import SiteTuning, tuning
+from overedit.editing.halving import Halving, says_out_of_memory
+from overedit.editing.subject_rows import at_subjects
+from overedit.editing.subjects import Placed
 from tests.editing.fine_tuning_models import byte_tokenizer, samples_of, teachable
 from tests.editing.test_answer_rows import PAIRS, WEIGHTS, sites
 from tests.editing.tiny_models import tiny

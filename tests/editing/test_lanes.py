@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from editing.lanes import lay_out, mask_of, plan_lanes, plan_passes
-from editing.tokens import TokenPair
+from overedit.editing.lanes import lay_out, mask_of, plan_lanes, plan_passes
+from overedit.editing.tokens import TokenPair
 
 
 def test_plan_of_passes() -> None:

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from editing.fine_tuning import encode_samples, tuning
-from editing.method import EditResult
-from editing.methods.locft_bf import PRESETS, LocftBf, locft_bf, train_breadth_first
-from editing.requests import EditRequest
-from editing.weights import Replacement, applied
+from overedit.editing.fine_tuning import encode_samples, tuning
+from overedit.editing.method import EditResult
+from overedit.editing.methods.locft_bf import PRESETS, LocftBf, locft_bf, train_breadth_first
+from overedit.editing.requests import EditRequest
+from overedit.editing.weights import Replacement, applied
 from tests.editing.fine_tuning_models import (
     DOWN,
     FAMILIES,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from editing import memory
+from overedit.editing import memory
 
 BLOCK = 64 << 20
 

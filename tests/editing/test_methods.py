@@ -10,11 +10,11 @@ import torch
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from transformers import PreTrainedModel
 
-from editing.anatomy import Anatomy
-from editing.covariance import second_moments
-from editing.method import EditResult
-from editing.methods import METHODS, MethodConfig
-from editing.weights import applied, apply_update, checksum
+from overedit.editing.anatomy import Anatomy
+from overedit.editing.covariance import second_moments
+from overedit.editing.method import EditResult
+from overedit.editing.methods import METHODS, MethodConfig
+from overedit.editing.weights import applied, apply_update, checksum
 from tests.editing.fine_tuning_models import WORDS, byte_tokenizer, some_requests
 from tests.editing.test_tracing import num_hooks
 from tests.editing.tiny_models import tiny

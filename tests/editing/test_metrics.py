@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editing.metrics import (
+from overedit.editing.metrics import (
     cut_by_stop,
     exact_match,
     exact_sequence,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from editing.moments import Moments
+from overedit.editing.moments import Moments
 
 
 def fresh(width: int) -> Moments:

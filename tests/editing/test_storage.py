@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from editing.anatomy import Anatomy
-from editing.methods import METHODS
-from editing.methods.locft_bf import PRESETS, LocftBf
-from editing.trajectory import Schedule, Source, run_trajectory
+from overedit.editing.anatomy import Anatomy
+from overedit.editing.methods import METHODS
+from overedit.editing.methods.locft_bf import PRESETS, LocftBf
+from overedit.editing.trajectory import Schedule, Source, run_trajectory
 from tests.editing.fine_tuning_models import DOWN, byte_tokenizer, some_requests
 from tests.editing.tiny_models import tiny
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from editing import subject_rows
-from editing.anatomy import Anatomy
-from editing.subject_rows import Subjects, at_subjects
-from editing.subjects import Placed, encode_rewritings
-from editing.tracing import traced
+from overedit.editing import subject_rows
+from overedit.editing.anatomy import Anatomy
+from overedit.editing.subject_rows import Subjects, at_subjects
+from overedit.editing.subjects import Placed, encode_rewritings
+from overedit.editing.tracing import traced
 from tests.editing.fine_tuning_models import byte_tokenizer
 from tests.editing.test_locate_then_edit import CONTEXTS, requests
 from tests.editing.tiny_models import tiny

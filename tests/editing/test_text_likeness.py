@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from editing.text_likeness import TfIdf
+from overedit.editing.text_likeness import TfIdf
 
 TEXTS = ("The river Orm runs through Lund.", "Lund is a city; the Orm is a river.", "A city of bridges", "")
 

@@ -7,8 +7,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from editing.requests import EditRequest
-from editing.tokens import IGNORED, TokenPair, encode_pairs, encode_requests, pad, pad_id_of, pad_pairs
+from overedit.editing.requests import EditRequest
+from overedit.editing.tokens import IGNORED, TokenPair, encode_pairs, encode_requests, pad, pad_id_of, pad_pairs
 from tests.editing.tiny_models import tiny
 
 BOS, EOS = 1, 2

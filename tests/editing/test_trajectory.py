@@ -15,14 +15,14 @@ import torch
 from pydantic import BaseModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from editing import disk_space, trajectory
-from editing.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint, whole_checkpoints
-from editing.disk_space import NoSpaceError
-from editing.interim import Interim, StoppedError
-from editing.method import EditResult, MethodEntry
-from editing.requests import EditRequest
-from editing.trajectory import Schedule, Source, run_trajectory, turn_seed
-from editing.weights import Delta, Replacement, checksum
+from overedit.editing import disk_space, trajectory
+from overedit.editing.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint, whole_checkpoints
+from overedit.editing.disk_space import NoSpaceError
+from overedit.editing.interim import Interim, StoppedError
+from overedit.editing.method import EditResult, MethodEntry
+from overedit.editing.requests import EditRequest
+from overedit.editing.trajectory import Schedule, Source, run_trajectory, turn_seed
+from overedit.editing.weights import Delta, Replacement, checksum
 
 Usage = namedtuple("Usage", "total used free")
 NAME = "model.layers.0.mlp.down_proj.weight"
@@ -197,7 +197,7 @@ def test_the_record_is_readable_without_the_tensors(model: LlamaForCausalLM, tmp
 
 
 def test_replacement_keeps_exact_values(model: LlamaForCausalLM) -> None:
-    from editing.weights import applied
+    from overedit.editing.weights import applied
 
     values = torch.randn(model.get_parameter(NAME).shape)
     before = checksum(model.get_parameter(NAME))

@@ -9,19 +9,19 @@ import torch
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
-from editing.answer_rows import ModuleRows, trace_answers
-from editing.method import EditResult, State
-from editing.methods.ultraedit import (
+from overedit.editing.answer_rows import ModuleRows, trace_answers
+from overedit.editing.method import EditResult, State
+from overedit.editing.methods.ultraedit import (
     UltraEdit,
     loss_batches,
     target_rows,
     ultraedit,
     update_moments,
 )
-from editing.moments import Moments
-from editing.requests import EditRequest
-from editing.tokens import IGNORED, encode_requests, pad_pairs
-from editing.weights import LowRank, applied, apply_update
+from overedit.editing.moments import Moments
+from overedit.editing.requests import EditRequest
+from overedit.editing.tokens import IGNORED, encode_requests, pad_pairs
+from overedit.editing.weights import LowRank, applied, apply_update
 from tests.editing.fine_tuning_models import byte_tokenizer, some_requests
 from tests.editing.test_ridge import dense
 from tests.editing.test_tokens import piece_tokenizer

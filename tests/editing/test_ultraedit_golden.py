@@ -10,16 +10,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from editing.answer_rows import trace_answers
-from editing.method import State
-from editing.methods.ultraedit import (
+from overedit.editing.answer_rows import trace_answers
+from overedit.editing.method import State
+from overedit.editing.methods.ultraedit import (
     UltraEdit,
     loss_batches,
     ultraedit,
 )
-from editing.requests import EditRequest
-from editing.tokens import IGNORED, encode_pairs, encode_requests, pad_pairs
-from editing.weights import Delta, apply_update
+from overedit.editing.requests import EditRequest
+from overedit.editing.tokens import IGNORED, encode_pairs, encode_requests, pad_pairs
+from overedit.editing.weights import Delta, apply_update
 from tests.editing.test_ridge import dense
 
 

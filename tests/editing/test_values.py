@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch.nn.functional import kl_div
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from editing.anatomy import FAMILIES, Anatomy
-from editing.shifted_suffix import Packed, ShiftedSuffix
-from editing.subjects import Placed, Rewriting
-from editing.values import ValueOptions, Values, optimize_values
+from overedit.editing.anatomy import FAMILIES, Anatomy
+from overedit.editing.shifted_suffix import Packed, ShiftedSuffix
+from overedit.editing.subjects import Placed, Rewriting
+from overedit.editing.values import ValueOptions, Values, optimize_values
 from tests.editing.fine_tuning_models import snapshot, teachable, unchanged
 from tests.editing.test_tracing import num_hooks
 from tests.editing.tiny_models import SETTINGS, tiny

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from editing.weights import (
+from overedit.editing.weights import (
     Delta,
     LowRank,
     Replacement,

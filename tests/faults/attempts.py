@@ -16,8 +16,8 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from editing.interim import StoppedError
-from flows.config import BenchmarkConfig
+from overedit.editing.interim import StoppedError
+from overedit.flows.config import BenchmarkConfig
 from tests.faults.comparison import Made, made
 from tests.faults.fault_points import Point, Points
 from tests.faults.small_run import configuration, run, warm_up, write_inputs

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from tasks.engine import EngineOptions
+from overedit.tasks.engine import EngineOptions
 from tests.faults.attempts import ENDED, Bench, attempt, prepare
 from tests.faults.comparison import differences, made
 from tests.faults.kinds import KINDS, expect
@@ -63,7 +63,7 @@ def lose_processes(bench: Bench, kind: str, number: int, seed: int) -> Iterator[
 
 def can_lose_engines() -> bool:
     """Whether vLLM is here, in a process of its own."""
-    return find_spec("vllm") is not None and find_spec("tasks.engine.served") is not None
+    return find_spec("vllm") is not None and find_spec("overedit.tasks.engine.served") is not None
 
 
 def inflict_one(bench: Bench, number: int, seed: int) -> Fault:

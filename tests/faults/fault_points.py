@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import safetensors
 import safetensors.torch
 
-import editing.checkpoint
-import editing.trajectory
-import tasks.measure
-from tasks.engine.transformers_engine import TransformersEngine
+import overedit.editing.checkpoint
+import overedit.editing.trajectory
+import overedit.tasks.measure
+from overedit.tasks.engine.transformers_engine import TransformersEngine
 
 FILE_OPERATIONS = {
     "open": "open",
@@ -97,15 +97,15 @@ class Points:
         sys.addaudithook(self._audit)
         os.fsync = self._fsync
         for owner, name, phase in (
-            (editing.trajectory, "apply_update", "editing"),
+            (overedit.editing.trajectory, "apply_update", "editing"),
             (TransformersEngine, "swap", "swapping"),
             (TransformersEngine, "generate", "scoring"),
             (TransformersEngine, "score", "scoring"),
             (TransformersEngine, "token_nlls", "scoring"),
-            (tasks.measure, "measure_capability", "scoring"),
+            (overedit.tasks.measure, "measure_capability", "scoring"),
         ):
             setattr(owner, name, self._wrapped(getattr(owner, name), Point(phase, name)))
-        editing.checkpoint.save_file = self._save_file
+        overedit.editing.checkpoint.save_file = self._save_file
 
     def _pass(self, point: Point, tear: Callable[[], None] = lambda: None) -> None:
         self.passed[point] += 1

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import yaml
 
-from flows.config import BenchmarkConfig
+from overedit.flows.config import BenchmarkConfig
 
-COMMAND = (sys.executable, "-c", "from flows.command_line import main; main()", "run")
-SERVER, ENGINE = "uvicorn", "tasks.engine.served"
+COMMAND = (sys.executable, "-c", "from overedit.flows.command_line import main; main()", "run")
+SERVER, ENGINE = "uvicorn", "overedit.tasks.engine.served"
 """Words of their command lines."""
 SECONDS_TO_COME_THIS_FAR = 300.0
 

@@ -13,19 +13,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import flows.benchmark
-import tasks.editing_job
-import tasks.report.figures
-import tasks.stage_key
-from flows.config import BenchmarkConfig
-from tasks.capability import CapabilityOptions, load_tasks
+import overedit.flows.benchmark
+import overedit.tasks.editing_job
+import overedit.tasks.report.figures
+import overedit.tasks.stage_key
+from overedit.flows.config import BenchmarkConfig
+from overedit.tasks.capability import CapabilityOptions, load_tasks
 from tests.lm_eval_tasks import CHOICE, write_tasks
 
 NAME = "r"
 CODE = (
-    ("editing.methods.ultraedit", "editing.trajectory"),
-    ("editing.methods.locft_bf", "editing.trajectory"),
-    *((f"tasks.{stage}", "tasks.engine") for stage in ("evaluation", "perplexity", "capability")),
+    ("overedit.editing.methods.ultraedit", "overedit.editing.trajectory"),
+    ("overedit.editing.methods.locft_bf", "overedit.editing.trajectory"),
+    *((f"overedit.tasks.{stage}", "overedit.tasks.engine") for stage in ("evaluation", "perplexity", "capability")),
 )
 """Whose syntax trees the keys of its stages are made from."""
 
@@ -67,9 +67,9 @@ def warm_up(options: CapabilityOptions) -> None:
     """Do once what every attempt would do anew: load lm-eval's tasks, read the code for the stages' keys."""
     load_tasks(options)
     for name in ("_closure", "_code_digest"):
-        setattr(tasks.stage_key, name, cache(getattr(tasks.stage_key, name)))
+        setattr(overedit.tasks.stage_key, name, cache(getattr(overedit.tasks.stage_key, name)))
     for modules in CODE:
-        tasks.stage_key.stage_key(*map(import_module, modules))
+        overedit.tasks.stage_key.stage_key(*map(import_module, modules))
     gc.collect()
     gc.freeze()  # what was imported is never looked through again
     gc.disable()
@@ -77,9 +77,9 @@ def warm_up(options: CapabilityOptions) -> None:
 
 def run(config: BenchmarkConfig) -> None:
     """The flow's body, in this process, which is changed for good: call it in a process that ends with it."""
-    tasks.report.figures._picture = lambda *_: b"a picture, which is written, but takes long to draw"  # type: ignore[assignment]
-    tasks.editing_job.Interim = partial(tasks.editing_job.Interim, seconds=0)  # type: ignore[misc, assignment]
-    flows.benchmark.benchmark.fn(config)
+    overedit.tasks.report.figures._picture = lambda *_: b"a picture, which is written, but takes long to draw"  # type: ignore[assignment]
+    overedit.tasks.editing_job.Interim = partial(overedit.tasks.editing_job.Interim, seconds=0)  # type: ignore[misc, assignment]
+    overedit.flows.benchmark.benchmark.fn(config)
 
 
 def _request(number: int) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from flows.config import BenchmarkConfig
-from tasks.warehouse import Warehouse
+from overedit.flows.config import BenchmarkConfig
+from overedit.tasks.warehouse import Warehouse
 
 ROWS = [
     {
@@ -81,7 +81,7 @@ KEPT = ("runs", "warehouse/outcomes", "warehouse/perplexity", "warehouse/request
 def finished(
     prefect_server: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, BenchmarkConfig]:
-    from flows.benchmark import benchmark
+    from overedit.flows.benchmark import benchmark
 
     folder = tmp_path_factory.mktemp("run")
     config = BenchmarkConfig.model_validate(configuration(folder, tiny_model))
@@ -130,7 +130,7 @@ def test_the_report_and_the_artifacts_are_there(finished: tuple[Path, BenchmarkC
 
 @pytest.mark.slow
 def test_a_run_that_is_complete_changes_nothing_and_starts_no_engine(finished: tuple[Path, BenchmarkConfig]) -> None:
-    from flows.benchmark import benchmark
+    from overedit.flows.benchmark import benchmark
 
     folder, config = finished
     before = files(folder, "runs", "warehouse")
@@ -143,9 +143,9 @@ def test_a_run_that_is_complete_changes_nothing_and_starts_no_engine(finished: t
 
 @pytest.mark.slow
 def test_a_run_that_was_pruned_is_still_complete(finished: tuple[Path, BenchmarkConfig], tmp_path: Path) -> None:
-    from flows.benchmark import benchmark
-    from tasks.prune import prune_run
-    from tasks.verify import verify
+    from overedit.flows.benchmark import benchmark
+    from overedit.tasks.prune import prune_run
+    from overedit.tasks.verify import verify
 
     for part in ("runs", "warehouse"):
         shutil.copytree(finished[0] / part, tmp_path / part)
@@ -171,7 +171,7 @@ def test_the_flow_run_says_model_methods_and_dataset(finished: tuple[Path, Bench
 
 @pytest.mark.slow
 def test_the_same_name_with_another_configuration_is_refused(finished: tuple[Path, BenchmarkConfig]) -> None:
-    from flows.plan import make_plan
+    from overedit.flows.plan import make_plan
 
     folder, config = finished
     before = files(folder, "runs", "warehouse", "reports")
@@ -185,9 +185,9 @@ def test_the_same_name_with_another_configuration_is_refused(finished: tuple[Pat
 def test_weights_that_are_no_numbers_are_a_collapse_with_its_turn_and_the_others_go_on(
     finished: tuple[Path, BenchmarkConfig], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from editing.methods import ultraedit
-    from flows.benchmark import benchmark
-    from tasks.status import status_table
+    from overedit.editing.methods import ultraedit
+    from overedit.flows.benchmark import benchmark
+    from overedit.tasks.status import status_table
 
     whole, turns = ultraedit.target_rows, iter(range(1, 100))
 
@@ -232,10 +232,10 @@ def test_what_fails_is_recorded_and_the_rest_goes_on_and_the_same_command_again_
     """A turn that exceeds the memory, and a checkpoint that every engine dies of."""
     import torch
 
-    import tasks.measure as measuring
-    from editing.methods import ft_m
-    from flows.benchmark import benchmark
-    from tasks.engine import EngineDiedError
+    import overedit.tasks.measure as measuring
+    from overedit.editing.methods import ft_m
+    from overedit.flows.benchmark import benchmark
+    from overedit.tasks.engine import EngineDiedError
 
     tune, evaluate, turns = ft_m.fine_tune_depth_first, measuring.evaluate_checkpoint, iter(range(1, 100))
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 import yaml
 
-from editing.covariance import SecondMoment
-from flows.command_line import main
-from tasks.covariance_files import write_covariance
+from overedit.editing.covariance import SecondMoment
+from overedit.flows.command_line import main
+from overedit.tasks.covariance_files import write_covariance
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from editing.methods import METHODS
-from editing.methods.memit import PRESETS as MEMIT
-from flows.config import BenchmarkConfig
-from flows.config_file import validated
+from overedit.editing.methods import METHODS
+from overedit.editing.methods.memit import PRESETS as MEMIT
+from overedit.flows.config import BenchmarkConfig
+from overedit.flows.config_file import validated
 
 ACCEPTED = ", ".join(map(repr, METHODS))
 

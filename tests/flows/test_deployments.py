@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.config import BenchmarkConfig, ScanConfig
-from flows.config_file import read_yaml, validated, with_settings
+from overedit.flows.config import BenchmarkConfig, ScanConfig
+from overedit.flows.config_file import read_yaml, validated, with_settings
 
 DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deployments"
 BENCHMARKS = sorted((DEPLOYMENTS / "benchmarks").glob("*.yaml"))

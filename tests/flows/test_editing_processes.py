@@ -17,15 +17,15 @@ from typing import Any
 
 import pytest
 
-from editing.checkpoint import DamagedCheckpointError
-from editing.interim import StoppedError
-from editing.method import Progress
-from flows.benchmark import run_plan
-from flows.config import BenchmarkConfig
-from flows.editing_processes import _edit, edit_in_processes
-from flows.plan import Plan, make_plan
-from flows.run_names import write_configuration
-from tasks.editing_job import run_editing_job
+from overedit.editing.checkpoint import DamagedCheckpointError
+from overedit.editing.interim import StoppedError
+from overedit.editing.method import Progress
+from overedit.flows.benchmark import run_plan
+from overedit.flows.config import BenchmarkConfig
+from overedit.flows.editing_processes import _edit, edit_in_processes
+from overedit.flows.plan import Plan, make_plan
+from overedit.flows.run_names import write_configuration
+from overedit.tasks.editing_job import run_editing_job
 from tests.flows.test_benchmark import configuration
 
 METHODS = [
@@ -95,7 +95,7 @@ def test_a_process_that_is_killed_is_one_trajectory_that_failed(
             os.kill(begun_first.pid, signal.SIGKILL)
         yield lambda done, total: None
 
-    monkeypatch.setattr("flows.benchmark.lines_in_flow", show)
+    monkeypatch.setattr("overedit.flows.benchmark.lines_in_flow", show)
     why = "RuntimeError: its process was ended by SIGKILL, as the system does where memory runs out"
     with pytest.raises(RuntimeError, match=f"^LocFT-BF failed: {why}$"):
         run_plan(plan, datetime.now(UTC))
@@ -125,8 +125,8 @@ def test_errors_come_over_as_what_they_are(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("flows.editing_processes.run_editing_job", fail)
-    monkeypatch.setattr("flows.editing_processes._end_with_parent", lambda: None)
+    monkeypatch.setattr("overedit.flows.editing_processes.run_editing_job", fail)
+    monkeypatch.setattr("overedit.flows.editing_processes._end_with_parent", lambda: None)
     mine, theirs = multiprocessing.Pipe()
     _edit(plan_in(tmp_path, tiny_model).config, 0, 1, theirs)
     said = mine.recv() if mine.poll() else None
@@ -135,11 +135,11 @@ def test_errors_come_over_as_what_they_are(
 
 PARENT = """
 import json, sys
-from flows.benchmark import run_plan
-from flows.config import BenchmarkConfig
-from flows.editing_processes import edit_in_processes
-from flows.plan import make_plan
-from tasks.progress import unseen
+from overedit.flows.benchmark import run_plan
+from overedit.flows.config import BenchmarkConfig
+from overedit.flows.editing_processes import edit_in_processes
+from overedit.flows.plan import make_plan
+from overedit.tasks.progress import unseen
 if __name__ == "__main__":
     print(edit_in_processes(make_plan(BenchmarkConfig.model_validate(json.loads(sys.argv[1]))), show=unseen))
 """

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from editing.disk_space import NoSpaceError
-from flows.config import BenchmarkConfig
+from overedit.editing.disk_space import NoSpaceError
+from overedit.flows.config import BenchmarkConfig
 from tests.faults.comparison import differences, made
 from tests.faults.small_run import configuration, write_inputs
 from tests.small_disk import small_disk
@@ -25,7 +25,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_run_on_a_full_disk_ends_in_a_clear_error_and_goes_on_when_there_is_room(
     home: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    from flows.benchmark import benchmark
+    from overedit.flows.benchmark import benchmark
 
     write_inputs(tmp_path / "inputs")
     methods = [{"method": "ultraedit", "sites": ["1.down_proj"], "learning_rate": 1e-3}]

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from editing.sealed_json import unsealed
+from overedit.editing.sealed_json import unsealed
 from tests.flows.test_command_line import ROWS, Run, files, overedit
 
 __all__ = ["files", "overedit"]
@@ -265,7 +265,7 @@ def rewrite(checkpoint: Path, name: str, shape: tuple[int, ...], dtype: str = "f
     import torch
     from safetensors.torch import save_file
 
-    from editing.checkpoint import TensorRecord
+    from overedit.editing.checkpoint import TensorRecord
 
     tensor = torch.zeros(shape, dtype=getattr(torch, dtype))
     save_file({name: tensor}, checkpoint / "weights.safetensors")

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-import tasks.detection
-from flows.benchmark import benchmark
-from flows.config import BenchmarkConfig
-from flows.plan import make_plan
-from tasks.detection import detection_lines
+import overedit.tasks.detection
+from overedit.flows.benchmark import benchmark
+from overedit.flows.config import BenchmarkConfig
+from overedit.flows.plan import make_plan
+from overedit.tasks.detection import detection_lines
 from tests.lm_eval_tasks import CHOICE, write_tasks
 
 
@@ -49,14 +49,14 @@ def test_a_run_says_first_what_it_can_see_and_a_complete_one_loads_no_benchmark(
     expected = detection_lines(config.capability, {"small_rivers": 30})
     assert list(make_plan(config).can_see) == expected
     assert "small_rivers, 30 items: a drop of" in expected[0]
-    with caplog.at_level(logging.INFO, "flows.benchmark"):
+    with caplog.at_level(logging.INFO, "overedit.flows.benchmark"):
         benchmark.fn(config)
     assert caplog.messages[0] == expected[0]
 
     def loaded(*_: Any) -> None:
         raise AssertionError("the benchmarks were loaded")
 
-    monkeypatch.setattr(tasks.detection, "load_tasks", loaded)
+    monkeypatch.setattr(overedit.tasks.detection, "load_tasks", loaded)
     assert make_plan(config).can_see == ()
     other = config.capability.model_copy(update={"limit": 20})
     with pytest.raises(AssertionError, match="were loaded"):

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from flows.config import BenchmarkConfig
-from flows.config_file import validated
-from flows.presets import asked_of_run, presets_table
-from tasks.evaluation import EvaluationOptions
-from tasks.presets import PRESETS, Preset
+from overedit.flows.config import BenchmarkConfig
+from overedit.flows.config_file import validated
+from overedit.flows.presets import asked_of_run, presets_table
+from overedit.tasks.evaluation import EvaluationOptions
+from overedit.tasks.presets import PRESETS, Preset
 
 
 def config(*presets: str, **more: Any) -> BenchmarkConfig:

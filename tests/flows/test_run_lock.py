@@ -19,13 +19,13 @@ __all__ = ["files", "finished", "overedit", "prefect_server"]
 COMMAND = """
 import sys, time
 from pathlib import Path
-from flows.command_line import main
-from flows.launch import prepare_logging
+from overedit.flows.command_line import main
+from overedit.flows.launch import prepare_logging
 
 prepare_logging()  # before Prefect is imported, as main does
-import flows.benchmark
+import overedit.flows.benchmark
 
-make_plan = flows.benchmark.make_plan
+make_plan = overedit.flows.benchmark.make_plan
 home, number = Path(sys.argv.pop(1)), sys.argv.pop(1)
 
 def when_all_are_there(config, **options):
@@ -35,7 +35,7 @@ def when_all_are_there(config, **options):
         time.sleep(0.001)
     return plan
 
-flows.benchmark.make_plan = when_all_are_there
+overedit.flows.benchmark.make_plan = when_all_are_there
 main()
 """
 
@@ -75,9 +75,9 @@ def test_of_two_that_start_at_the_same_moment_one_runs_and_one_that_waits_finds_
 def test_a_run_of_another_process_is_refused_before_a_server_is_started(
     overedit: Run, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.locks import run_held
+    from overedit.tasks.locks import run_held
 
-    monkeypatch.setattr("flows.benchmark.benchmark", lambda *_, **__: pytest.fail("the flow was called"))
+    monkeypatch.setattr("overedit.flows.benchmark.benchmark", lambda *_, **__: pytest.fail("the flow was called"))
     with run_held(tmp_path / "runs" / "r"):
         before = sorted(tmp_path.rglob("*"))
         code, out, err = overedit("run", files["config"])
@@ -88,7 +88,7 @@ def test_a_run_of_another_process_is_refused_before_a_server_is_started(
 
 
 def test_two_edits_into_one_folder(overedit: Run, files: dict[str, str], tmp_path: Path) -> None:
-    from tasks.locks import held
+    from overedit.tasks.locks import held
 
     edit = ("edit", "--model", files["model"], "--method", "ft_m", "--requests", files["rows"], "--out", "out",
             "--set", "site=1.down_proj", "--set", "num_edits=1")  # fmt: skip
@@ -102,9 +102,9 @@ def test_two_edits_into_one_folder(overedit: Run, files: dict[str, str], tmp_pat
 
 def test_a_configuration_that_came_in_between_is_refused(files: dict[str, str], tmp_path: Path) -> None:
     """Two plans of one name were made at the same moment; the second one gets its turn when the first is done."""
-    from flows.config import BenchmarkConfig
-    from flows.plan import make_plan
-    from flows.run_names import write_configuration
+    from overedit.flows.config import BenchmarkConfig
+    from overedit.flows.plan import make_plan
+    from overedit.flows.run_names import write_configuration
 
     content = yaml.safe_load((tmp_path / "c.yaml").read_text()) | {"home": tmp_path}
     content["dataset"]["path"] = str(tmp_path / "rows.json")

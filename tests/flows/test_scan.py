@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.config import BenchmarkConfig, ScanConfig
-from flows.plan import make_plan
-from flows.scan import scan  # its body alone, `scan.fn`, needs no server
-from tasks.requests import DatasetOptions, load_requests
-from tasks.warehouse import Warehouse
+from overedit.flows.config import BenchmarkConfig, ScanConfig
+from overedit.flows.plan import make_plan
+from overedit.flows.scan import scan  # its body alone, `scan.fn`, needs no server
+from overedit.tasks.requests import DatasetOptions, load_requests
+from overedit.tasks.warehouse import Warehouse
 from tests.flows.test_benchmark import ROWS
 from tests.flows.test_command_line import Run, overedit
 

@@ -14,12 +14,12 @@ import httpx
 import pytest
 import yaml
 
-from flows.config import BenchmarkConfig
-from tasks import publish
-from tasks.warehouse import Warehouse
+from overedit.flows.config import BenchmarkConfig
+from overedit.tasks import publish
+from overedit.tasks.warehouse import Warehouse
 from tests.flows.test_benchmark import configuration
 
-COMMAND = (sys.executable, "-c", "from flows.command_line import main; main()", "run")
+COMMAND = (sys.executable, "-c", "from overedit.flows.command_line import main; main()", "run")
 
 
 def rows(home: Path, table: str) -> list[dict[str, Any]]:
@@ -44,7 +44,7 @@ def kill_server_of(process: int) -> None:
 
 @pytest.mark.slow
 def test_a_run_whose_server_is_killed_goes_on_to_its_end(tiny_model: Path, tmp_path: Path, repository: Path) -> None:
-    from flows.benchmark import benchmark
+    from overedit.flows.benchmark import benchmark
 
     plain = configuration(tmp_path, tiny_model)
     more = {"methods": plain["methods"][1:], "perplexity": plain["perplexity"]}

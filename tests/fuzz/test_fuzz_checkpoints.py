@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from editing.checkpoint import read_checkpoint
-from editing.sealed_json import unsealed
+from overedit.editing.checkpoint import read_checkpoint
+from overedit.editing.sealed_json import unsealed
 from tests.fuzz import strategies
 from tests.fuzz.conftest import Outcome
 from tests.made_up_checkpoint import write_made_up

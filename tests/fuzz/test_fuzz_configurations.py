@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from hypothesis import given
 
-from flows.config import BenchmarkConfig
-from flows.config_file import read_yaml, validated, with_settings
+from overedit.flows.config import BenchmarkConfig
+from overedit.flows.config_file import read_yaml, validated, with_settings
 from tests.fuzz import strategies
 from tests.fuzz.conftest import Outcome
 

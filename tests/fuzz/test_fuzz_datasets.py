@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.requests import DatasetOptions, load_requests
+from overedit.tasks.requests import DatasetOptions, load_requests
 from tests.fuzz import strategies
 from tests.fuzz.conftest import Outcome
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from editing.checkpoint import Costs, Norms, write_checkpoint
-from tasks.engine import Engine, EngineOptions, open_engine
-from tasks.engine.lazy import open_here
-from tasks.report.data import RunData, collect
-from tasks.warehouse import Warehouse
+from overedit.editing.checkpoint import Costs, Norms, write_checkpoint
+from overedit.tasks.engine import Engine, EngineOptions, open_engine
+from overedit.tasks.engine.lazy import open_here
+from overedit.tasks.report.data import RunData, collect
+from overedit.tasks.warehouse import Warehouse
 from tests.tasks.small_model import write_small_model
 from tests.tasks.synthetic_run import RUN, fill
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from tasks.report.data import Line, RunData
+from overedit.tasks.report.data import Line, RunData
 
 Row = dict[str, Any]
 

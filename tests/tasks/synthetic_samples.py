@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.warehouse import Warehouse
+from overedit.tasks.warehouse import Warehouse
 from tests.tasks.synthetic_run import COUNTS, KEPT, METHODS, TASKS, chance, identity, partition
 
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tasks.capability import CapabilityOptions, headline, load_tasks, measure_capability
-from tasks.engine import Engine
-from tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
-from tasks.tables import IDENTITY, TABLES
+from overedit.tasks.capability import CapabilityOptions, headline, load_tasks, measure_capability
+from overedit.tasks.engine import Engine
+from overedit.tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
+from overedit.tasks.tables import IDENTITY, TABLES
 from tests.lm_eval_tasks import CHOICE, GENERATION, write_tasks
 from tests.tasks.small_model import COLOURS, FACTS, changed
 

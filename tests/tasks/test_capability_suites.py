@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from tasks.capability import headline, is_right_or_wrong, measure_capability
-from tasks.capability_files import files_digest
-from tasks.capability_options import AskedTask, CapabilityOptions
-from tasks.capability_suites import SUITES
-from tasks.capability_tasks import load_tasks
-from tasks.engine import Engine
+from overedit.tasks.capability import headline, is_right_or_wrong, measure_capability
+from overedit.tasks.capability_files import files_digest
+from overedit.tasks.capability_options import AskedTask, CapabilityOptions
+from overedit.tasks.capability_suites import SUITES
+from overedit.tasks.capability_tasks import load_tasks
+from overedit.tasks.engine import Engine
 from tests.lm_eval_tasks import CHOICE, GENERATION, write_tasks
 from tests.tasks.small_model import COLOURS, FACTS
 

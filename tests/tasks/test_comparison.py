@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tasks.comparison.compare import Comparison, compare
-from tasks.comparison.differences import Difference
-from tasks.comparison.settings import Setting
-from tasks.comparison.text import comparison_json, comparison_markdown, comparison_table
-from tasks.warehouse import Warehouse
+from overedit.tasks.comparison.compare import Comparison, compare
+from overedit.tasks.comparison.differences import Difference
+from overedit.tasks.comparison.settings import Setting
+from overedit.tasks.comparison.text import comparison_json, comparison_markdown, comparison_table
+from overedit.tasks.warehouse import Warehouse
 from tests.tasks.synthetic_run import run_row
 from tests.tasks.two_runs import fill_two, identity, outcome, write
 

@@ -14,22 +14,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from editing.covariance import CovarianceOptions, SecondMoment
-from editing.method import EditResult
-from editing.methods import METHODS
-from editing.methods.ft_l import FtL
-from editing.requests import EditRequest
-from editing.weights import Delta
-from flows.plan import check_corpora
-from tasks import covariance as stage
-from tasks.corpora import open_corpus, texts_digest
-from tasks.covariance import check_covariance, covariance_of
-from tasks.covariance_files import read_record
-from tasks.editing_job import EditingJob, run_editing_job
-from tasks.models import LoadedModel, load_model, weights_digest
-from tasks.pocket_world import training_texts
-from tasks.progress import unseen
-from tasks.stored_requests import StoredRequests
+from overedit.editing.covariance import CovarianceOptions, SecondMoment
+from overedit.editing.method import EditResult
+from overedit.editing.methods import METHODS
+from overedit.editing.methods.ft_l import FtL
+from overedit.editing.requests import EditRequest
+from overedit.editing.weights import Delta
+from overedit.flows.plan import check_corpora
+from overedit.tasks import covariance as stage
+from overedit.tasks.corpora import open_corpus, texts_digest
+from overedit.tasks.covariance import check_covariance, covariance_of
+from overedit.tasks.covariance_files import read_record
+from overedit.tasks.editing_job import EditingJob, run_editing_job
+from overedit.tasks.models import LoadedModel, load_model, weights_digest
+from overedit.tasks.pocket_world import training_texts
+from overedit.tasks.progress import unseen
+from overedit.tasks.stored_requests import StoredRequests
 
 SITES = ("0.down_proj", "1.down_proj")
 
@@ -273,7 +273,7 @@ def test_an_editing_job_tells_its_method_of_the_pristine_model(
 ) -> None:
     told: list[Any] = []
     options = CovarianceOptions(corpus=str(corpus))
-    monkeypatch.setattr("tasks.editing_job.METHODS", knowing(told, options))
+    monkeypatch.setattr("overedit.tasks.editing_job.METHODS", knowing(told, options))
     job = EditingJob(model=str(tiny_model), method=FtL(site="0.down_proj"), edit_counts=(1, 2), turn_size=1)
     requests = StoredRequests(EditRequest(case_id=str(i), prompt=f"p{i}", target_new="t") for i in range(2))
     shown: list[str] = []
@@ -318,6 +318,6 @@ def test_a_bad_corpus_is_found_before_anything_starts(
     if content is not None:
         (tmp_path / name).write_text(content)
     options = CovarianceOptions(corpus=str(tmp_path / name))
-    monkeypatch.setattr("flows.plan.METHODS", knowing([], options))
+    monkeypatch.setattr("overedit.flows.plan.METHODS", knowing([], options))
     with pytest.raises(ValueError, match=message):
         check_corpora(str(tiny_model), (FtL(site="0.down_proj"),))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from tasks.capability_options import CapabilityOptions
-from tasks.detection import (
+from overedit.tasks.capability_options import CapabilityOptions
+from overedit.tasks.detection import (
     detection_lines,
     mcnemar_power,
     smallest_detectable_drop,

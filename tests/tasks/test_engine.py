@@ -14,16 +14,16 @@ from safetensors.torch import save_file
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import tasks.engine.lazy as lazy
-import tasks.engine.options as options
-import tasks.engine.vllm_worker as vllm_worker
-from editing.checkpoint import DamagedCheckpointError
-from tasks.engine import Engine, EngineOptions, Generation, LazyEngine, Score, SwapReport, engine_kind
-from tasks.engine.base import NO_TOKEN
-from tasks.engine.base_weights import BaseWeights
-from tasks.engine.text import check_lengths, encode, eos_ids, generation, windows
-from tasks.engine.transformers_engine import TransformersEngine
-from tasks.engine.vllm_platform import kv_cache_bytes, vllm_named
+import overedit.tasks.engine.lazy as lazy
+import overedit.tasks.engine.options as options
+import overedit.tasks.engine.vllm_worker as vllm_worker
+from overedit.editing.checkpoint import DamagedCheckpointError
+from overedit.tasks.engine import Engine, EngineOptions, Generation, LazyEngine, Score, SwapReport, engine_kind
+from overedit.tasks.engine.base import NO_TOKEN
+from overedit.tasks.engine.base_weights import BaseWeights
+from overedit.tasks.engine.text import check_lengths, encode, eos_ids, generation, windows
+from overedit.tasks.engine.transformers_engine import TransformersEngine
+from overedit.tasks.engine.vllm_platform import kv_cache_bytes, vllm_named
 from tests.tasks.small_model import EOS, FACTS, changed
 
 PROMPTS = [prompt for prompt, _ in FACTS]

@@ -11,18 +11,18 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from editing.requests import EditRequest, Probe
-from tasks.engine.base import Generation, Score
-from tasks.evaluation import (
+from overedit.editing.requests import EditRequest, Probe
+from overedit.tasks.engine.base import Generation, Score
+from overedit.tasks.evaluation import (
     EvaluationOptions,
     EvaluationResult,
     evaluate_checkpoint,
     sampled_positions,
     unreachable_cases,
 )
-from tasks.outcomes import PreEdit
-from tasks.stored_requests import StoredRequests
-from tasks.tables import IDENTITY, TABLES
+from overedit.tasks.outcomes import PreEdit
+from overedit.tasks.stored_requests import StoredRequests
+from overedit.tasks.tables import IDENTITY, TABLES
 
 
 class FakeEngine:
@@ -373,8 +373,8 @@ def tiny_model(folder: Path) -> Path:
 
 
 def test_with_a_real_engine(tmp_path: Path) -> None:
-    from tasks.engine import EngineOptions
-    from tasks.engine.transformers_engine import TransformersEngine
+    from overedit.tasks.engine import EngineOptions
+    from overedit.tasks.engine.transformers_engine import TransformersEngine
 
     engine = TransformersEngine(str(tiny_model(tmp_path)), EngineOptions(kind="transformers"))
     options = EvaluationOptions(max_tokens=4)

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from editing.checkpoint import digest, read_checkpoint
-from editing.requests import EditRequest
-from tasks.capability import Capability, CapabilityOptions
-from tasks.engine import EngineOptions
-from tasks.evaluation import EvaluationOptions, EvaluationResult
-from tasks.gate import is_due, level, mean_nll
-from tasks.measure import MeasureOptions, Subject, measure
-from tasks.perplexity import PerplexityOptions
-from tasks.progress import unseen
-from tasks.run import Place, Run
-from tasks.stored_requests import StoredRequests
-from tasks.warehouse import Warehouse
+from overedit.editing.checkpoint import digest, read_checkpoint
+from overedit.editing.requests import EditRequest
+from overedit.tasks.capability import Capability, CapabilityOptions
+from overedit.tasks.engine import EngineOptions
+from overedit.tasks.evaluation import EvaluationOptions, EvaluationResult
+from overedit.tasks.gate import is_due, level, mean_nll
+from overedit.tasks.measure import MeasureOptions, Subject, measure
+from overedit.tasks.perplexity import PerplexityOptions
+from overedit.tasks.progress import unseen
+from overedit.tasks.run import Place, Run
+from overedit.tasks.stored_requests import StoredRequests
+from overedit.tasks.warehouse import Warehouse
 from tests.tasks.conftest import WriteCheckpoint
 
 
@@ -135,11 +135,11 @@ def measured_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         evaluated.append(here[-1])
         return Capability([], [])
 
-    monkeypatch.setattr("tasks.measure.evaluate_checkpoint", evaluate)
-    monkeypatch.setattr("tasks.measure.measure_perplexity", perplexity)
-    monkeypatch.setattr("tasks.measure.measure_capability", capability)
+    monkeypatch.setattr("overedit.tasks.measure.evaluate_checkpoint", evaluate)
+    monkeypatch.setattr("overedit.tasks.measure.measure_perplexity", perplexity)
+    monkeypatch.setattr("overedit.tasks.measure.measure_capability", capability)
     # keys that follow from the inputs alone: a stage's own follows from its code as well, which takes a second to read
-    monkeypatch.setattr("tasks.measure.stage_key", lambda *modules, **inputs: digest([modules, inputs]))
+    monkeypatch.setattr("overedit.tasks.measure.stage_key", lambda *modules, **inputs: digest([modules, inputs]))
     return evaluated
 
 

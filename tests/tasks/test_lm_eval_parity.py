@@ -19,15 +19,15 @@ import lm_eval
 import pytest
 import yaml
 
-from editing.methods.ft_m import FtM
-from tasks.capability import Capability, measure_capability
-from tasks.capability_options import CapabilityOptions
-from tasks.editing_job import EditingJob, run_editing_job
-from tasks.engine import Engine, EngineOptions
-from tasks.engine.lazy import open_here
-from tasks.export import export_checkpoint
-from tasks.pocket_world import write_lm_eval_tasks
-from tasks.requests import DatasetOptions, load_requests
+from overedit.editing.methods.ft_m import FtM
+from overedit.tasks.capability import Capability, measure_capability
+from overedit.tasks.capability_options import CapabilityOptions
+from overedit.tasks.editing_job import EditingJob, run_editing_job
+from overedit.tasks.engine import Engine, EngineOptions
+from overedit.tasks.engine.lazy import open_here
+from overedit.tasks.export import export_checkpoint
+from overedit.tasks.pocket_world import write_lm_eval_tasks
+from overedit.tasks.requests import DatasetOptions, load_requests
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ RTOL_TEXT = 1e-5
 """The same, of the sum over a thousand tokens."""
 
 COMMAND_LINE = """
-from tasks.engine.vllm_platform import starting_vllm, vllm_named
+from overedit.tasks.engine.vllm_platform import starting_vllm, vllm_named
 with starting_vllm(), vllm_named():
     from lm_eval.__main__ import cli_evaluate
     cli_evaluate()

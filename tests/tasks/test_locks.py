@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks.gpus import one_held
-from tasks.locks import HeldError, check_free, held, holder
+from overedit.tasks.gpus import one_held
+from overedit.tasks.locks import HeldError, check_free, held, holder
 
 HOLD = """
 import sys
 from pathlib import Path
-from tasks.locks import held
+from overedit.tasks.locks import held
 with held(Path(sys.argv[1]), "run 'r'"):
     print("held", flush=True)
     sys.stdin.readline()
@@ -26,7 +26,7 @@ with held(Path(sys.argv[1]), "run 'r'"):
 HOLD_A_GPU = """
 import sys
 from pathlib import Path
-from tasks.gpus import one_held
+from overedit.tasks.gpus import one_held
 with one_held(sys.argv[2:], Path(sys.argv[1])) as index:
     print(index, flush=True)
     sys.stdin.readline()
@@ -34,7 +34,7 @@ with one_held(sys.argv[2:], Path(sys.argv[1])) as index:
 FOUR_AT_ONCE = """
 import sys, time
 from pathlib import Path
-from tasks.locks import HeldError, held
+from overedit.tasks.locks import HeldError, held
 folder, number = Path(sys.argv[1]), sys.argv[2]
 (folder / f"ready-{number}").touch()
 while len(list(folder.glob("ready-*"))) < 4:
@@ -171,15 +171,17 @@ def test_whoever_waits_for_a_gpu_says_for_whom(tmp_path: Path, caplog: pytest.Lo
 def test_editing_holds_the_gpu_that_torch_uses(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from editing.requests import EditRequest
-    from tasks.editing_job import EditingJob, run_editing_job
-    from tasks.stored_requests import StoredRequests
+    from overedit.editing.requests import EditRequest
+    from overedit.tasks.editing_job import EditingJob, run_editing_job
+    from overedit.tasks.stored_requests import StoredRequests
 
     used: list[int] = []
-    monkeypatch.setattr("tasks.gpus.visible_gpus", lambda: ("GPU-a", "GPU-b"))
-    monkeypatch.setattr("tasks.gpus.claims_folder", lambda: tmp_path)
+    monkeypatch.setattr("overedit.tasks.gpus.visible_gpus", lambda: ("GPU-a", "GPU-b"))
+    monkeypatch.setattr("overedit.tasks.gpus.claims_folder", lambda: tmp_path)
     monkeypatch.setattr("torch.cuda.set_device", used.append)
-    monkeypatch.setattr("tasks.editing_job.load_model", lambda *_, **__: pytest.fail(holder(tmp_path / "GPU-b")))
+    monkeypatch.setattr(
+        "overedit.tasks.editing_job.load_model", lambda *_, **__: pytest.fail(holder(tmp_path / "GPU-b"))
+    )
     method = {"method": "ft_m", "site": "1.down_proj"}
     job = EditingJob.model_validate({"model": str(tiny_model), "method": method, "edit_counts": (1,)})
     request = EditRequest(case_id="a", prompt="The sky is", target_new="red")

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.outcome_sums import SCHEMA, SUMS_KEY, added_up, from_footer, same_sums, sums_of, to_footer
-from tasks.rows import conform
-from tasks.sealed_files import seal
-from tasks.tables import TABLES
-from tasks.verify import verify
-from tasks.views import view_names, view_sql
-from tasks.warehouse import Warehouse
+from overedit.tasks.outcome_sums import SCHEMA, SUMS_KEY, added_up, from_footer, same_sums, sums_of, to_footer
+from overedit.tasks.rows import conform
+from overedit.tasks.sealed_files import seal
+from overedit.tasks.tables import TABLES
+from overedit.tasks.verify import verify
+from overedit.tasks.views import view_names, view_sql
+from overedit.tasks.warehouse import Warehouse
 from tests.tasks.synthetic_run import RUN, fill, identity, partition
 from tests.tasks.synthetic_run import outcomes as outcomes_of
 

@@ -16,18 +16,18 @@ from typing import Any
 import pytest
 import torch
 
-import tasks.engine.lazy as lazy
-from editing.checkpoint import DamagedCheckpointError, read_checkpoint
-from editing.requests import EditRequest, Probe
-from tasks.capability import CapabilityOptions, measure_capability
-from tasks.engine import Engine, EngineDiedError, EngineOptions, LazyEngine
-from tasks.engine.own_process import OwnProcessEngine
-from tasks.evaluation import EvaluationOptions
-from tasks.measure import ENGINES_A_CHECKPOINT, MeasureOptions, Subject, measure
-from tasks.perplexity import PerplexityOptions
-from tasks.progress import unseen
-from tasks.run import Place, Run
-from tasks.stored_requests import StoredRequests
+import overedit.tasks.engine.lazy as lazy
+from overedit.editing.checkpoint import DamagedCheckpointError, read_checkpoint
+from overedit.editing.requests import EditRequest, Probe
+from overedit.tasks.capability import CapabilityOptions, measure_capability
+from overedit.tasks.engine import Engine, EngineDiedError, EngineOptions, LazyEngine
+from overedit.tasks.engine.own_process import OwnProcessEngine
+from overedit.tasks.evaluation import EvaluationOptions
+from overedit.tasks.measure import ENGINES_A_CHECKPOINT, MeasureOptions, Subject, measure
+from overedit.tasks.perplexity import PerplexityOptions
+from overedit.tasks.progress import unseen
+from overedit.tasks.run import Place, Run
+from overedit.tasks.stored_requests import StoredRequests
 from tests.lm_eval_tasks import CHOICE, GENERATION, write_tasks
 from tests.tasks.small_model import COLOURS, FACTS, changed
 
@@ -145,8 +145,8 @@ def test_an_interrupted_question_ends_it(short_lived: OwnProcessEngine, monkeypa
 
 ORPHANED = """
 import sys
-from tasks.engine import EngineOptions
-from tasks.engine.own_process import OwnProcessEngine
+from overedit.tasks.engine import EngineOptions
+from overedit.tasks.engine.own_process import OwnProcessEngine
 engine = OwnProcessEngine(sys.argv[1], EngineOptions(kind="transformers"))
 print(engine.pid, flush=True)
 while True:

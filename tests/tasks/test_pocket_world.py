@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from editing.requests import EditRequest
-from tasks.pocket_world import (
+from overedit.editing.requests import EditRequest
+from overedit.tasks.pocket_world import (
     World,
     chance_levels,
     corpus,
@@ -22,13 +22,13 @@ from tasks.pocket_world import (
     skills,
     write_lm_eval_tasks,
 )
-from tasks.pocket_world.capability import task_items
-from tasks.pocket_world.lm_eval_scores import lm_eval_scores
-from tasks.pocket_world.measuring import exact_match, perplexity
-from tasks.pocket_world.text import FIRST_NAMES, LAST_NAMES, RELATIONS
-from tasks.pocket_world.tokenizer import build_tokenizer
-from tasks.pocket_world.training import TrainingConfig, build_model, fit
-from tasks.pocket_world.world import Statement
+from overedit.tasks.pocket_world.capability import task_items
+from overedit.tasks.pocket_world.lm_eval_scores import lm_eval_scores
+from overedit.tasks.pocket_world.measuring import exact_match, perplexity
+from overedit.tasks.pocket_world.text import FIRST_NAMES, LAST_NAMES, RELATIONS
+from overedit.tasks.pocket_world.tokenizer import build_tokenizer
+from overedit.tasks.pocket_world.training import TrainingConfig, build_model, fit
+from overedit.tasks.pocket_world.world import Statement
 
 TINY = World(num_editable=6, num_neighbours=3, num_bystanders=1)
 

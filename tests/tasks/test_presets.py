@@ -13,14 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from editing.metrics import ngram_entropy, same_text, squad_normalize, token_accuracy
-from editing.requests import EditRequest
-from tasks.engine import EngineOptions, open_engine
-from tasks.evaluation import EvaluationOptions, evaluate_checkpoint
-from tasks.outcomes import PreEdit
-from tasks.presets import PRESETS
-from tasks.requests import DatasetOptions, load_requests
-from tasks.warehouse import Warehouse
+from overedit.editing.metrics import ngram_entropy, same_text, squad_normalize, token_accuracy
+from overedit.editing.requests import EditRequest
+from overedit.tasks.engine import EngineOptions, open_engine
+from overedit.tasks.evaluation import EvaluationOptions, evaluate_checkpoint
+from overedit.tasks.outcomes import PreEdit
+from overedit.tasks.presets import PRESETS
+from overedit.tasks.requests import DatasetOptions, load_requests
+from overedit.tasks.warehouse import Warehouse
 
 Row = dict[str, Any]
 

@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 import torch
 
-from editing.checkpoint import (
+from overedit.editing.checkpoint import (
     Checkpoint,
     Norms,
     PrunedCheckpointError,
     read_checkpoint,
     whole_checkpoints,
 )
-from tasks.editing_job import EditingJob, finished_checkpoints, run_editing_job
-from tasks.export import export_checkpoint
-from tasks.locks import HeldError, run_held
-from tasks.prune import Pruning, prune_run, worth_keeping
-from tasks.requests import DatasetOptions, load_requests
-from tasks.run import Place, Run
-from tasks.status import status_table
-from tasks.verify import verify
+from overedit.tasks.editing_job import EditingJob, finished_checkpoints, run_editing_job
+from overedit.tasks.export import export_checkpoint
+from overedit.tasks.locks import HeldError, run_held
+from overedit.tasks.prune import Pruning, prune_run, worth_keeping
+from overedit.tasks.requests import DatasetOptions, load_requests
+from overedit.tasks.run import Place, Run
+from overedit.tasks.status import status_table
+from overedit.tasks.verify import verify
 from tests.made_up_checkpoint import write_made_up
 
 COUNTS = (1, 2, 3, 4, 5)
@@ -163,13 +163,13 @@ def job(tiny_model: Path, tmp_path: Path) -> tuple[EditingJob, Any, Path]:
 def test_a_pruned_trajectory_is_complete_and_edited_again_where_it_must_be(
     job: tuple[EditingJob, Any, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from editing.checkpoint import prune_checkpoint
+    from overedit.editing.checkpoint import prune_checkpoint
 
     whole = run_editing_job(*job)
     checksums = [checkpoint.record.tensors for checkpoint in whole]
     prune_checkpoint(whole[0])
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.editing_job.load_model", lambda *_, **__: pytest.fail("nothing is edited again"))
+        patch.setattr("overedit.tasks.editing_job.load_model", lambda *_, **__: pytest.fail("nothing is edited again"))
         again = run_editing_job(*job)
     assert [checkpoint.record.pruned for checkpoint in again] == [True, False, False]
     assert [checkpoint.record.tensors for checkpoint in again] == checksums

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tasks.publish import diagnostics, turn_seconds
-from tasks.views import needed, view_names, view_sql
-from tasks.warehouse import Warehouse
+from overedit.tasks.publish import diagnostics, turn_seconds
+from overedit.tasks.views import needed, view_names, view_sql
+from overedit.tasks.warehouse import Warehouse
 
 Row = dict[str, Any]
 

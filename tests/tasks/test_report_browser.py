@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from tasks.report.data import RunData, collect
-from tasks.report.page import render_report, write_page, write_report
-from tasks.report.queries import FURTHER_VIEWS
-from tasks.warehouse import Warehouse
+from overedit.tasks.report.data import RunData, collect
+from overedit.tasks.report.page import render_report, write_page, write_report
+from overedit.tasks.report.queries import FURTHER_VIEWS
+from overedit.tasks.warehouse import Warehouse
 from tests.tasks.made_up_findings import PRESETS, with_findings
 from tests.tasks.synthetic_run import COUNTS, METHODS, RUN, fill, told
 

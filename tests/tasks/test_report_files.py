@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tasks.report import figures
-from tasks.report.data import RunData
-from tasks.report.figures import save_curve_png, save_figures
-from tasks.report.files import write_files
-from tasks.report.summary import summary_markdown, summary_table
-from tasks.warehouse import Warehouse
+from overedit.tasks.report import figures
+from overedit.tasks.report.data import RunData
+from overedit.tasks.report.figures import save_curve_png, save_figures
+from overedit.tasks.report.files import write_files
+from overedit.tasks.report.summary import summary_markdown, summary_table
+from overedit.tasks.warehouse import Warehouse
 from tests.tasks.made_up_findings import with_findings
 from tests.tasks.synthetic_run import METHODS, RUN, identity, outcomes, partition, run_row
 

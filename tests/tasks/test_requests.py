@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from editing.metrics import prompt_key
-from editing.requests import EditRequest, Probe
-from tasks.dataset_conflicts import settle
-from tasks.datasets_catalog import HUBS, LAYOUTS
-from tasks.request_lengths import check_lengths
-from tasks.requests import DATASETS, DatasetOptions, FileColumns, find_overwritten, load_requests
+from overedit.editing.metrics import prompt_key
+from overedit.editing.requests import EditRequest, Probe
+from overedit.tasks.dataset_conflicts import settle
+from overedit.tasks.datasets_catalog import HUBS, LAYOUTS
+from overedit.tasks.request_lengths import check_lengths
+from overedit.tasks.requests import DATASETS, DatasetOptions, FileColumns, find_overwritten, load_requests
 
 ZSRE = {
     "subject": "IronPython",

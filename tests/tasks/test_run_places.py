@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.locks import run_held
-from tasks.progress import shown
-from tasks.run import Place, Run
-from tasks.status import status_table
+from overedit.tasks.locks import run_held
+from overedit.tasks.progress import shown
+from overedit.tasks.run import Place, Run
+from overedit.tasks.status import status_table
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def test_status_says_who_works_on_a_run(tmp_path: Path) -> None:
 
 def test_progress_tells_rate_and_time_left(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[float, str]] = []
-    monkeypatch.setattr("tasks.progress.SECONDS_BETWEEN_LINES", 0.0)
-    monkeypatch.setattr("tasks.progress.SECONDS_BETWEEN_ARTIFACTS", 0.0)
+    monkeypatch.setattr("overedit.tasks.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("overedit.tasks.progress.SECONDS_BETWEEN_ARTIFACTS", 0.0)
     with caplog.at_level("INFO"), shown("Editing", "edits", artifact=lambda *what: told.append(what)) as progress:
         progress(25, 100)
         progress(100, 100)

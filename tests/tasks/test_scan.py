@@ -12,22 +12,22 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from editing.halving import Halving
-from editing.interim import StoppedError
-from editing.methods import METHODS
-from editing.methods.ft_m import FtM
-from editing.requests import EditRequest, Probe
-from editing.trajectory import turn_seed
-from editing.weights import Delta, Replacement, WeightUpdate, applied, checksum
-from tasks import scan as scanning
-from tasks.engine.local_model import LocalModel
-from tasks.hard_cases import save_hard_cases, scan_line
-from tasks.models import LoadedModel, load_model
-from tasks.requests import DatasetOptions, load_requests
-from tasks.run import Place, Run
-from tasks.scan import Gauge, ScanJob, editing_alone, perplexity, run_scan, scan
-from tasks.stored_requests import StoredRequests
-from tasks.verify import verify
+from overedit.editing.halving import Halving
+from overedit.editing.interim import StoppedError
+from overedit.editing.methods import METHODS
+from overedit.editing.methods.ft_m import FtM
+from overedit.editing.requests import EditRequest, Probe
+from overedit.editing.trajectory import turn_seed
+from overedit.editing.weights import Delta, Replacement, WeightUpdate, applied, checksum
+from overedit.tasks import scan as scanning
+from overedit.tasks.engine.local_model import LocalModel
+from overedit.tasks.hard_cases import save_hard_cases, scan_line
+from overedit.tasks.models import LoadedModel, load_model
+from overedit.tasks.requests import DatasetOptions, load_requests
+from overedit.tasks.run import Place, Run
+from overedit.tasks.scan import Gauge, ScanJob, editing_alone, perplexity, run_scan, scan
+from overedit.tasks.stored_requests import StoredRequests
+from overedit.tasks.verify import verify
 from tests.editing.fine_tuning_models import byte_tokenizer, some_requests
 from tests.editing.test_methods import config_of, covariance_of
 from tests.editing.tiny_models import tiny

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-import editing
-from tasks.stage_key import stage_key
+import overedit.editing as editing
+from overedit.tasks.stage_key import stage_key
 
 
 @pytest.fixture
@@ -19,16 +19,16 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "shared_step.py").write_text('"""Shared."""\n\ndef step(x):\n    return x + 1\n')
     for name in ("first_method", "second_method"):
         (tmp_path / f"{name}.py").write_text(
-            "from editing.shared_step import step\n\ndef run(x):\n    return step(x)\n"
+            "from overedit.editing.shared_step import step\n\ndef run(x):\n    return step(x)\n"
         )
     monkeypatch.setattr(editing, "__path__", [*editing.__path__, str(tmp_path)])
     yield tmp_path
     for name in ("shared_step", "first_method", "second_method"):
-        sys.modules.pop(f"editing.{name}", None)
+        sys.modules.pop(f"overedit.editing.{name}", None)
 
 
 def key(name: str, **inputs: Any) -> str:
-    return stage_key(import_module(f"editing.{name}"), **inputs)
+    return stage_key(import_module(f"overedit.editing.{name}"), **inputs)
 
 
 def keys() -> tuple[str, str]:
@@ -38,7 +38,7 @@ def keys() -> tuple[str, str]:
 def test_a_changed_line_makes_its_users_anew_and_no_other(code: Path) -> None:
     first, second = keys()
     (code / "first_method.py").write_text(
-        "from editing.shared_step import step\n\ndef run(x):\n    return step(x) * 2\n"
+        "from overedit.editing.shared_step import step\n\ndef run(x):\n    return step(x) * 2\n"
     )
     changed_first, same_second = keys()
     assert changed_first != first
@@ -64,6 +64,6 @@ def test_inputs_count(code: Path) -> None:
 
 
 def test_a_module_without_code_of_ours_is_refused() -> None:
-    for module in (json, ModuleType("editing.no_such_module"), ModuleType("tasks.measuring")):
+    for module in (json, ModuleType("overedit.editing.no_such_module"), ModuleType("overedit.tasks.measuring")):
         with pytest.raises(ValueError, match=f"stage_key: {module.__name__} has no source file"):
             stage_key(module)

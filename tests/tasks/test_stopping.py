@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from editing.interim import StoppedError
-from tasks.stopping import stop_on_signals
+from overedit.editing.interim import StoppedError
+from overedit.tasks.stopping import stop_on_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from editing.requests import EditRequest, Probe
-from tasks.pocket_world.world import default_world
-from tasks.stored_requests import StoredRequests
+from overedit.editing.requests import EditRequest, Probe
+from overedit.tasks.pocket_world.world import default_world
+from overedit.tasks.stored_requests import StoredRequests
 
 REQUESTS = tuple(default_world().edits(2500))
 

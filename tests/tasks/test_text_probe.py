@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from editing.requests import EditRequest
-from editing.text_likeness import TfIdf
-from tasks.engine.base import Generation, Score
-from tasks.evaluation import EvaluationOptions, evaluate_checkpoint, unanswered
-from tasks.outcomes import PreEdit
-from tasks.requests import DatasetOptions, FileColumns, load_requests
+from overedit.editing.requests import EditRequest
+from overedit.editing.text_likeness import TfIdf
+from overedit.tasks.engine.base import Generation, Score
+from overedit.tasks.evaluation import EvaluationOptions, evaluate_checkpoint, unanswered
+from overedit.tasks.outcomes import PreEdit
+from overedit.tasks.requests import DatasetOptions, FileColumns, load_requests
 
 CASES = [
     EditRequest(

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tasks.tables import TABLES
-from tasks.verify import Part, verify, verify_table
+from overedit.tasks.tables import TABLES
+from overedit.tasks.verify import Part, verify, verify_table
 from tests.tasks.test_prune import home, perplexity, place, write
 
 __all__ = ["home"]
@@ -128,7 +128,7 @@ def test_rows_of_a_run_without_checkpoints(home: Path) -> None:
 
 
 def test_a_pruned_record_with_another_checksum_is_found(home: Path) -> None:
-    from tasks.prune import prune_run
+    from overedit.tasks.prune import prune_run
 
     prune_run(home, "r")
     path = folder(home) / "00000001" / "checkpoint.json"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tasks.warehouse import Warehouse
+from overedit.tasks.warehouse import Warehouse
 
 WRITERS = 8
 FILES = 10_000

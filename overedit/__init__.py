@@ -1,0 +1,1 @@
+"""Overedit: how many edits can a language model take, with this method, before it breaks?"""
