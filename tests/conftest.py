@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.support.paths import REPOSITORY
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,7 +34,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a random two-layer Llama with a word tokenizer, context 128."""
-    from tests.tiny_llama import write_tiny_llama
+    from tests.support.tiny_llama import write_tiny_llama
 
     folder = tmp_path_factory.mktemp("tiny-model")
     write_tiny_llama(folder)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-HOUSE = Path(__file__).resolve().parents[1]
+from tests.support.paths import REPOSITORY
+
 FOLDERS = ("editing", "tasks", "flows")
 MAY_IMPORT = {"editing": {"editing"}, "tasks": {"editing", "tasks"}, "flows": {"editing", "tasks", "flows"}}
 FORBIDDEN_IN_EDITING = {"prefect", "vllm", "duckdb", "datasets", "lm_eval", "requests", "httpx", "urllib", "socket"}
-FILES = [path for folder in FOLDERS for path in sorted((HOUSE / folder).rglob("*.py"))]
+FILES = [path for folder in FOLDERS for path in sorted((REPOSITORY / folder).rglob("*.py"))]
 
 
 def imports(path: Path) -> set[str]:
@@ -20,9 +21,9 @@ def imports(path: Path) -> set[str]:
     return plain | {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HOUSE)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_imports_go_one_way(path: Path) -> None:
-    folder = path.relative_to(HOUSE).parts[0]
+    folder = path.relative_to(REPOSITORY).parts[0]
     roots = {name.split(".")[0] for name in imports(path)}
     inside = {name.split(".")[1] for name in imports(path) if name.startswith("overedit.")}
     assert not roots & set(FOLDERS), "what is imported is overedit.*"
@@ -32,7 +33,7 @@ def test_imports_go_one_way(path: Path) -> None:
         assert "environ" not in path.read_text()
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HOUSE)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_size_and_shape(path: Path) -> None:
     text = path.read_text()
     tree = ast.parse(text)
@@ -47,9 +48,9 @@ def test_one_file_writes_weights() -> None:
     """Only `editing/weights.py` may put values into a model's parameters."""
     writers = (".data.", ".data =", ".data[", ".copy_(", ".addmm_(", "load_state_dict(")
     found = {
-        str(path.relative_to(HOUSE))
+        str(path.relative_to(REPOSITORY))
         for path in FILES
-        if path.relative_to(HOUSE).parts[0] == "editing" and any(word in path.read_text() for word in writers)
+        if path.relative_to(REPOSITORY).parts[0] == "editing" and any(word in path.read_text() for word in writers)
     }
     assert found <= {"editing/weights.py"}
 

@@ -20,9 +20,10 @@ from overedit.tasks.prune import prune_run
 from overedit.tasks.warehouse import Warehouse
 from tests.flows.test_benchmark import configuration, prefect_server, servers_settings
 from tests.flows.test_command_line import ROWS, Run, files, overedit
+from tests.support.paths import REPOSITORY
 from tests.tasks.test_prune import COUNTS, ended, write
 from tests.tasks.test_warehouse import PLACE, rows
-from tests.test_house import FILES, HOUSE
+from tests.test_house import FILES
 
 __all__ = ["files", "overedit", "prefect_server"]
 
@@ -38,7 +39,7 @@ FORBIDDEN_CALLS = {
 FORBIDDEN_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HOUSE)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_our_code_unpickles_and_evaluates_nothing(path: Path) -> None:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -332,7 +333,7 @@ def test_secrets_of_the_environment_are_in_nothing_that_a_run_leaves(
     (home / "c.yaml").write_text(yaml.safe_dump(config))
     done = subprocess.run(
         [sys.executable, "-c", "from overedit.flows.command_line import main; main()", "run", str(home / "c.yaml")],
-        cwd=HOUSE,
+        cwd=REPOSITORY,
         env=os.environ | servers_settings() | SECRETS | {"PREFECT_LOGGING_LEVEL": "DEBUG"},
         capture_output=True,
         check=False,

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from overedit.tasks.engine import Engine, EngineOptions, open_engine
 from overedit.tasks.engine.base_weights import BaseWeights
 from overedit.tasks.models import locate
+from tests.support.small_model import FACTS, changed, write_small_model
 from tests.tasks.conftest import write_test_checkpoint
-from tests.tasks.small_model import FACTS, changed, write_small_model
 
 MOST = 0.02
 """Of a start's time a swap may take this share."""

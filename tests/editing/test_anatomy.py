@@ -8,7 +8,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from overedit.editing.anatomy import FAMILIES, Anatomy, UnknownFamilyError, stores_in_out
-from tests.editing.tiny_models import SETTINGS, tiny
+from tests.support.tiny_models import SETTINGS, tiny
 
 
 def test_every_family_has_a_tiny_model() -> None:

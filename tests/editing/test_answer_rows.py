@@ -10,9 +10,9 @@ from overedit.editing.anatomy import FAMILIES, Anatomy, stores_in_out
 from overedit.editing.answer_rows import trace_answers
 from overedit.editing.tokens import IGNORED, TokenPair, pad_pairs
 from overedit.editing.tracing import Trace, traced
-from tests.editing.fine_tuning_models import snapshot, unchanged
 from tests.editing.test_tracing import num_hooks
-from tests.editing.tiny_models import tiny
+from tests.support.teachable_models import snapshot, unchanged
+from tests.support.tiny_models import tiny
 
 PAIRS = [
     TokenPair((5, 6, 7, 8, 9), (10, 11)),

@@ -9,8 +9,8 @@ from tokenizers.processors import TemplateProcessing
 
 from overedit.editing.context_templates import STATE_KEY, ContextOptions, context_templates, sample_texts
 from overedit.editing.subjects import check_templates
-from tests.editing.fine_tuning_models import byte_tokenizer
-from tests.editing.tiny_models import tiny
+from tests.support.teachable_models import byte_tokenizer
+from tests.support.tiny_models import tiny
 
 OPTIONS = ContextOptions(starts=("The", "I"), num_tokens=6, top_k=5)
 

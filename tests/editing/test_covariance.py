@@ -20,10 +20,10 @@ from overedit.editing.anatomy import Anatomy
 from overedit.editing.covariance import CovarianceOptions, SecondMoment, second_moments
 from overedit.editing.tracing import standing_in, traced
 from overedit.editing.weights import checksum
-from tests.editing.fine_tuning_models import byte_tokenizer
 from tests.editing.test_tracing import num_hooks
-from tests.editing.tiny_models import tiny
-from tests.tasks.small_model import small_tokenizer
+from tests.support.small_model import small_tokenizer
+from tests.support.teachable_models import byte_tokenizer
+from tests.support.tiny_models import tiny
 
 TEXTS = [f"{'on ' * (i % 5)}line {i * i}: {'abcdefgh'[: 1 + i % 8]}" for i in range(30)]
 SITES = ("0.down_proj", "1.up_proj", "1.down_proj", "1.o_proj")

@@ -19,8 +19,8 @@ from overedit.editing import disk_space
 from overedit.editing.checkpoint import read_checkpoint
 from overedit.editing.disk_space import NoSpaceError, check_space, told_when_full
 from overedit.editing.whole_folders import remove_leftovers
-from tests.made_up_checkpoint import write_made_up
-from tests.small_disk import small_disk
+from tests.support.checkpoints import write_made_up
+from tests.support.small_disk import small_disk
 
 Usage = namedtuple("Usage", "total used free")
 

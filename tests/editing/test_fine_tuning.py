@@ -7,7 +7,7 @@ import torch
 
 from overedit.editing.fine_tuning import Sample, SiteTuning, encode_samples, tuning
 from overedit.editing.requests import EditRequest
-from tests.editing.fine_tuning_models import (
+from tests.support.teachable_models import (
     DOWN,
     FAMILIES,
     byte_tokenizer,

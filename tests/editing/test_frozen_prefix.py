@@ -10,7 +10,7 @@ from overedit.editing.fine_tuning import SiteTuning, tuning
 from overedit.editing.frozen_prefix import length_groups
 from overedit.editing.tracing import standing_in
 from overedit.editing.weights import Replacement, applied
-from tests.editing.fine_tuning_models import FAMILIES, plain_losses, samples_of, teachable
+from tests.support.teachable_models import FAMILIES, plain_losses, samples_of, teachable
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -14,7 +14,7 @@ from overedit.editing.methods.ft_l import FtL, ft_l
 from overedit.editing.methods.ft_m import FtM, ft_m
 from overedit.editing.requests import EditRequest
 from overedit.editing.weights import applied
-from tests.editing.fine_tuning_models import (
+from tests.support.teachable_models import (
     DOWN,
     FAMILIES,
     byte_tokenizer,

@@ -18,9 +18,9 @@ from overedit.editing.fine_tuning import SiteTuning, tuning
 from overedit.editing.halving import Halving, says_out_of_memory
 from overedit.editing.subject_rows import at_subjects
 from overedit.editing.subjects import Placed
-from tests.editing.fine_tuning_models import byte_tokenizer, samples_of, teachable
 from tests.editing.test_answer_rows import PAIRS, WEIGHTS, sites
-from tests.editing.tiny_models import tiny
+from tests.support.teachable_models import byte_tokenizer, samples_of, teachable
+from tests.support.tiny_models import tiny
 
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),

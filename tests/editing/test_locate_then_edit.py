@@ -23,9 +23,9 @@ from overedit.editing.subject_rows import Subjects
 from overedit.editing.subjects import Rewriting, encode_rewritings
 from overedit.editing.values import ValueOptions, optimize_values
 from overedit.editing.weights import LowRank, applied, checksum
-from tests.editing.fine_tuning_models import WORDS, byte_tokenizer
 from tests.editing.test_tracing import num_hooks
-from tests.editing.tiny_models import tiny
+from tests.support.teachable_models import WORDS, byte_tokenizer
+from tests.support.tiny_models import tiny
 
 BARE, CONTEXTS = (("{}",),), (("{}",), ("Today, {}", "I heard. {}"))
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {

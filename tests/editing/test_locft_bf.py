@@ -18,7 +18,7 @@ from overedit.editing.method import EditResult
 from overedit.editing.methods.locft_bf import PRESETS, LocftBf, locft_bf, train_breadth_first
 from overedit.editing.requests import EditRequest
 from overedit.editing.weights import Replacement, applied
-from tests.editing.fine_tuning_models import (
+from tests.support.teachable_models import (
     DOWN,
     FAMILIES,
     byte_tokenizer,

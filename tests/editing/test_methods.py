@@ -15,9 +15,9 @@ from overedit.editing.covariance import second_moments
 from overedit.editing.method import EditResult
 from overedit.editing.methods import METHODS, MethodConfig
 from overedit.editing.weights import applied, apply_update, checksum
-from tests.editing.fine_tuning_models import WORDS, byte_tokenizer, some_requests
 from tests.editing.test_tracing import num_hooks
-from tests.editing.tiny_models import tiny
+from tests.support.teachable_models import WORDS, byte_tokenizer, some_requests
+from tests.support.tiny_models import tiny
 
 SHORT = {
     "values": {"num_steps": 4},

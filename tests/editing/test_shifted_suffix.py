@@ -12,7 +12,7 @@ from overedit.editing.anatomy import FAMILIES, Anatomy
 from overedit.editing.shifted_suffix import ShiftedSuffix, tokens_that_fit
 from overedit.editing.subjects import Placed
 from overedit.editing.tracing import frozen, standing_in
-from tests.editing.tiny_models import tiny
+from tests.support.tiny_models import tiny
 
 SEQUENCES = [
     Placed((5, 6, 7, 8, 9), 1, (10,)),

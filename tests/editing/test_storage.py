@@ -14,8 +14,8 @@ from overedit.editing.anatomy import Anatomy
 from overedit.editing.methods import METHODS
 from overedit.editing.methods.locft_bf import PRESETS, LocftBf
 from overedit.editing.trajectory import Schedule, Source, run_trajectory
-from tests.editing.fine_tuning_models import DOWN, byte_tokenizer, some_requests
-from tests.editing.tiny_models import tiny
+from tests.support.teachable_models import DOWN, byte_tokenizer, some_requests
+from tests.support.tiny_models import tiny
 
 COUNTS = tuple(range(2, 21, 2))
 CODES = {torch.float32: "F32", torch.bfloat16: "BF16"}

@@ -13,9 +13,9 @@ from overedit.editing.anatomy import Anatomy
 from overedit.editing.subject_rows import Subjects, at_subjects
 from overedit.editing.subjects import Placed, encode_rewritings
 from overedit.editing.tracing import traced
-from tests.editing.fine_tuning_models import byte_tokenizer
 from tests.editing.test_locate_then_edit import CONTEXTS, requests
-from tests.editing.tiny_models import tiny
+from tests.support.teachable_models import byte_tokenizer
+from tests.support.tiny_models import tiny
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "gpt_neox"])

@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerFast
 
 from overedit.editing.requests import EditRequest
 from overedit.editing.subjects import KL_TEMPLATE, check_templates, encode_rewritings, subject_end
-from tests.editing.fine_tuning_models import byte_tokenizer
-from tests.editing.tiny_models import tiny
+from tests.support.teachable_models import byte_tokenizer
+from tests.support.tiny_models import tiny
 
 BARE = (("{}",),)
 

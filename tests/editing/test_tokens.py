@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from overedit.editing.requests import EditRequest
 from overedit.editing.tokens import IGNORED, TokenPair, encode_pairs, encode_requests, pad, pad_id_of, pad_pairs
-from tests.editing.tiny_models import tiny
+from tests.support.tiny_models import tiny
 
 BOS, EOS = 1, 2
 WORDS = ["<pad>", "<bos>", "<eos>", "▁", "▁the", "▁capital", "▁is", "▁Oslo", "▁Os", "lo", "▁ca", "pi", "tal", "x"]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from overedit.editing.tracing import frozen, standing_in, traced
-from tests.editing.tiny_models import tiny
+from tests.support.tiny_models import tiny
 
 IDS = torch.tensor([[5, 6, 7, 8]])
 

@@ -22,10 +22,10 @@ from overedit.editing.moments import Moments
 from overedit.editing.requests import EditRequest
 from overedit.editing.tokens import IGNORED, encode_requests, pad_pairs
 from overedit.editing.weights import LowRank, applied, apply_update
-from tests.editing.fine_tuning_models import byte_tokenizer, some_requests
 from tests.editing.test_ridge import dense
 from tests.editing.test_tokens import piece_tokenizer
-from tests.editing.tiny_models import tiny
+from tests.support.teachable_models import byte_tokenizer, some_requests
+from tests.support.tiny_models import tiny
 
 RATE = 1e-3
 

@@ -16,9 +16,9 @@ from overedit.editing.anatomy import FAMILIES, Anatomy
 from overedit.editing.shifted_suffix import Packed, ShiftedSuffix
 from overedit.editing.subjects import Placed, Rewriting
 from overedit.editing.values import ValueOptions, Values, optimize_values
-from tests.editing.fine_tuning_models import snapshot, teachable, unchanged
 from tests.editing.test_tracing import num_hooks
-from tests.editing.tiny_models import SETTINGS, tiny
+from tests.support.teachable_models import snapshot, teachable, unchanged
+from tests.support.tiny_models import SETTINGS, tiny
 
 REWRITINGS = [
     Rewriting(

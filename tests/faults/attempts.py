@@ -21,7 +21,7 @@ from overedit.flows.config import BenchmarkConfig
 from tests.faults.comparison import Made, made
 from tests.faults.fault_points import Point, Points
 from tests.faults.small_run import configuration, run, warm_up, write_inputs
-from tests.tiny_llama import write_tiny_llama
+from tests.support.tiny_llama import write_tiny_llama
 
 ENDED, FAILED, STOPPED, BROKEN = 0, 1, 130, 70
 """How an attempt ends."""

@@ -19,7 +19,7 @@ import overedit.tasks.report.figures
 import overedit.tasks.stage_key
 from overedit.flows.config import BenchmarkConfig
 from overedit.tasks.capability import CapabilityOptions, load_tasks
-from tests.lm_eval_tasks import CHOICE, write_tasks
+from tests.support.lm_eval_tasks import CHOICE, write_tasks
 
 NAME = "r"
 CODE = (

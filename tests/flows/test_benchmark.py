@@ -19,6 +19,7 @@ import pytest
 
 from overedit.flows.config import BenchmarkConfig
 from overedit.tasks.warehouse import Warehouse
+from tests.support.paths import REPOSITORY
 
 ROWS = [
     {
@@ -275,7 +276,8 @@ def test_what_fails_is_recorded_and_the_rest_goes_on_and_the_same_command_again_
 
 
 SCRIPT = (
-    "import sys, json; from flows.config import BenchmarkConfig; from flows.benchmark import benchmark;"
+    "import sys, json; from overedit.flows.config import BenchmarkConfig;"
+    "from overedit.flows.benchmark import benchmark;"
     "benchmark(BenchmarkConfig.model_validate(json.loads(sys.argv[1])))"
 )
 
@@ -294,7 +296,7 @@ def begin(config: dict[str, Any], settings: dict[str, str]) -> subprocess.Popen[
     with (Path(config["home"]) / "log.txt").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-c", SCRIPT, json.dumps(config)],
-            cwd=Path(__file__).parents[2],
+            cwd=REPOSITORY,
             env=os.environ | settings,
             stdout=log,
             stderr=log,

@@ -9,8 +9,9 @@ import yaml
 
 from overedit.flows.config import BenchmarkConfig, ScanConfig
 from overedit.flows.config_file import read_yaml, validated, with_settings
+from tests.support.paths import REPOSITORY
 
-DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deployments"
+DEPLOYMENTS = REPOSITORY / "deployments"
 BENCHMARKS = sorted((DEPLOYMENTS / "benchmarks").glob("*.yaml"))
 
 

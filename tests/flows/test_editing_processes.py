@@ -27,6 +27,7 @@ from overedit.flows.plan import Plan, make_plan
 from overedit.flows.run_names import write_configuration
 from overedit.tasks.editing_job import run_editing_job
 from tests.flows.test_benchmark import configuration
+from tests.support.paths import REPOSITORY
 
 METHODS = [
     {"method": "locft_bf", "site": "1.down_proj", "epochs": 3},
@@ -149,7 +150,7 @@ def begun(config: dict[str, Any], at: str) -> subprocess.Popen[str]:
     """A parent with its children, of whom each has come to a file like `at`."""
     process = subprocess.Popen(
         [sys.executable, "-c", PARENT, json.dumps(config)],
-        cwd=Path(__file__).parents[2],
+        cwd=REPOSITORY,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,

@@ -12,7 +12,7 @@ from overedit.editing.disk_space import NoSpaceError
 from overedit.flows.config import BenchmarkConfig
 from tests.faults.comparison import differences, made
 from tests.faults.small_run import configuration, write_inputs
-from tests.small_disk import small_disk
+from tests.support.small_disk import small_disk
 
 
 @pytest.fixture

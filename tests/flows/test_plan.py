@@ -14,7 +14,7 @@ from overedit.flows.benchmark import benchmark
 from overedit.flows.config import BenchmarkConfig
 from overedit.flows.plan import make_plan
 from overedit.tasks.detection import detection_lines
-from tests.lm_eval_tasks import CHOICE, write_tasks
+from tests.support.lm_eval_tasks import CHOICE, write_tasks
 
 
 @pytest.fixture

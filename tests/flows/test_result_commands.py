@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.test_command_line import Run, overedit
-from tests.tasks.two_runs import fill_two
+from tests.support.two_runs import fill_two
 
 __all__ = ["overedit"]
 

@@ -13,6 +13,7 @@ import yaml
 
 from tests.flows.test_benchmark import _checkpoints, _rows, configuration, finished, prefect_server, servers_settings
 from tests.flows.test_command_line import Run, files, overedit
+from tests.support.paths import REPOSITORY
 
 __all__ = ["files", "finished", "overedit", "prefect_server"]
 
@@ -43,7 +44,7 @@ main()
 def begin(home: Path, number: int, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, str(home), str(number), "run", str(home / "c.yaml"), *options],
-        cwd=Path(__file__).parents[2],
+        cwd=REPOSITORY,
         env=os.environ | servers_settings(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -15,7 +15,7 @@ from overedit.editing.checkpoint import read_checkpoint
 from overedit.editing.sealed_json import unsealed
 from tests.fuzz import strategies
 from tests.fuzz.conftest import Outcome
-from tests.made_up_checkpoint import write_made_up
+from tests.support.checkpoints import write_made_up
 
 NAMES = ("checkpoint.json", "costs.json", "weights.safetensors", "state.safetensors")
 

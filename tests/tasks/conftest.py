@@ -14,15 +14,15 @@ from overedit.tasks.engine import Engine, EngineOptions, open_engine
 from overedit.tasks.engine.lazy import open_here
 from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.warehouse import Warehouse
-from tests.tasks.small_model import write_small_model
-from tests.tasks.synthetic_run import RUN, fill
+from tests.support.small_model import write_small_model
+from tests.support.synthetic_run import RUN, fill
 
 WriteCheckpoint = Callable[[Mapping[str, torch.Tensor]], Path]
 
 
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a model that has learnt most of `tests.tasks.small_model.FACTS`."""
+    """The folder of a model that has learnt most of `tests.support.small_model.FACTS`."""
     folder = tmp_path_factory.mktemp("small_model")
     write_small_model(folder)
     return folder

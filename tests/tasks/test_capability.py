@@ -12,8 +12,8 @@ from overedit.tasks.capability import CapabilityOptions, headline, load_tasks, m
 from overedit.tasks.engine import Engine
 from overedit.tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
 from overedit.tasks.tables import IDENTITY, TABLES
-from tests.lm_eval_tasks import CHOICE, GENERATION, write_tasks
-from tests.tasks.small_model import COLOURS, FACTS, changed
+from tests.support.lm_eval_tasks import CHOICE, GENERATION, write_tasks
+from tests.support.small_model import COLOURS, FACTS, changed
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from overedit.tasks.capability_options import AskedTask, CapabilityOptions
 from overedit.tasks.capability_suites import SUITES
 from overedit.tasks.capability_tasks import load_tasks
 from overedit.tasks.engine import Engine
-from tests.lm_eval_tasks import CHOICE, GENERATION, write_tasks
-from tests.tasks.small_model import COLOURS, FACTS
+from tests.support.lm_eval_tasks import CHOICE, GENERATION, write_tasks
+from tests.support.small_model import COLOURS, FACTS
 
 GLUE = "include: {own}/glue/{name}/default.yaml\ntask: {name}\n"
 MMLU = "include: {own}/mmlu/default/mmlu_{subject}.yaml\ntask: mmlu_{subject}\n"

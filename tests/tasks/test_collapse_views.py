@@ -13,8 +13,7 @@ import pytest
 from overedit.tasks.statistics import holm
 from overedit.tasks.views import view_sql
 from overedit.tasks.warehouse import Warehouse
-from tests.tasks.synthetic_run import RUN, fill
-from tests.tasks.synthetic_samples import fill_samples
+from tests.support.synthetic_run import RUN, fill, fill_samples
 from tests.tasks.test_queries import BASE, Bench, Row, answers, at, capabilities, texts
 
 

@@ -14,8 +14,8 @@ from overedit.tasks.comparison.differences import Difference
 from overedit.tasks.comparison.settings import Setting
 from overedit.tasks.comparison.text import comparison_json, comparison_markdown, comparison_table
 from overedit.tasks.warehouse import Warehouse
-from tests.tasks.synthetic_run import run_row
-from tests.tasks.two_runs import fill_two, identity, outcome, write
+from tests.support.synthetic_run import run_row
+from tests.support.two_runs import fill_two, identity, outcome, write
 
 Z = 1.959963984540054
 

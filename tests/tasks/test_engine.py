@@ -24,7 +24,7 @@ from overedit.tasks.engine.base_weights import BaseWeights
 from overedit.tasks.engine.text import check_lengths, encode, eos_ids, generation, windows
 from overedit.tasks.engine.transformers_engine import TransformersEngine
 from overedit.tasks.engine.vllm_platform import kv_cache_bytes, vllm_named
-from tests.tasks.small_model import EOS, FACTS, changed
+from tests.support.small_model import EOS, FACTS, changed
 
 PROMPTS = [prompt for prompt, _ in FACTS]
 DOWN = "model.layers.0.mlp.down_proj.weight"

@@ -24,8 +24,8 @@ from overedit.tasks.tables import TABLES
 from overedit.tasks.verify import verify
 from overedit.tasks.views import view_names, view_sql
 from overedit.tasks.warehouse import Warehouse
-from tests.tasks.synthetic_run import RUN, fill, identity, partition
-from tests.tasks.synthetic_run import outcomes as outcomes_of
+from tests.support.synthetic_run import RUN, fill, identity, partition
+from tests.support.synthetic_run import outcomes as outcomes_of
 
 VIEWS = ("reliability_by_edit_count", "retention_by_age", "text_health", "collapse_point", "leaderboard")
 

@@ -28,8 +28,8 @@ from overedit.tasks.perplexity import PerplexityOptions
 from overedit.tasks.progress import unseen
 from overedit.tasks.run import Place, Run
 from overedit.tasks.stored_requests import StoredRequests
-from tests.lm_eval_tasks import CHOICE, GENERATION, write_tasks
-from tests.tasks.small_model import COLOURS, FACTS, changed
+from tests.support.lm_eval_tasks import CHOICE, GENERATION, write_tasks
+from tests.support.small_model import COLOURS, FACTS, changed
 
 PROMPTS = [prompt for prompt, _ in FACTS]
 DOWN = "model.layers.0.mlp.down_proj.weight"

@@ -21,6 +21,7 @@ from overedit.tasks.outcomes import PreEdit
 from overedit.tasks.presets import PRESETS
 from overedit.tasks.requests import DatasetOptions, load_requests
 from overedit.tasks.warehouse import Warehouse
+from tests.support.paths import REPOSITORY
 
 Row = dict[str, Any]
 
@@ -128,7 +129,7 @@ def test_a_run_can_be_asked_what_a_preset_asks(preset: Any) -> None:
 
 def test_what_wild_asks_is_what_its_view_assumes() -> None:
     asked = PRESETS["wild"].asks["evaluation"]
-    text = (Path(__file__).parents[2] / "tasks" / "queries" / "preset_outcomes.sql").read_text()
+    text = (REPOSITORY / "tasks" / "queries" / "preset_outcomes.sql").read_text()
     assert f"{asked['max_tokens']} AS most_tokens" in text
     assert asked["stop"] == [".", "\n"]
     assert r"'^[^.\n]*' AS before_stop, ['.', E'\n'] AS stops" in text

@@ -23,7 +23,7 @@ from overedit.tasks.requests import DatasetOptions, load_requests
 from overedit.tasks.run import Place, Run
 from overedit.tasks.status import status_table
 from overedit.tasks.verify import verify
-from tests.made_up_checkpoint import write_made_up
+from tests.support.checkpoints import write_made_up
 
 COUNTS = (1, 2, 3, 4, 5)
 

@@ -18,8 +18,8 @@ from overedit.tasks.report.gaps import gaps
 from overedit.tasks.report.page import render_report, write_report
 from overedit.tasks.views import view_sql
 from overedit.tasks.warehouse import Warehouse
-from tests.tasks.made_up_findings import with_findings
-from tests.tasks.synthetic_run import COUNTS, METHODS, RUN, fill, identity, partition, run_row, told
+from tests.support.synthetic_run import COUNTS, METHODS, RUN, fill, identity, partition, run_row, told
+from tests.support.synthetic_views import with_findings
 
 VOID = {"meta", "link", "br", "input"}
 

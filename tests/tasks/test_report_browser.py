@@ -18,8 +18,8 @@ from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.report.page import render_report, write_page, write_report
 from overedit.tasks.report.queries import FURTHER_VIEWS
 from overedit.tasks.warehouse import Warehouse
-from tests.tasks.made_up_findings import PRESETS, with_findings
-from tests.tasks.synthetic_run import COUNTS, METHODS, RUN, fill, told
+from tests.support.synthetic_run import COUNTS, METHODS, RUN, fill, told
+from tests.support.synthetic_views import PRESETS, with_findings
 
 CHROMIUM, CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 

@@ -13,8 +13,8 @@ from overedit.tasks.report.figures import save_curve_png, save_figures
 from overedit.tasks.report.files import write_files
 from overedit.tasks.report.summary import summary_markdown, summary_table
 from overedit.tasks.warehouse import Warehouse
-from tests.tasks.made_up_findings import with_findings
-from tests.tasks.synthetic_run import METHODS, RUN, identity, outcomes, partition, run_row
+from tests.support.synthetic_run import METHODS, RUN, identity, outcomes, partition, run_row
+from tests.support.synthetic_views import with_findings
 
 
 def test_the_summary_fits_a_terminal(synthetic: Warehouse) -> None:

@@ -28,10 +28,10 @@ from overedit.tasks.run import Place, Run
 from overedit.tasks.scan import Gauge, ScanJob, editing_alone, perplexity, run_scan, scan
 from overedit.tasks.stored_requests import StoredRequests
 from overedit.tasks.verify import verify
-from tests.editing.fine_tuning_models import byte_tokenizer, some_requests
 from tests.editing.test_methods import config_of, covariance_of
-from tests.editing.tiny_models import tiny
-from tests.tasks.small_model import FACTS
+from tests.support.small_model import FACTS
+from tests.support.teachable_models import byte_tokenizer, some_requests
+from tests.support.tiny_models import tiny
 
 TEXTS = ["The sun is over Land1 .", "A river runs to the sea and the sun .", "The", "Land2 is far ."]
 REQUESTS = [

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from overedit.editing.fine_tuning import Sample, encode_samples
 from overedit.editing.requests import EditRequest
-from tests.editing.tiny_models import tiny
+from tests.support.tiny_models import tiny
 
 FAMILIES = ("llama", "gpt2", "qwen2", "gpt_neox")
 DOWN = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples import COLUMNS, examples, output_of, with_outputs
-from tests.tasks.synthetic_run import fill
+from tests.docs.examples import COLUMNS, examples, output_of, with_outputs
+from tests.support.synthetic_run import fill
 
 
 @pytest.fixture(scope="module")

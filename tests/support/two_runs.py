@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from overedit.tasks.warehouse import Warehouse
-from tests.tasks.synthetic_run import run_row
+from tests.support.synthetic_run import run_row
 
 Row = dict[str, Any]
 
