@@ -12,10 +12,7 @@ A checkpoint may be pruned: its records stay and say so, its tensors are gone.
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,10 +22,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from overedit.editing.disk_space import check_space
-from overedit.editing.sealed_json import sealed, unsealed
+from overedit.editing.storage.atomic import replace_file, replace_folder
+from overedit.editing.storage.checksums import sealed, unsealed
+from overedit.editing.storage.disk_space import check_space
 from overedit.editing.weights import checksum
-from overedit.editing.whole_folders import flush, replace_folder
 
 logger = logging.getLogger(__name__)
 
@@ -251,13 +248,8 @@ def whole_checkpoints(root: Path, key: str, *, or_pruned: bool = False) -> Itera
 def prune_checkpoint(checkpoint: Checkpoint) -> None:
     """Remove a checkpoint's tensors and state; its record says so before they go, so a stop in between is harmless."""
     record = checkpoint.record.model_copy(update={"pruned": True})
-    beside = checkpoint.folder / f".checkpoint.json.{os.getpid()}.tmp"
-    try:
-        beside.write_bytes(sealed(record.model_dump_json(indent=1) + "\n"))
-        flush(beside)
-        beside.replace(checkpoint.folder / "checkpoint.json")
-    finally:
-        beside.unlink(missing_ok=True)
+    with replace_file(checkpoint.folder / "checkpoint.json") as stream:
+        stream.write(sealed(record.model_dump_json(indent=1) + "\n"))
     for name in TENSOR_FILES:
         (checkpoint.folder / name).unlink(missing_ok=True)
 
@@ -285,8 +277,3 @@ def _verified(path: Path, records: Mapping[str, TensorRecord]) -> dict[str, torc
 
 def _stored(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-
-
-def digest(value: Any) -> str:
-    """A short name for a JSON-able value: the first 16 hexadecimal digits of its SHA-256."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -34,13 +34,13 @@ from overedit.editing.checkpoint import (
     whole_checkpoints,
     write_checkpoint,
 )
-from overedit.editing.disk_space import check_space
 from overedit.editing.interim import EVERY_TEN_MINUTES, Interim, StoppedError
 from overedit.editing.memory import peak_bytes, reset_peak
 from overedit.editing.method import MethodEntry, Progress, State, silent
 from overedit.editing.requests import EditRequest
+from overedit.editing.storage.atomic import remove_leftovers
+from overedit.editing.storage.disk_space import check_space
 from overedit.editing.weights import apply_update, read_tensors, write_tensors
-from overedit.editing.whole_folders import remove_leftovers
 
 logger = logging.getLogger(__name__)
 

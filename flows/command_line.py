@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.flows.launch import launch, prepare_logging, prepare_prefect
 from overedit.flows.result_commands import Home, compare, report, sql
 from overedit.tasks.hostile_input import printable
@@ -24,6 +25,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+ROOM = "overedit status shows what uses the disk, overedit prune removes weights; or set another home"
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the configuration.")
@@ -222,6 +225,8 @@ def main() -> None:
         app(standalone_mode=True)
     except ValueError as error:
         _end(str(error), 2)
+    except NoSpaceError as error:
+        _end(f"{error}; make room ({ROOM}), and the same command continues", 1)
     except (RuntimeError, OSError) as error:
         _end(str(error), 1)
     except MemoryError as error:

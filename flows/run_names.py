@@ -7,10 +7,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from overedit.editing.checkpoint import digest
-from overedit.editing.sealed_json import sealed, unsealed
+from overedit.editing.storage.atomic import replace_file
+from overedit.editing.storage.checksums import digest, sealed, unsealed
 from overedit.flows.config import EditingConfig
-from overedit.tasks.atomic_files import replace_file
 from overedit.tasks.run import Run
 
 logger = logging.getLogger(__name__)

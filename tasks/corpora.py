@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from overedit.editing.checkpoint import digest
+from overedit.editing.storage.checksums import digest
 from overedit.tasks.dataset_files import read_file
 
 TEXT_FIELDS = ("text", "Text")

@@ -17,10 +17,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.anatomy import Anatomy
-from overedit.editing.checkpoint import digest
 from overedit.editing.covariance import CovarianceOptions, SecondMoment, second_moments
 from overedit.editing.method import Progress, silent
-from overedit.tasks.atomic_files import remove_leftovers
+from overedit.editing.storage.atomic import remove_leftovers
+from overedit.editing.storage.checksums import digest
 from overedit.tasks.corpora import Corpus, open_corpus
 from overedit.tasks.covariance_files import (
     FORMAT,

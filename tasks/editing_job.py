@@ -17,8 +17,8 @@ from overedit.editing import trajectory
 from overedit.editing.checkpoint import Checkpoint, whole_checkpoints
 from overedit.editing.interim import Interim
 from overedit.editing.methods import METHODS, MethodConfig
+from overedit.editing.storage.atomic import remove_leftovers
 from overedit.editing.trajectory import INTERIM, Schedule, Source, run_trajectory
-from overedit.editing.whole_folders import remove_leftovers
 from overedit.tasks.covariance import covariance_key, covariance_of
 from overedit.tasks.gpus import gpu_held
 from overedit.tasks.models import LoadedModel, editing_threads, load_model, weights_digest

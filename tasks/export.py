@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from overedit.editing.checkpoint import DamagedCheckpointError, read_checkpoint
+from overedit.editing.storage.atomic import replace_folder
 from overedit.editing.weights import write_tensors
 from overedit.tasks.models import DTYPES, load_model, weights_digest
 
@@ -39,13 +39,6 @@ def export_checkpoint(folder: Path, out: Path, *, model: str | None = None) -> N
         write_tensors(loaded.model, tensors)
     except ValueError as error:
         raise DamagedCheckpointError(f"{folder} does not fit {base}: {error}") from error
-    beside = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        loaded.model.save_pretrained(beside)
-        loaded.tokenizer.save_pretrained(beside)
-        if out.exists():
-            out.rmdir()
-        beside.rename(out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with replace_folder(out) as temporary:
+        loaded.model.save_pretrained(temporary)
+        loaded.tokenizer.save_pretrained(temporary)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from overedit.tasks.atomic_files import replace_file
+from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.run import Place
 from overedit.tasks.stored_requests import StoredRequests
 from overedit.tasks.views import literal

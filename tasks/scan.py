@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from overedit.editing.checkpoint import Norms, digest
+from overedit.editing.checkpoint import Norms
 from overedit.editing.context_templates import STATE_KEY
 from overedit.editing.halving import Halving
 from overedit.editing.interim import StoppedError
@@ -24,6 +24,7 @@ from overedit.editing.method import State
 from overedit.editing.methods import METHODS, MethodConfig
 from overedit.editing.metrics import exact_sequence
 from overedit.editing.requests import EditRequest
+from overedit.editing.storage.checksums import digest
 from overedit.editing.tokens import encode_pairs
 from overedit.editing.trajectory import turn_seed
 from overedit.editing.weights import WeightUpdate, applied, read_tensors

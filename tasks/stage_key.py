@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from overedit.editing.checkpoint import digest
+from overedit.editing.storage.checksums import digest
 
 OUR_PACKAGE = "overedit"
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from overedit.tasks.atomic_files import remove_leftovers, replace_file
+from overedit.editing.storage.atomic import remove_leftovers, replace_file
 from overedit.tasks.outcome_sums import added_up, sums_of, to_footer
 from overedit.tasks.result_text import format_rows
 from overedit.tasks.rows import Rows, conform, to_arrow

@@ -15,7 +15,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from overedit.tasks.atomic_files import replace_file
+from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.report.data import Line, Row, RunData, collect, is_of
 from overedit.tasks.warehouse import Warehouse
 

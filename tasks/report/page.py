@@ -9,7 +9,7 @@ import re
 from html import escape
 from pathlib import Path
 
-from overedit.tasks.atomic_files import replace_file
+from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.report import findings, sections
 from overedit.tasks.report.charts import chart_data
 from overedit.tasks.report.data import RunData, collect

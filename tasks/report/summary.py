@@ -9,7 +9,7 @@ from urllib.parse import quote
 from rich.table import Table
 from rich.text import Text
 
-from overedit.tasks.atomic_files import replace_file
+from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.report import sections
 from overedit.tasks.report.data import Line, Row, RunData, collect
 from overedit.tasks.report.gaps import gaps

@@ -15,12 +15,13 @@ import torch
 from pydantic import BaseModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from overedit.editing import disk_space, trajectory
+from overedit.editing import trajectory
 from overedit.editing.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint, whole_checkpoints
-from overedit.editing.disk_space import NoSpaceError
 from overedit.editing.interim import Interim, StoppedError
 from overedit.editing.method import EditResult, MethodEntry
 from overedit.editing.requests import EditRequest
+from overedit.editing.storage import disk_space
+from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.editing.trajectory import Schedule, Source, run_trajectory, turn_seed
 from overedit.editing.weights import Delta, Replacement, checksum
 
@@ -221,7 +222,9 @@ def test_room_for_all_checkpoints_is_looked_for_before_the_first_turn(
     assert asked == [(3 * known, "the checkpoints at 4, 10 edits"), (2 * known, "the checkpoints at 10 edits")]
     monkeypatch.undo()
     monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: Usage(0, 0, disk_space.SLACK + 4 * base - 1))
-    with pytest.raises(NoSpaceError, match=r"the checkpoints at 1, 4, 10 edits will take .*fewer edit_counts"):
+    with pytest.raises(
+        NoSpaceError, match=r"the checkpoints at 1, 4, 10 edits will take .*what was written before is whole"
+    ):
         list(start(model, tmp_path / "full", (1, 4, 10), sites=lambda _: ("0.down_proj",)))
     assert not (tmp_path / "full").exists()
 

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from overedit.editing.covariance import SecondMoment
+from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.flows.command_line import main
 from overedit.tasks.covariance_files import write_covariance
 
@@ -219,3 +220,14 @@ def test_no_warehouse_yet(overedit: Run, arguments: tuple[str, ...]) -> None:
     code, _, err = overedit(*arguments)
     assert code == 2
     assert "there is no warehouse" in err
+
+
+def test_a_full_disk_ends_with_advice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(**_: Any) -> None:
+        raise NoSpaceError("/x could not be written: No space left on device; what was written before is whole")
+
+    monkeypatch.setattr("overedit.flows.command_line.app", full)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert "overedit prune removes weights" in capsys.readouterr().err

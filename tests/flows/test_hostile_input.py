@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from overedit.editing.sealed_json import unsealed
+from overedit.editing.storage.checksums import unsealed
 from tests.flows.test_command_line import ROWS, Run, files, overedit
 
 __all__ = ["files", "overedit"]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overedit.editing.checkpoint import read_checkpoint
-from overedit.editing.sealed_json import unsealed
+from overedit.editing.storage.checksums import unsealed
 from tests.fuzz import strategies
 from tests.fuzz.conftest import Outcome
 from tests.support.checkpoints import write_made_up

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from overedit.editing import disk_space
+from overedit.editing.storage import disk_space
 
 
 @contextmanager

@@ -6,7 +6,9 @@ The checksum stands in the first line after the brace, as the key `sha256`, and 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from typing import Any
 
 _SEAL = re.compile(rb'\A\{\n "sha256": "([^"\n]*)",\n')
 
@@ -30,3 +32,8 @@ def unsealed(content: bytes) -> bytes:
     if hashlib.sha256(plain).hexdigest().encode() != seal[1]:
         raise ValueError("it does not have the checksum that it was written with")
     return plain
+
+
+def digest(value: Any) -> str:
+    """A short name for a JSON-able value: the first 16 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 SLACK = 64 << 20
 """Bytes left for what is written beside tensors: records, rows, the report."""
-_ADVICE = "make room (overedit status says what uses the disk, overedit prune removes weights), or set another home"
 
 
 class NoSpaceError(OSError):
@@ -32,13 +31,13 @@ def check_space(folder: Path, num_bytes: int, what: str) -> None:
     free = shutil.disk_usage(there).free
     if free < num_bytes + SLACK:
         raise NoSpaceError(
-            f"{folder}: {what} will take {_megabytes(num_bytes + SLACK)}, and {_megabytes(free)} are free; {_ADVICE}, "
-            "or ask for fewer edit_counts. What is there stays whole, and the same command continues"
+            f"{folder}: {what} will take {_megabytes(num_bytes + SLACK)}, and {_megabytes(free)} are free; "
+            "what was written before is whole"
         )
 
 
 @contextmanager
-def told_when_full(path: Path) -> Iterator[None]:
+def raise_no_space(path: Path) -> Iterator[None]:
     """Say which file could not be written where the disk is full; an error of writing itself does not.
 
     Raises:
@@ -50,10 +49,7 @@ def told_when_full(path: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         reason = "No space left on device" if error.errno == errno.ENOSPC else "Disk quota exceeded"
-        raise NoSpaceError(
-            f"{path} could not be written: {reason}; {_ADVICE}. What was written before is whole, and the same "
-            "command continues"
-        ) from error
+        raise NoSpaceError(f"{path} could not be written: {reason}; what was written before is whole") from error
 
 
 def _megabytes(num_bytes: int) -> str:

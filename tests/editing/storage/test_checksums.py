@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from overedit.editing.sealed_json import sealed, unsealed
+from overedit.editing.storage.checksums import sealed, unsealed
 
 TEXT = json.dumps({"edit_count": 3, "text": "é", "norm": 1e-05}, indent=1) + "\n"
 
