@@ -23,10 +23,16 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
+def golden() -> Path:
+    """Numbers of published implementations, with the models that they were made on; its README says what is what."""
+    return REPOSITORY / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
-    """Real data, golden numbers and small models that some developers have beside the project."""
+    """Real data that some developers have beside the project."""
     folder = REPOSITORY.parent / "shared"
-    if not (folder / "golden").is_dir():
+    if not (folder / "data").is_dir():
         pytest.skip("the developers' shared data is not beside the repository")
     return folder
 

@@ -22,30 +22,32 @@ from overedit.editing.subject_rows import Subjects
 from overedit.editing.subjects import Rewriting, encode_rewritings
 from overedit.editing.values import ValueOptions
 from overedit.editing.weights import LowRank, WeightUpdate, apply_update
+from tests.support.triangles import symmetric
 
 MODELS = ("tiny-llama", "tiny-gpt2")
 UNREAD = CovarianceOptions(corpus="none")
 
 
-class Golden:
+class Case:
     """A case of one method on one model."""
 
     def __init__(self, folder: Path, method: str, model: str) -> None:
         everything = json.loads((folder / method / "case.json").read_text())
-        self.case: dict[str, Any] = everything["models"][model]
+        self.content: dict[str, Any] = everything["models"][model]
         self.tensors = load_file(folder / method / f"{model}.safetensors")
         self.model = AutoModelForCausalLM.from_pretrained(folder / "models" / model)
         self.tokenizer = AutoTokenizer.from_pretrained(folder / "models" / model)
-        self.hparams = self.case["hparams"]
-        groups = [[group] if isinstance(group, str) else group for group in self.case["context_templates"]]
+        self.hparams = self.content["hparams"]
+        groups = [[group] if isinstance(group, str) else group for group in self.content["context_templates"]]
         self.templates = tuple(map(tuple, groups))
         self.sites = tuple(f"{layer}.down_proj" for layer in self.hparams["layers"])
         anatomy = Anatomy.of(self.model)
         self.modules = {site: anatomy.site_module(site) for site in self.sites}
+        moments = load_file(folder / "covariance" / f"{model}.safetensors")
         self.covariance = {
-            site: SecondMoment(self.tensors[f"C.{module}"].double(), 1, 0.0) for site, module in self.modules.items()
+            site: SecondMoment(symmetric(moments[module]).double(), 1, 0.0) for site, module in self.modules.items()
         }
-        self.in_out = self.case["weight_layout"] == "(in,out)"
+        self.in_out = self.content["weight_layout"] == "(in,out)"
 
     def requests(self, rows: list[dict[str, Any]] | None = None) -> list[EditRequest]:
         return [
@@ -55,7 +57,7 @@ class Golden:
                 subject=row["request"]["subject"],
                 target_new=row["request"]["target_new"]["str"],
             )
-            for row in rows or self.case["requests"]
+            for row in rows or self.content["requests"]
         ]
 
     def config(self, method: str, **more: Any) -> Any:
@@ -82,6 +84,11 @@ class Golden:
     def rewritings(self, rows: list[dict[str, Any]] | None = None) -> list[Rewriting]:
         return encode_rewritings(self.model, self.tokenizer, self.requests(rows), self.templates)
 
+    def earlier_keys(self, module: str, batch: int) -> torch.Tensor:
+        """AlphaEdit's memory after a batch: the sum of K K^T of all batches so far."""
+        keys = torch.cat([self.tensors[f"b{past}.{module}.K"].double() for past in range(batch + 1)], dim=1)
+        return keys @ keys.T
+
     def stored(self, matrix_OI: torch.Tensor) -> torch.Tensor:
         """In the layout of the stored weight."""
         return matrix_OI.T if self.in_out else matrix_OI
@@ -102,87 +109,88 @@ def model_name(request: pytest.FixtureRequest) -> Iterator[str]:
     yield request.param
 
 
-def test_rome_golden(shared: Path, model_name: str) -> None:
-    golden = Golden(shared / "golden", "rome", model_name)
-    config = golden.config("rome")
-    (module,) = golden.modules.values()
-    for i, request in enumerate(golden.requests()):
-        rewritings = encode_rewritings(golden.model, golden.tokenizer, [request], golden.templates)
-        subjects = Subjects(golden.model, rewritings, golden.templates, 8192)
-        keys = subjects.keys(golden.sites[0])
-        assert relative(keys.mean_IN[:, 0], golden.tensors[f"r{i}.key_mean"]) < 1e-5
-        assert relative(keys.bare_IN[:, 0], golden.tensors[f"r{i}.key_prompt"]) < 1e-5
+def test_rome_golden(golden: Path, model_name: str) -> None:
+    case = Case(golden, "rome", model_name)
+    config = case.config("rome")
+    (module,) = case.modules.values()
+    for i, request in enumerate(case.requests()):
+        rewritings = encode_rewritings(case.model, case.tokenizer, [request], case.templates)
+        subjects = Subjects(case.model, rewritings, case.templates, 8192)
+        keys = subjects.keys(case.sites[0])
+        assert relative(keys.mean_IN[:, 0], case.tensors[f"r{i}.key_mean"]) < 1e-5
+        assert relative(keys.bare_IN[:, 0], case.tensors[f"r{i}.key_prompt"]) < 1e-5
         current = subjects.outputs(config.value_site, in_contexts=False)
-        assert relative(current[:, 0], golden.tensors[f"r{i}.cur_output"]) < 1e-5
-        factor = golden.covariance[golden.sites[0]].cholesky_II
+        assert relative(current[:, 0], case.tensors[f"r{i}.cur_output"]) < 1e-5
+        factor = case.covariance[case.sites[0]].cholesky_II
         solved = rank_one(Memory(keys.mean_IN, current), factor, at_IN=keys.bare_IN)
         direction = solved.weights_NI[0] / solved.weights_NI[0].norm()
-        left = golden.tensors[f"r{i}.left_vector"].double()
+        left = case.tensors[f"r{i}.left_vector"].double()
         assert relative(direction * torch.sign(direction @ left), left) < 1e-4
-        result = golden.run("rome", [request], config)
+        result = case.run("rome", [request], config)
         seen = dense(result.update, f"{module}.weight")
-        assert relative(seen, golden.tensors[f"r{i}.weight_delta"]) < 3e-4
+        expected = torch.outer(case.tensors[f"r{i}.right_vector"], case.tensors[f"r{i}.left_vector"])
+        assert relative(seen, case.stored(expected)) < 3e-4
 
 
 @pytest.mark.parametrize("method", ["memit", "emmet"])
-def test_memit_and_emmet_golden(shared: Path, model_name: str, method: str) -> None:
-    golden = Golden(shared / "golden", method, model_name)
-    more = {"ridge": golden.hparams["emmet_lambda"]} if method == "emmet" else {}
-    config = golden.config(method, covariance_weight=golden.hparams["mom2_update_weight"], **more)
-    result = golden.run(method, golden.requests(), config)
-    subjects = Subjects(golden.model, golden.rewritings(), golden.templates, 8192)
+def test_memit_and_emmet_golden(golden: Path, model_name: str, method: str) -> None:
+    case = Case(golden, method, model_name)
+    more = {"ridge": case.hparams["emmet_lambda"]} if method == "emmet" else {}
+    config = case.config(method, covariance_weight=case.hparams["mom2_update_weight"], **more)
+    result = case.run(method, case.requests(), config)
+    subjects = Subjects(case.model, case.rewritings(), case.templates, 8192)
     tolerance = 1e-3 if (method, model_name) == ("memit", "tiny-gpt2") else 3e-4
-    for site, module in golden.modules.items():
+    for site, module in case.modules.items():
         keys = subjects.keys(site)
-        assert relative(keys.mean_IN, golden.tensors[f"{module}.K"]) < 1e-4
+        assert relative(keys.mean_IN, case.tensors[f"{module}.K"]) < 1e-4
         seen = dense(result.update, f"{module}.weight")
-        assert relative(seen, golden.tensors[f"{module}.weight_delta"]) < tolerance
-        apply_update(golden.model, {f"{module}.weight": result.update[f"{module}.weight"]})
+        assert relative(seen, case.tensors[f"{module}.weight_delta"]) < tolerance
+        apply_update(case.model, {f"{module}.weight": result.update[f"{module}.weight"]})
 
 
 @pytest.mark.parametrize("method", ["memit", "emmet"])
-def test_solutions_from_recorded_keys_and_residuals(shared: Path, model_name: str, method: str) -> None:
-    golden = Golden(shared / "golden", method, model_name)
-    for site, module in golden.modules.items():
-        recorded = {name: golden.tensors[f"{module}.{name}"].double() for name in ("K", "residual", "adj_k")}
+def test_solutions_from_recorded_keys_and_residuals(golden: Path, model_name: str, method: str) -> None:
+    case = Case(golden, method, model_name)
+    for site, module in case.modules.items():
+        recorded = {name: case.tensors[f"{module}.{name}"].double() for name in ("K", "residual", "adj_k")}
         memory = Memory(recorded["K"], recorded["residual"])
-        factor, weight = golden.covariance[site].cholesky_II, golden.hparams["mom2_update_weight"]
+        factor, weight = case.covariance[site].cholesky_II, case.hparams["mom2_update_weight"]
         if method == "memit":
             solution = least_squares(memory, factor, weight=weight)
         else:
-            solution = equality(memory, factor, weight=weight, ridge=golden.hparams["emmet_lambda"])
+            solution = equality(memory, factor, weight=weight, ridge=case.hparams["emmet_lambda"])
         assert relative(solution.weights_NI.T, recorded["adj_k"]) < 1e-6
-        seen = golden.stored(solution.residual_ON @ solution.weights_NI)
-        assert relative(seen, golden.tensors[f"{module}.weight_delta"]) < 1e-6
+        seen = case.stored(solution.residual_ON @ solution.weights_NI)
+        assert relative(seen, case.tensors[f"{module}.weight_delta"]) < 1e-6
 
 
-def test_alphaedit_golden(shared: Path, model_name: str) -> None:
-    golden = Golden(shared / "golden", "alphaedit", model_name)
-    threshold, ridge = golden.hparams["nullspace_threshold"], golden.hparams["L2"]
-    config = golden.config("alphaedit", threshold=threshold, ridge=ridge)
+def test_alphaedit_golden(golden: Path, model_name: str) -> None:
+    case = Case(golden, "alphaedit", model_name)
+    threshold, ridge = case.hparams["nullspace_threshold"], case.hparams["L2"]
+    config = case.config("alphaedit", threshold=threshold, ridge=ridge)
     state: dict[str, torch.Tensor] = {}
-    for number, rows in enumerate(golden.case["batches"]):
-        result = golden.run("alphaedit", golden.requests(rows), config, state)
-        apply_update(golden.model, result.update)
+    for number, rows in enumerate(case.content["batches"]):
+        result = case.run("alphaedit", case.requests(rows), config, state)
+        apply_update(case.model, result.update)
         state = result.state
-        for place, (site, module) in enumerate(golden.modules.items()):
-            basis = golden.covariance[site].null_space(threshold)
-            assert basis.shape[1] == golden.case["null_dim"][module]
-            assert relative(basis @ basis.T, golden.tensors["P"][place]) < 1e-4
+        for site, module in case.modules.items():
+            basis = case.covariance[site].null_space(threshold)
+            assert basis.shape[1] == case.content["null_dim"][module]
+            assert relative(basis @ basis.T, symmetric(case.tensors[f"P.{module}"])) < 1e-4
             name = f"b{number}.{module}"
             seen = dense(result.update, f"{module}.weight")
-            assert relative(seen, golden.tensors[f"{name}.weight_delta_this_batch"]) < 5e-4
-            assert relative(state[f"{site}.earlier_keys"], golden.tensors[f"b{number}.cache_c"][place]) < 1e-4
+            assert relative(seen, case.tensors[f"{name}.weight_delta_this_batch"]) < 5e-4
+            assert relative(state[f"{site}.earlier_keys"], case.earlier_keys(module, number)) < 1e-4
 
 
-def test_null_space_from_recorded_keys_and_residuals(shared: Path, model_name: str) -> None:
-    golden = Golden(shared / "golden", "alphaedit", model_name)
-    for place, (site, module) in enumerate(golden.modules.items()):
-        basis = golden.covariance[site].null_space(golden.hparams["nullspace_threshold"])
+def test_null_space_from_recorded_keys_and_residuals(golden: Path, model_name: str) -> None:
+    case = Case(golden, "alphaedit", model_name)
+    for site, module in case.modules.items():
+        basis = case.covariance[site].null_space(case.hparams["nullspace_threshold"])
         for number in range(2):
-            recorded = {n: golden.tensors[f"b{number}.{module}.{n}"].double() for n in ("K", "residual")}
-            earlier = golden.tensors["b0.cache_c"][place].double() if number else None
+            recorded = {n: case.tensors[f"b{number}.{module}.{n}"].double() for n in ("K", "residual")}
+            earlier = case.earlier_keys(module, 0) if number else None
             memory = Memory(recorded["K"], recorded["residual"])
-            solution = null_space(memory, basis, earlier, ridge=golden.hparams["L2"])
-            seen = golden.stored(solution.residual_ON @ solution.weights_NI)
-            assert relative(seen, golden.tensors[f"b{number}.{module}.weight_delta_this_batch"]) < 5e-4
+            solution = null_space(memory, basis, earlier, ridge=case.hparams["L2"])
+            seen = case.stored(solution.residual_ON @ solution.weights_NI)
+            assert relative(seen, case.tensors[f"b{number}.{module}.weight_delta_this_batch"]) < 5e-4

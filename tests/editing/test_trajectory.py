@@ -222,9 +222,7 @@ def test_room_for_all_checkpoints_is_looked_for_before_the_first_turn(
     assert asked == [(3 * known, "the checkpoints at 4, 10 edits"), (2 * known, "the checkpoints at 10 edits")]
     monkeypatch.undo()
     monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: Usage(0, 0, disk_space.SLACK + 4 * base - 1))
-    with pytest.raises(
-        NoSpaceError, match=r"the checkpoints at 1, 4, 10 edits will take .* is whole"
-    ):
+    with pytest.raises(NoSpaceError, match=r"the checkpoints at 1, 4, 10 edits will take .* is whole"):
         list(start(model, tmp_path / "full", (1, 4, 10), sites=lambda _: ("0.down_proj",)))
     assert not (tmp_path / "full").exists()
 

@@ -71,11 +71,10 @@ def check_course(values: Values, row: int, steps: list[dict[str, float]], tolera
 
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-gpt2"])
 @pytest.mark.parametrize("method", ["rome", "memit", "emmet"])
-def test_golden_values(shared: Path, method: str, name: str) -> None:
-    folder = shared / "golden"
-    case = json.loads((folder / method / "case.json").read_text())["models"][name]
-    tensors = load_file(folder / method / case["tensors_file"])
-    model = AutoModelForCausalLM.from_pretrained(folder / "models" / name)
+def test_golden_values(golden: Path, method: str, name: str) -> None:
+    case = json.loads((golden / method / "case.json").read_text())["models"][name]
+    tensors = load_file(golden / method / f"{name}.safetensors")
+    model = AutoModelForCausalLM.from_pretrained(golden / "models" / name)
     part, delta, steps = ("mlp", "delta_v", "v_steps") if method == "rome" else ("layer", "delta", "z_steps")
     site = f"{case['hparams']['layers'][-1]}.{part}"
     rewritings = [golden_rewriting(row) for row in case["requests"]]
@@ -89,17 +88,15 @@ def test_golden_values(shared: Path, method: str, name: str) -> None:
         check_course(values, i, row[steps], tolerance)
 
 
-def test_golden_early_stop(shared: Path) -> None:
-    folder = shared / "golden"
-    case = json.loads((folder / "memit" / "case.json").read_text())["early_stop"]
-    tensors = load_file(folder / "memit" / case["tensors_file"])
-    model = AutoModelForCausalLM.from_pretrained(folder / "models" / case["model"])
+def test_golden_early_stop(golden: Path) -> None:
+    case = json.loads((golden / "memit" / "case.json").read_text())["early_stop"]
+    tensors = load_file(golden / "memit" / "early_stop.safetensors")
+    model = AutoModelForCausalLM.from_pretrained(golden / "models" / case["model"])
     options = golden_options(case["hparams"])
     values = optimize_values(model, f"{case['layer']}.layer", [golden_rewriting(case)], options)
     assert len(case["z_steps"]) < options.num_steps
     check_course(values, 0, case["z_steps"], 3e-4)
-    [name] = [name for name in tensors if name.endswith("delta")]
-    assert relative(values.delta_ND[0], tensors[name]) < 3e-4
+    assert relative(values.delta_ND[0], tensors["delta"]) < 3e-4
 
 
 def plain_value(model: PreTrainedModel, site: str, rewriting: Rewriting, options: ValueOptions) -> torch.Tensor:

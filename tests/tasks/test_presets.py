@@ -428,9 +428,8 @@ def golden_requests(case: Mapping[str, Any], folder: Path) -> list[EditRequest]:
 
 
 def test_ultraedit_equals_its_published_implementation(
-    shared: Path, tmp_path: Path, checkpoint: WriteCheckpoint
+    golden: Path, tmp_path: Path, checkpoint: WriteCheckpoint
 ) -> None:
-    golden = shared / "golden"
     case = json.loads((golden / "ultraedit" / "case.json").read_text())
     tensors = load_file(golden / "ultraedit" / "tensors.safetensors")
     folder = golden / "models" / case["model"]
