@@ -19,12 +19,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from overedit.editing.anatomy import Anatomy, stores_in_out
-from overedit.editing.halving import Halving
 from overedit.editing.lanes import check_attention, lay_out, plan_lanes, plan_passes, run_prompts
 from overedit.editing.method import Progress, silent
-from overedit.editing.tokens import TokenPair
-from overedit.editing.tracing import frozen, standing_in, traced
+from overedit.editing.model.anatomy import Anatomy, stores_in_out
+from overedit.editing.model.hooks import frozen, standing_in, traced
+from overedit.editing.model.memory import OomHalver
+from overedit.editing.model.tokenization import TokenPair
 
 
 class ModuleRows(NamedTuple):
@@ -90,7 +90,7 @@ def trace_answers(
 
     with frozen(model):
         passes = plan_passes(pairs, _limit(model, max_tokens_per_pass))
-        for chosen, (order, traced_pass) in Halving().run(passes, trace, size=size):
+        for chosen, (order, traced_pass) in OomHalver().run(passes, trace, size=size):
             rows = torch.tensor([row for i in order for row in range(first_rows[i], first_rows[i + 1])])
             _keep(traced_pass, rows, found, losses_R)
             done, computed = done + len(chosen), computed + traced_pass.num_tokens

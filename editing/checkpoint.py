@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from overedit.editing.model.weights import checksum
 from overedit.editing.storage.atomic import replace_file, replace_folder
 from overedit.editing.storage.checksums import sealed, unsealed
 from overedit.editing.storage.disk_space import check_space
-from overedit.editing.weights import checksum
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.method import State
+from overedit.editing.model.hooks import frozen
+from overedit.editing.model.tokenization import encode_texts
 from overedit.editing.subjects import SLOT, Templates, check_templates
-from overedit.editing.tokens import encode_texts
-from overedit.editing.tracing import frozen
 
 STATE_KEY = "context_templates"
 """Where the state keeps the templates: JSON, one byte an element (uint8)."""

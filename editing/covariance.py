@@ -32,12 +32,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.anatomy import Anatomy, stores_in_out
 from overedit.editing.frozen_prefix import length_groups, padded_tokens
-from overedit.editing.halving import Halving
 from overedit.editing.method import Progress, silent
-from overedit.editing.tokens import encode_texts
-from overedit.editing.tracing import frozen, standing_in
+from overedit.editing.model.anatomy import Anatomy, stores_in_out
+from overedit.editing.model.hooks import frozen, standing_in
+from overedit.editing.model.memory import OomHalver
+from overedit.editing.model.tokenization import encode_texts
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def second_moments(
     modules = {site: model.get_submodule(anatomy.site_module(site)) for site in sites}
     sums = {site: _Sum(module) for site, module in modules.items()}
     cap = min(max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
-    halving, done = Halving(), 0
+    halving, done = OomHalver(), 0
     in_all = len(texts) if isinstance(texts, Sequence) else 0
     with frozen(model):
         for ids in _encoded(tokenizer, texts, cap):

@@ -16,15 +16,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.anatomy import Anatomy
 from overedit.editing.frozen_prefix import Prefix, compute_prefix, length_groups, padded_tokens
-from overedit.editing.halving import Halving
 from overedit.editing.method import EditResult, Progress, silent
+from overedit.editing.model.anatomy import Anatomy
+from overedit.editing.model.hooks import frozen, standing_in
+from overedit.editing.model.memory import OomHalver
+from overedit.editing.model.tokenization import TokenPair, encode_requests
+from overedit.editing.model.weights import Replacement, WeightUpdate
 from overedit.editing.requests import EditRequest
-from overedit.editing.tokens import TokenPair, encode_requests
-from overedit.editing.tracing import frozen, standing_in
 from overedit.editing.trained_suffix import Suffix
-from overedit.editing.weights import Replacement, WeightUpdate
 
 Objective = Literal["answer", "prompt_last", "target_last"]
 
@@ -147,7 +147,7 @@ class Tuner:
         """Name -> trained values, float32, on the model's device."""
         self._dtypes = {name: own[name].dtype for name in names}
         self._suffix, self._samples, self._config, self._norm_constraint = suffix, samples, config, norm_constraint
-        self._halving = Halving()
+        self._halving = OomHalver()
         self.start()
 
     @property

@@ -25,9 +25,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from overedit.editing.anatomy import Anatomy
-from overedit.editing.halving import Halving
-from overedit.editing.tracing import standing_in
+from overedit.editing.model.anatomy import Anatomy
+from overedit.editing.model.hooks import standing_in
+from overedit.editing.model.memory import OomHalver
 
 Start = Literal["module", "layer", "embedding"]
 
@@ -128,7 +128,7 @@ def compute_prefix(
     else:
         return prefix
     groups = length_groups(lengths, range(len(lengths)), max_tokens_per_pass)
-    halving, size = Halving(), partial(padded_tokens, lengths)
+    halving, size = OomHalver(), partial(padded_tokens, lengths)
     for _ in halving.run(groups, partial(_fill, model, layer, module, prefix), size=size):
         pass
     return prefix

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from overedit.editing.anatomy import Anatomy
-from overedit.editing.tokens import TokenPair, pad
-from overedit.editing.tracing import standing_in
+from overedit.editing.model.anatomy import Anatomy
+from overedit.editing.model.hooks import standing_in
+from overedit.editing.model.tokenization import TokenPair, pad
 
 Fragment = tuple[int, Sequence[int], int]
 """A sequence's part of a lane: owner, ids, first position."""

@@ -24,16 +24,16 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.anatomy import Anatomy, stores_in_out
 from overedit.editing.context_templates import ContextOptions, context_templates
 from overedit.editing.covariance import CovarianceOptions, SecondMoment
 from overedit.editing.method import EditResult, Progress, State, silent
+from overedit.editing.model.anatomy import Anatomy, stores_in_out
+from overedit.editing.model.weights import LowRank, WeightUpdate, apply_update, kept
 from overedit.editing.objectives import Memory, Solution
 from overedit.editing.requests import EditRequest
 from overedit.editing.subject_rows import Subjects
 from overedit.editing.subjects import encode_rewritings
 from overedit.editing.values import ValueOptions, Values, optimize_values
-from overedit.editing.weights import LowRank, WeightUpdate, apply_update, kept
 
 Distribution = Literal["single", "spread", "root"]
 SHARES: Mapping[Distribution, Callable[[int], float]] = MappingProxyType(

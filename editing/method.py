@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel
 
-from overedit.editing.weights import WeightUpdate
+from overedit.editing.model.weights import WeightUpdate
 
 State = dict[str, torch.Tensor]
 """What a method carries from one turn to the next, by name; empty before the first turn."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from overedit.editing.weights import Delta, LowRank
+from overedit.editing.model.weights import Delta, LowRank
 
 
 def ridge_update(keys_RI: torch.Tensor, targets_RO: torch.Tensor, ridge: float, *, in_out: bool) -> LowRank | Delta:

@@ -25,12 +25,11 @@ from torch import nn
 from transformers import Cache, DynamicLayer, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from overedit.editing.anatomy import Anatomy
 from overedit.editing.frozen_prefix import look_at_layer
 from overedit.editing.lanes import Lanes, check_attention, lay_out, mask_of, pass_on, plan_lanes, run_prompts
-from overedit.editing.subjects import Placed
-from overedit.editing.tokens import TokenPair
-from overedit.editing.tracing import standing_in, traced
+from overedit.editing.model.anatomy import Anatomy
+from overedit.editing.model.hooks import standing_in, traced
+from overedit.editing.model.tokenization import Placed, TokenPair
 
 _LANE_TOKENS = 96
 """More leave less padding and make attention dearer; there is little between 64 and 192."""

@@ -16,11 +16,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from overedit.editing.anatomy import Anatomy
-from overedit.editing.halving import Halving
-from overedit.editing.subjects import Placed, Rewriting, Templates
-from overedit.editing.tokens import pad
-from overedit.editing.tracing import frozen, traced
+from overedit.editing.model.anatomy import Anatomy
+from overedit.editing.model.hooks import frozen, traced
+from overedit.editing.model.memory import OomHalver
+from overedit.editing.model.tokenization import Placed, pad
+from overedit.editing.subjects import Rewriting, Templates
 
 _ROWS_TOGETHER = 4096
 """Rows of all contexts that are kept before their means are taken: some 0.5 GB for 14,336 inputs."""
@@ -112,7 +112,7 @@ def at_subjects(
         def size(chosen: Sequence[int]) -> int:
             return sum(sequences[i].place + 1 for i in chosen)
 
-        for chosen, found_SX in Halving().run(batches(sequences, max_tokens), read, size=size):
+        for chosen, found_SX in OomHalver().run(batches(sequences, max_tokens), read, size=size):
             if rows_SX is None:
                 rows_SX = found_SX.new_empty(len(sequences), found_SX.shape[-1])
             rows_SX[torch.tensor(chosen, device=found_SX.device)] = found_SX

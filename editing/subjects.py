@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from overedit.editing.model.tokenization import Placed, TokenPair, encode_pairs
 from overedit.editing.requests import EditRequest
-from overedit.editing.tokens import TokenPair, encode_pairs
 
 SLOT = "{}"
 """Stands for the prompt in a context template, and for the subject in `KL_TEMPLATE`."""
@@ -24,17 +24,6 @@ KL_TEMPLATE = "{} is a"
 
 Templates = tuple[tuple[str, ...], ...]
 """Context templates in groups; keys are averaged within a group, then over the groups."""
-
-
-class Placed(NamedTuple):
-    """A token sequence, the subject's place in it, and what follows it."""
-
-    ids: tuple[int, ...]
-    """Prompt and all target tokens but the last."""
-    place: int
-    """Index of the subject's last token."""
-    target: tuple[int, ...] = ()
-    """What the last `len(target)` places predict; empty where nothing is asked for."""
 
 
 class Rewriting(NamedTuple):

@@ -17,8 +17,8 @@ from torch import nn
 from torch.func import functional_call
 from transformers import PreTrainedModel
 
-from overedit.editing.anatomy import Anatomy
 from overedit.editing.frozen_prefix import Prefix
+from overedit.editing.model.anatomy import Anatomy
 
 
 class Suffix:

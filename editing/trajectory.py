@@ -23,7 +23,6 @@ import torch
 from pydantic import BaseModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.anatomy import Anatomy
 from overedit.editing.checkpoint import (
     Checkpoint,
     Costs,
@@ -35,12 +34,13 @@ from overedit.editing.checkpoint import (
     write_checkpoint,
 )
 from overedit.editing.interim import EVERY_TEN_MINUTES, Interim, StoppedError
-from overedit.editing.memory import peak_bytes, reset_peak
 from overedit.editing.method import MethodEntry, Progress, State, silent
+from overedit.editing.model.anatomy import Anatomy
+from overedit.editing.model.memory import peak_bytes, reset_peak
+from overedit.editing.model.weights import apply_update, read_tensors, write_tensors
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage.atomic import remove_leftovers
 from overedit.editing.storage.disk_space import check_space
-from overedit.editing.weights import apply_update, read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 

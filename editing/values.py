@@ -26,12 +26,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel
 
-from overedit.editing.halving import Halving
 from overedit.editing.method import Progress, silent
+from overedit.editing.model.hooks import frozen
+from overedit.editing.model.memory import OomHalver
+from overedit.editing.model.tokenization import pad
 from overedit.editing.shifted_suffix import Packed, ShiftedSuffix, placed_tokens, tokens_that_fit
 from overedit.editing.subjects import Rewriting
-from overedit.editing.tokens import pad
-from overedit.editing.tracing import frozen
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 
@@ -117,7 +117,7 @@ def optimize_values(
         return _Descent(model, site, group, options).run(advance)
 
     with frozen(model):
-        for group, values in Halving().run(_groups(rewritings, limit), descend, size=_num_tokens):
+        for group, values in OomHalver().run(_groups(rewritings, limit), descend, size=_num_tokens):
             found.append(values)
             done += len(group)
     fields = {name: torch.cat([getattr(part, name) for part in found]) for name in Values._fields[:-1]}

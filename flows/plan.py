@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from overedit.editing.anatomy import Anatomy
 from overedit.editing.checkpoint import Checkpoint
 from overedit.editing.method import Progress, silent
 from overedit.editing.methods import METHODS
+from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.subjects import subject_end
 from overedit.editing.trajectory import check_counts
 from overedit.flows.config import BenchmarkConfig

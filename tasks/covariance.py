@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.anatomy import Anatomy
 from overedit.editing.covariance import CovarianceOptions, SecondMoment, second_moments
 from overedit.editing.method import Progress, silent
+from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.storage.atomic import remove_leftovers
 from overedit.editing.storage.checksums import digest
 from overedit.tasks.corpora import Corpus, open_corpus

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from overedit.editing.covariance import SecondMoment
+from overedit.editing.model.weights import checksum
 from overedit.editing.storage.atomic import replace_file
-from overedit.editing.weights import checksum
 
 FORMAT = 1
 """Raised when a change of the code changes the numbers, so that nothing made before it is read."""

@@ -18,16 +18,16 @@ from pydantic import BaseModel, ConfigDict
 
 from overedit.editing.checkpoint import Norms
 from overedit.editing.context_templates import STATE_KEY
-from overedit.editing.halving import Halving
 from overedit.editing.interim import StoppedError
 from overedit.editing.method import State
 from overedit.editing.methods import METHODS, MethodConfig
 from overedit.editing.metrics import exact_sequence
+from overedit.editing.model.memory import OomHalver
+from overedit.editing.model.tokenization import encode_pairs
+from overedit.editing.model.weights import WeightUpdate, applied, read_tensors
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
-from overedit.editing.tokens import encode_pairs
 from overedit.editing.trajectory import turn_seed
-from overedit.editing.weights import WeightUpdate, applied, read_tensors
 from overedit.tasks.corpora import texts_digest
 from overedit.tasks.editing_job import inputs_key, method_inputs
 from overedit.tasks.engine.local_model import LocalModel
@@ -167,7 +167,7 @@ class Gauge(NamedTuple):
         """
         model, tokenizer = loaded
         room = context_length(model.config)
-        local = LocalModel(model, tokenizer, room, [], _BATCH_TOKENS[model.device.type], Halving())
+        local = LocalModel(model, tokenizer, room, [], _BATCH_TOKENS[model.device.type], OomHalver())
         pieces = [found for ids in encode(tokenizer, texts) if (found := windows(ids, room - 1))]
         if not pieces:
             raise ValueError("perplexity.corpus: no text has two tokens, so there is no perplexity")

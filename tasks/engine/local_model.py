@@ -15,7 +15,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from overedit.editing.halving import Halving
+from overedit.editing.model.memory import OomHalver
 from overedit.tasks.engine.base import NO_TOKEN
 
 
@@ -39,7 +39,7 @@ class LocalModel(NamedTuple):
     """Ids of the tokens that end a text."""
     batch_tokens: int
     """Tokens of a batch, padding included."""
-    halving: Halving
+    halving: OomHalver
     """Makes a batch that exceeds the memory smaller, and those after it."""
 
     def continue_all(

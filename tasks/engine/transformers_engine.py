@@ -14,9 +14,9 @@ import torch
 from transformers import GenerationConfig
 
 from overedit.editing.checkpoint import read_checkpoint
-from overedit.editing.halving import Halving
-from overedit.editing.tokens import encode_pairs
-from overedit.editing.weights import checksum, read_tensors, write_tensors
+from overedit.editing.model.memory import OomHalver
+from overedit.editing.model.tokenization import encode_pairs
+from overedit.editing.model.weights import checksum, read_tensors, write_tensors
 from overedit.tasks.engine.base import Generation, Score, SwapReport
 from overedit.tasks.engine.base_weights import BaseWeights, check_fit
 from overedit.tasks.engine.local_model import LocalModel
@@ -50,7 +50,7 @@ class TransformersEngine:
         context = context_length(self._base.config)
         self._room = min(options.max_model_len or context, context)
         self._ends = eos_ids(tokenizer, self._base.folder)
-        self._local = LocalModel(loaded, tokenizer, self._room, self._ends, options.batch_tokens, Halving())
+        self._local = LocalModel(loaded, tokenizer, self._room, self._ends, options.batch_tokens, OomHalver())
         self._pristine: dict[str, torch.Tensor] = {}
         self.start_seconds = time.perf_counter() - begun
         logger.info("transformers started with %s in %.1f s", model, self.start_seconds)

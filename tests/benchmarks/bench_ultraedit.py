@@ -29,10 +29,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from overedit.editing import answer_rows
 from overedit.editing.methods import ultraedit as method
 from overedit.editing.methods.ultraedit import UltraEdit, loss_batches
+from overedit.editing.model.hooks import Trace, traced
+from overedit.editing.model.tokenization import IGNORED, TokenPair, encode_requests, pad_pairs
+from overedit.editing.model.weights import apply_update, checksum
 from overedit.editing.requests import EditRequest
-from overedit.editing.tokens import IGNORED, TokenPair, encode_requests, pad_pairs
-from overedit.editing.tracing import Trace, traced
-from overedit.editing.weights import apply_update, checksum
 from tests.benchmarks.counting import Counted
 
 VOCABULARY, NUM_EDITS, RATE = 8192, 100, 1e-6

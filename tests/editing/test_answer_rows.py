@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from overedit.editing.anatomy import FAMILIES, Anatomy, stores_in_out
 from overedit.editing.answer_rows import trace_answers
-from overedit.editing.tokens import IGNORED, TokenPair, pad_pairs
-from overedit.editing.tracing import Trace, traced
-from tests.editing.test_tracing import num_hooks
+from overedit.editing.model.anatomy import FAMILIES, Anatomy, stores_in_out
+from overedit.editing.model.hooks import Trace, traced
+from overedit.editing.model.tokenization import IGNORED, TokenPair, pad_pairs
+from tests.editing.model.test_hooks import num_hooks
 from tests.support.teachable_models import snapshot, unchanged
 from tests.support.tiny_models import tiny
 

@@ -16,11 +16,11 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from overedit.editing.anatomy import Anatomy
 from overedit.editing.covariance import CovarianceOptions, SecondMoment, second_moments
-from overedit.editing.tracing import standing_in, traced
-from overedit.editing.weights import checksum
-from tests.editing.test_tracing import num_hooks
+from overedit.editing.model.anatomy import Anatomy
+from overedit.editing.model.hooks import standing_in, traced
+from overedit.editing.model.weights import checksum
+from tests.editing.model.test_hooks import num_hooks
 from tests.support.small_model import small_tokenizer
 from tests.support.teachable_models import byte_tokenizer
 from tests.support.tiny_models import tiny

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from overedit.editing.anatomy import FAMILIES as ANATOMIES
 from overedit.editing.fine_tuning import SiteTuning, tuning
 from overedit.editing.frozen_prefix import length_groups
-from overedit.editing.tracing import standing_in
-from overedit.editing.weights import Replacement, applied
+from overedit.editing.model.anatomy import FAMILIES as ANATOMIES
+from overedit.editing.model.hooks import standing_in
+from overedit.editing.model.weights import Replacement, applied
 from tests.support.teachable_models import FAMILIES, plain_losses, samples_of, teachable
 
 

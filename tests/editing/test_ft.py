@@ -12,8 +12,8 @@ from overedit.editing.fine_tuning import Sample, encode_samples, train_depth_fir
 from overedit.editing.method import EditResult
 from overedit.editing.methods.ft_l import FtL, ft_l
 from overedit.editing.methods.ft_m import FtM, ft_m
+from overedit.editing.model.weights import applied
 from overedit.editing.requests import EditRequest
-from overedit.editing.weights import applied
 from tests.support.teachable_models import (
     DOWN,
     FAMILIES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from overedit.editing.lanes import lay_out, mask_of, plan_lanes, plan_passes
-from overedit.editing.tokens import TokenPair
+from overedit.editing.model.tokenization import TokenPair
 
 
 def test_plan_of_passes() -> None:

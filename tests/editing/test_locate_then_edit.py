@@ -12,18 +12,18 @@ from pydantic import ValidationError
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
-from overedit.editing.anatomy import Anatomy, stores_in_out
 from overedit.editing.covariance import CovarianceOptions, SecondMoment, second_moments
 from overedit.editing.locate_then_edit import SHARES, LayerProblem, LocateThenEdit, diagnostics
 from overedit.editing.method import EditResult
 from overedit.editing.methods import METHODS
+from overedit.editing.model.anatomy import Anatomy, stores_in_out
+from overedit.editing.model.weights import LowRank, applied, checksum
 from overedit.editing.objectives import Memory, Solution
 from overedit.editing.requests import EditRequest
 from overedit.editing.subject_rows import Subjects
 from overedit.editing.subjects import Rewriting, encode_rewritings
 from overedit.editing.values import ValueOptions, optimize_values
-from overedit.editing.weights import LowRank, applied, checksum
-from tests.editing.test_tracing import num_hooks
+from tests.editing.model.test_hooks import num_hooks
 from tests.support.teachable_models import WORDS, byte_tokenizer
 from tests.support.tiny_models import tiny
 

@@ -12,16 +12,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from overedit.editing.anatomy import Anatomy
 from overedit.editing.context_templates import ContextOptions
 from overedit.editing.covariance import CovarianceOptions, SecondMoment
 from overedit.editing.methods import METHODS
+from overedit.editing.model.anatomy import Anatomy
+from overedit.editing.model.weights import LowRank, WeightUpdate, apply_update
 from overedit.editing.objectives import Memory, equality, least_squares, null_space, rank_one
 from overedit.editing.requests import EditRequest
 from overedit.editing.subject_rows import Subjects
 from overedit.editing.subjects import Rewriting, encode_rewritings
 from overedit.editing.values import ValueOptions
-from overedit.editing.weights import LowRank, WeightUpdate, apply_update
 from tests.support.triangles import symmetric
 
 MODELS = ("tiny-llama", "tiny-gpt2")

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from overedit.editing.fine_tuning import encode_samples, tuning
 from overedit.editing.method import EditResult
 from overedit.editing.methods.locft_bf import PRESETS, LocftBf, locft_bf, train_breadth_first
+from overedit.editing.model.weights import Replacement, applied
 from overedit.editing.requests import EditRequest
-from overedit.editing.weights import Replacement, applied
 from tests.support.teachable_models import (
     DOWN,
     FAMILIES,

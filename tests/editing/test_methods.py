@@ -10,12 +10,12 @@ import torch
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from transformers import PreTrainedModel
 
-from overedit.editing.anatomy import Anatomy
 from overedit.editing.covariance import second_moments
 from overedit.editing.method import EditResult
 from overedit.editing.methods import METHODS, MethodConfig
-from overedit.editing.weights import applied, apply_update, checksum
-from tests.editing.test_tracing import num_hooks
+from overedit.editing.model.anatomy import Anatomy
+from overedit.editing.model.weights import applied, apply_update, checksum
+from tests.editing.model.test_hooks import num_hooks
 from tests.support.teachable_models import WORDS, byte_tokenizer, some_requests
 from tests.support.tiny_models import tiny
 

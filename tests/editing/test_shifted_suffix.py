@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from overedit.editing.anatomy import FAMILIES, Anatomy
+from overedit.editing.model.anatomy import FAMILIES, Anatomy
+from overedit.editing.model.hooks import frozen, standing_in
+from overedit.editing.model.tokenization import Placed
 from overedit.editing.shifted_suffix import ShiftedSuffix, tokens_that_fit
-from overedit.editing.subjects import Placed
-from overedit.editing.tracing import frozen, standing_in
 from tests.support.tiny_models import tiny
 
 SEQUENCES = [

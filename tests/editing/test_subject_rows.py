@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from overedit.editing import subject_rows
-from overedit.editing.anatomy import Anatomy
+from overedit.editing.model.anatomy import Anatomy
+from overedit.editing.model.hooks import traced
+from overedit.editing.model.tokenization import Placed
 from overedit.editing.subject_rows import Subjects, at_subjects
-from overedit.editing.subjects import Placed, encode_rewritings
-from overedit.editing.tracing import traced
+from overedit.editing.subjects import encode_rewritings
 from tests.editing.test_locate_then_edit import CONTEXTS, requests
 from tests.support.teachable_models import byte_tokenizer
 from tests.support.tiny_models import tiny

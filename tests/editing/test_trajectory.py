@@ -19,11 +19,11 @@ from overedit.editing import trajectory
 from overedit.editing.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint, whole_checkpoints
 from overedit.editing.interim import Interim, StoppedError
 from overedit.editing.method import EditResult, MethodEntry
+from overedit.editing.model.weights import Delta, Replacement, checksum
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage import disk_space
 from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.editing.trajectory import Schedule, Source, run_trajectory, turn_seed
-from overedit.editing.weights import Delta, Replacement, checksum
 
 Usage = namedtuple("Usage", "total used free")
 NAME = "model.layers.0.mlp.down_proj.weight"
@@ -198,7 +198,7 @@ def test_the_record_is_readable_without_the_tensors(model: LlamaForCausalLM, tmp
 
 
 def test_replacement_keeps_exact_values(model: LlamaForCausalLM) -> None:
-    from overedit.editing.weights import applied
+    from overedit.editing.model.weights import applied
 
     values = torch.randn(model.get_parameter(NAME).shape)
     before = checksum(model.get_parameter(NAME))

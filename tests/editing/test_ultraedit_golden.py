@@ -17,9 +17,9 @@ from overedit.editing.methods.ultraedit import (
     loss_batches,
     ultraedit,
 )
+from overedit.editing.model.tokenization import IGNORED, encode_pairs, encode_requests, pad_pairs
+from overedit.editing.model.weights import Delta, apply_update
 from overedit.editing.requests import EditRequest
-from overedit.editing.tokens import IGNORED, encode_pairs, encode_requests, pad_pairs
-from overedit.editing.weights import Delta, apply_update
 from tests.editing.test_ridge import dense
 
 

@@ -18,8 +18,8 @@ from overedit.editing.covariance import CovarianceOptions, SecondMoment
 from overedit.editing.method import EditResult
 from overedit.editing.methods import METHODS
 from overedit.editing.methods.ft_l import FtL
+from overedit.editing.model.weights import Delta
 from overedit.editing.requests import EditRequest
-from overedit.editing.weights import Delta
 from overedit.flows.plan import check_corpora
 from overedit.tasks import covariance as stage
 from overedit.tasks.corpora import open_corpus, texts_digest

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from overedit.editing.halving import Halving
 from overedit.editing.interim import StoppedError
 from overedit.editing.methods import METHODS
 from overedit.editing.methods.ft_m import FtM
+from overedit.editing.model.memory import OomHalver
+from overedit.editing.model.weights import Delta, Replacement, WeightUpdate, applied, checksum
 from overedit.editing.requests import EditRequest, Probe
 from overedit.editing.trajectory import turn_seed
-from overedit.editing.weights import Delta, Replacement, WeightUpdate, applied, checksum
 from overedit.tasks import scan as scanning
 from overedit.tasks.engine.local_model import LocalModel
 from overedit.tasks.hard_cases import save_hard_cases, scan_line
@@ -178,7 +178,7 @@ def test_long_texts_are_read_in_windows() -> None:
     loaded = LoadedModel(tiny("llama"), byte_tokenizer())
     gauge = Gauge.of(loaded, ["x" * 200])
     assert [len(piece) for piece in gauge.pieces[0]] == [63, 63, 63, 14]
-    wide = LocalModel(*loaded, 64, [], 10**6, Halving())
+    wide = LocalModel(*loaded, 64, [], 10**6, OomHalver())
     assert gauge.read().perplexity == pytest.approx(gauge._replace(local=wide).read().token_perplexity, rel=1e-5)
 
 

@@ -7,8 +7,16 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from overedit.editing.model.tokenization import (
+    IGNORED,
+    TokenPair,
+    encode_pairs,
+    encode_requests,
+    pad,
+    pad_id_of,
+    pad_pairs,
+)
 from overedit.editing.requests import EditRequest
-from overedit.editing.tokens import IGNORED, TokenPair, encode_pairs, encode_requests, pad, pad_id_of, pad_pairs
 from tests.support.tiny_models import tiny
 
 BOS, EOS = 1, 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from overedit.editing.tracing import frozen, standing_in, traced
+from overedit.editing.model.hooks import frozen, standing_in, traced
 from tests.support.tiny_models import tiny
 
 IDS = torch.tensor([[5, 6, 7, 8]])

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
+from overedit.editing import memory
 from overedit.editing.answer_rows import trace_answers
 from overedit.editing.covariance import second_moments
 from overedit.editing.fine_tuning import SiteTuning, tuning
-from overedit.editing.halving import Halving, says_out_of_memory
+from overedit.editing.model.memory import OomHalver, says_out_of_memory
+from overedit.editing.model.tokenization import Placed
 from overedit.editing.subject_rows import at_subjects
-from overedit.editing.subjects import Placed
 from tests.editing.test_answer_rows import PAIRS, WEIGHTS, sites
 from tests.support.teachable_models import byte_tokenizer, samples_of, teachable
 from tests.support.tiny_models import tiny
@@ -55,7 +58,7 @@ def memory_for(
 # the helper
 
 
-def run(halving: Halving, groups: Sequence[Sequence[int]], room: int, error: BaseException) -> list[list[int]]:
+def run(halving: OomHalver, groups: Sequence[Sequence[int]], room: int, error: BaseException) -> list[list[int]]:
     def compute(part: Sequence[int]) -> int:
         if sum(part) > room:
             raise error
@@ -68,13 +71,13 @@ def run(halving: Halving, groups: Sequence[Sequence[int]], room: int, error: Bas
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_parts_keep_their_order_and_later_groups_are_cut_at_once(error: BaseException) -> None:
-    halving = Halving()
+    halving = OomHalver()
     assert run(halving, [[1, 1], [2, 2, 2, 2], [4, 4], [3, 1]], 5, error) == [[1, 1], [2, 2], [2, 2], [4], [4], [3, 1]]
     assert halving.most == 4
 
 
 def test_halved_as_often_as_needed(caplog: pytest.LogCaptureFixture) -> None:
-    halving = Halving()
+    halving = OomHalver()
     with caplog.at_level(logging.WARNING):
         assert run(halving, [[1] * 16], 2, ERRORS[0]) == [[1, 1]] * 8
     assert "16 at once exceed the memory: from now on at most 8 tokens together" in caplog.text
@@ -84,7 +87,7 @@ def test_halved_as_often_as_needed(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_another_error_is_not_taken_for_too_little_memory() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
-        run(Halving(), [[1, 2]], 2, RuntimeError("shapes do not match"))
+        run(OomHalver(), [[1, 2]], 2, RuntimeError("shapes do not match"))
 
 
 def test_torch_itself_says_on_a_processor_that_memory_ran_out() -> None:
@@ -185,3 +188,27 @@ def test_one_sequence_that_does_not_fit_is_an_error_and_the_model_is_as_before()
         trace_answers(model, PAIRS, sites(model), WEIGHTS, max_tokens_per_pass=1000, lane_tokens=96)
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
     assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+BLOCK = 64 << 20
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU's memory is counted")
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel keeps one peak a process")
+def test_a_peak_before_the_stretch_does_not_count() -> None:
+    memory.reset_peak()
+    before = memory.peak_bytes()
+    block = bytearray(b"x") * BLOCK
+    high = memory.peak_bytes()
+    assert high - before > BLOCK // 2
+    del block
+    assert memory.peak_bytes() >= high - (1 << 20), "a peak stays"
+    memory.reset_peak()
+    assert memory.peak_bytes() < high - BLOCK // 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU's memory is counted")
+def test_without_the_kernels_files_it_is_the_process_own_peak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_PROCESS", tmp_path / "none")
+    memory.reset_peak()
+    assert memory.peak_bytes() > 1 << 20

@@ -163,3 +163,14 @@ def encode_texts(
     ids = [tuple(row) for row in tokenizer(list(texts), add_special_tokens=special)["input_ids"]]
     ends = special and tuple(tokenizer("a")["input_ids"])[-1:] == (tokenizer.eos_token_id,)
     return [row[:-1] for row in ids] if ends else ids
+
+
+class Placed(NamedTuple):
+    """A token sequence, the subject's place in it, and what follows it."""
+
+    ids: tuple[int, ...]
+    """Prompt and all target tokens but the last."""
+    place: int
+    """Index of the subject's last token."""
+    target: tuple[int, ...] = ()
+    """What the last `len(target)` places predict; empty where nothing is asked for."""

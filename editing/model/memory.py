@@ -1,4 +1,4 @@
-"""Halving: what exceeds the memory is run in two parts, and everything that follows in parts no larger.
+"""OomHalver: what exceeds the memory is run in two parts, and everything that follows in parts no larger.
 
 Only for work whose parts add up to the same numbers: sequences that do not see each other, gradients that are summed.
 Parts of another size are padded and summed in another order, so the last bits of float32 can differ, as they do where
@@ -7,9 +7,13 @@ another size is asked for to begin with.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
+import resource
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -22,7 +26,7 @@ Result = TypeVar("Result")
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 
 
-class Halving:
+class OomHalver:
     """How much may run at once: anything, until something proves too much; what is found out is kept for later runs."""
 
     def __init__(self) -> None:
@@ -85,3 +89,26 @@ def _free() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+_PROCESS = Path("/proc/self")
+
+
+def reset_peak() -> None:
+    """Begin to measure anew; without Linux's /proc a process's own peak cannot be begun anew."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with contextlib.suppress(OSError):
+        (_PROCESS / "clear_refs").write_text("5")  # VmHWM is what is resident now (proc(5))
+
+
+def peak_bytes() -> int:
+    """Bytes of device memory since `reset_peak`, or of resident memory, since the process began where it has to be."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    with contextlib.suppress(OSError):
+        lines = (_PROCESS / "status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

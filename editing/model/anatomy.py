@@ -122,7 +122,7 @@ class Anatomy:
         if name not in FAMILIES:
             raise UnknownFamilyError(
                 f"model family {name!r} is not known; known: {', '.join(sorted(FAMILIES))}. To add it, give "
-                "FAMILIES in editing/anatomy.py a row that names its layers, embedding, final norm and projections"
+                "FAMILIES in editing/model/anatomy.py a row that names its layers, embedding, final norm and projections"
             )
         family = FAMILIES[name]
         names = tuple(name for name, _ in model.named_parameters(remove_duplicate=False))

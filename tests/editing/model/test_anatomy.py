@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from overedit.editing.anatomy import FAMILIES, Anatomy, UnknownFamilyError, stores_in_out
+from overedit.editing.model.anatomy import FAMILIES, Anatomy, UnknownFamilyError, stores_in_out
 from tests.support.tiny_models import SETTINGS, tiny
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from overedit.editing.weights import (
+from overedit.editing.model.weights import (
     Delta,
     LowRank,
     Replacement,
