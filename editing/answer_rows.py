@@ -19,12 +19,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from overedit.editing.lanes import check_attention, lay_out, plan_lanes, plan_passes, run_prompts
 from overedit.editing.method import Progress, silent
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
 from overedit.editing.model.hooks import frozen, standing_in, traced
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.tokenization import TokenPair
+from overedit.editing.partial_forward.packing import check_attention, lay_out, plan_lanes, plan_passes, run_prompts
 
 
 class ModuleRows(NamedTuple):

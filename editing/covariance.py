@@ -32,12 +32,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.frozen_prefix import length_groups, padded_tokens
 from overedit.editing.method import Progress, silent
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
 from overedit.editing.model.hooks import frozen, standing_in
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.tokenization import encode_texts
+from overedit.editing.partial_forward.batching import length_groups, padded_tokens
 
 logger = logging.getLogger(__name__)
 

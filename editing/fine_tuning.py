@@ -16,15 +16,16 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.frozen_prefix import Prefix, compute_prefix, length_groups, padded_tokens
 from overedit.editing.method import EditResult, Progress, silent
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import frozen, standing_in
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.tokenization import TokenPair, encode_requests
 from overedit.editing.model.weights import Replacement, WeightUpdate
+from overedit.editing.partial_forward.batching import length_groups, padded_tokens
+from overedit.editing.partial_forward.prefix_cache import Prefix, compute_prefix
+from overedit.editing.partial_forward.trained_suffix import Suffix
 from overedit.editing.requests import EditRequest
-from overedit.editing.trained_suffix import Suffix
 
 Objective = Literal["answer", "prompt_last", "target_last"]
 

@@ -20,6 +20,7 @@ from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import frozen, traced
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.tokenization import Placed, pad
+from overedit.editing.partial_forward.batching import batches
 from overedit.editing.subjects import Rewriting, Templates
 
 _ROWS_TOGETHER = 4096
@@ -118,18 +119,6 @@ def at_subjects(
             rows_SX[torch.tensor(chosen, device=found_SX.device)] = found_SX
     assert rows_SX is not None
     return rows_SX
-
-
-def batches(sequences: Sequence[Placed], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of sequences of like length, at most `max_tokens` together, padding counted."""
-    waiting: list[int] = []
-    for i in sorted(range(len(sequences)), key=lambda i: sequences[i].place):
-        if waiting and (len(waiting) + 1) * (sequences[i].place + 1) > max_tokens:
-            yield waiting
-            waiting = []
-        waiting.append(i)
-    if waiting:
-        yield waiting
 
 
 class _ReadError(Exception):

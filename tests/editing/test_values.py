@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from overedit.editing.model.anatomy import FAMILIES, Anatomy
 from overedit.editing.model.tokenization import Placed
-from overedit.editing.shifted_suffix import Packed, ShiftedSuffix
+from overedit.editing.partial_forward.shifted_suffix import Packed, ShiftedSuffix
 from overedit.editing.subjects import Rewriting
 from overedit.editing.values import ValueOptions, Values, optimize_values
 from tests.editing.model.test_hooks import num_hooks

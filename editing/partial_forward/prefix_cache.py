@@ -28,6 +28,7 @@ from transformers import PreTrainedModel
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import standing_in
 from overedit.editing.model.memory import OomHalver
+from overedit.editing.partial_forward.batching import length_groups, padded_tokens
 
 Start = Literal["module", "layer", "embedding"]
 
@@ -61,34 +62,6 @@ class Prefix(NamedTuple):
         last_B1 = torch.tensor([self.lengths[n] for n in chosen])[:, None] - 1
         steps_T = torch.arange(int(last_B1.max()) + 1)
         return (first_B1 + torch.minimum(steps_T, last_B1)).to(self.ids_R.device, non_blocking=True)
-
-
-_EFFICIENT_TOKENS = 384
-
-
-def length_groups(lengths: Sequence[int], chosen: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Split sequences into passes of like length, so that little padding is computed.
-
-    A pass ends where it would exceed `max_tokens` (padding counted), and, once it holds enough for the matrix products
-    to run at full rate, where the next sequence is shorter than nine tenths of its longest.
-
-    Returns:
-        The chosen sequences, longest first, cut into passes.
-    """
-    groups: list[list[int]] = []
-    for n in sorted(chosen, key=lambda n: -lengths[n]):
-        longest, count = (lengths[groups[-1][0]], len(groups[-1])) if groups else (0, 0)
-        full = longest * (count + 1) > max_tokens
-        ragged = longest * count >= _EFFICIENT_TOKENS and 10 * lengths[n] < 9 * longest
-        if not groups or full or ragged:
-            groups.append([])
-        groups[-1].append(n)
-    return groups
-
-
-def padded_tokens(lengths: Sequence[int], chosen: Sequence[int]) -> int:
-    """Tokens of a pass over the chosen sequences, padding included."""
-    return len(chosen) * max(lengths[n] for n in chosen)
 
 
 @torch.no_grad()

@@ -25,11 +25,19 @@ from torch import nn
 from transformers import Cache, DynamicLayer, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from overedit.editing.frozen_prefix import look_at_layer
-from overedit.editing.lanes import Lanes, check_attention, lay_out, mask_of, pass_on, plan_lanes, run_prompts
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import standing_in, traced
 from overedit.editing.model.tokenization import Placed, TokenPair
+from overedit.editing.partial_forward.packing import (
+    Lanes,
+    check_attention,
+    lay_out,
+    mask_of,
+    pass_on,
+    plan_lanes,
+    run_prompts,
+)
+from overedit.editing.partial_forward.prefix_cache import look_at_layer
 
 _LANE_TOKENS = 96
 """More leave less padding and make attention dearer; there is little between 64 and 192."""

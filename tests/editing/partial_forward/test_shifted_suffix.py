@@ -11,7 +11,7 @@ import torch
 from overedit.editing.model.anatomy import FAMILIES, Anatomy
 from overedit.editing.model.hooks import frozen, standing_in
 from overedit.editing.model.tokenization import Placed
-from overedit.editing.shifted_suffix import ShiftedSuffix, tokens_that_fit
+from overedit.editing.partial_forward.shifted_suffix import ShiftedSuffix, tokens_that_fit
 from tests.support.tiny_models import tiny
 
 SEQUENCES = [

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from overedit.editing.fine_tuning import SiteTuning, tuning
-from overedit.editing.frozen_prefix import length_groups
 from overedit.editing.model.anatomy import FAMILIES as ANATOMIES
 from overedit.editing.model.hooks import standing_in
 from overedit.editing.model.weights import Replacement, applied
+from overedit.editing.partial_forward.batching import length_groups
 from tests.support.teachable_models import FAMILIES, plain_losses, samples_of, teachable
 
 

@@ -17,8 +17,8 @@ from torch import nn
 from torch.func import functional_call
 from transformers import PreTrainedModel
 
-from overedit.editing.frozen_prefix import Prefix
 from overedit.editing.model.anatomy import Anatomy
+from overedit.editing.partial_forward.prefix_cache import Prefix
 
 
 class Suffix:

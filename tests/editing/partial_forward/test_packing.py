@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from overedit.editing.lanes import lay_out, mask_of, plan_lanes, plan_passes
 from overedit.editing.model.tokenization import TokenPair
+from overedit.editing.partial_forward.packing import lay_out, mask_of, plan_lanes, plan_passes
 
 
 def test_plan_of_passes() -> None:
