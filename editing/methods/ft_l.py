@@ -25,7 +25,7 @@ from typing import Literal
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.fine_tuning import DepthFirstTuning, fine_tune_depth_first
+from overedit.editing.fine_tuning.depth_first import DepthFirstTuning, fine_tune_depth_first
 from overedit.editing.method import EditResult, Progress, State, silent
 from overedit.editing.requests import EditRequest
 

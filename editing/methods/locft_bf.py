@@ -27,7 +27,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.fine_tuning import SiteTuning, Tuner, encode_samples, tuning
+from overedit.editing.fine_tuning.tuner import SiteTuning, Tuner, encode_samples, tuning
 from overedit.editing.method import EditResult, Progress, State, silent
 from overedit.editing.requests import EditRequest
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from overedit.editing import memory
 from overedit.editing.answer_rows import trace_answers
 from overedit.editing.covariance import second_moments
-from overedit.editing.fine_tuning import SiteTuning, tuning
+from overedit.editing.fine_tuning.tuner import SiteTuning, tuning
 from overedit.editing.model.memory import OomHalver, says_out_of_memory
 from overedit.editing.model.tokenization import Placed
 from overedit.editing.subject_rows import at_subjects

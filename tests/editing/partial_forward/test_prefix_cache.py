@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from overedit.editing.fine_tuning import SiteTuning, tuning
+from overedit.editing.fine_tuning.tuner import SiteTuning, tuning
 from overedit.editing.model.anatomy import FAMILIES as ANATOMIES
 from overedit.editing.model.hooks import standing_in
 from overedit.editing.model.weights import Replacement, applied

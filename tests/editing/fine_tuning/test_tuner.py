@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from overedit.editing.fine_tuning import Sample, SiteTuning, encode_samples, tuning
+from overedit.editing.fine_tuning.tuner import Sample, SiteTuning, encode_samples, tuning
 from overedit.editing.requests import EditRequest
 from tests.support.teachable_models import (
     DOWN,

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from overedit.editing.fine_tuning import Sample, encode_samples, train_depth_first, tuning
+from overedit.editing.fine_tuning.depth_first import train_depth_first
+from overedit.editing.fine_tuning.tuner import Sample, encode_samples, tuning
 from overedit.editing.method import EditResult
 from overedit.editing.methods.ft_l import FtL, ft_l
 from overedit.editing.methods.ft_m import FtM, ft_m
