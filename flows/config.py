@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from overedit.editing.covariance import CovarianceOptions
+from overedit.editing.locate_then_edit.covariance import CovarianceOptions
 from overedit.editing.methods import METHODS, MethodConfig
 from overedit.editing.trajectory import check_counts
 from overedit.flows.presets import asked_of_run, check_known, missing

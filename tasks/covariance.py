@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.covariance import CovarianceOptions, SecondMoment, second_moments
+from overedit.editing.locate_then_edit.covariance import CovarianceOptions, SecondMoment, second_moments
 from overedit.editing.method import Progress, silent
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.storage.atomic import remove_leftovers

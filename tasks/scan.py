@@ -17,8 +17,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from overedit.editing.checkpoint import Norms
-from overedit.editing.context_templates import STATE_KEY
 from overedit.editing.interim import StoppedError
+from overedit.editing.locate_then_edit.contexts import STATE_KEY
 from overedit.editing.method import State
 from overedit.editing.methods import METHODS, MethodConfig
 from overedit.editing.metrics import exact_sequence

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from overedit.editing.locate_then_edit import LocateThenEdit
+from overedit.editing.locate_then_edit.algorithm import LocateThenEdit
 from overedit.editing.method import EditResult, MethodEntry
 from overedit.editing.methods import alphaedit as _alphaedit
 from overedit.editing.methods import emmet as _emmet

@@ -25,10 +25,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from overedit.editing.covariance import CovarianceOptions
-from overedit.editing.locate_then_edit import LayerProblem, LocateThenEdit, locate_then_edit
-from overedit.editing.objectives import Solution, equality
-from overedit.editing.values import ValueOptions
+from overedit.editing.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
+from overedit.editing.locate_then_edit.covariance import CovarianceOptions
+from overedit.editing.locate_then_edit.solvers import Solution, equality
+from overedit.editing.locate_then_edit.values import ValueOptions
 
 
 class Emmet(LocateThenEdit):

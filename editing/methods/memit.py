@@ -24,10 +24,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from overedit.editing.covariance import CovarianceOptions
-from overedit.editing.locate_then_edit import LayerProblem, LocateThenEdit, locate_then_edit
-from overedit.editing.objectives import Solution, least_squares
-from overedit.editing.values import ValueOptions
+from overedit.editing.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
+from overedit.editing.locate_then_edit.covariance import CovarianceOptions
+from overedit.editing.locate_then_edit.solvers import Solution, least_squares
+from overedit.editing.locate_then_edit.values import ValueOptions
 
 
 class Memit(LocateThenEdit):

@@ -20,10 +20,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from overedit.editing.locate_then_edit import LayerProblem, locate_then_edit
+from overedit.editing.locate_then_edit.algorithm import LayerProblem, locate_then_edit
+from overedit.editing.locate_then_edit.solvers import Solution, equality
 from overedit.editing.methods.rome import PRESETS as ROME_PRESETS
 from overedit.editing.methods.rome import RankOneSettings
-from overedit.editing.objectives import Solution, equality
 
 
 class RRome(RankOneSettings):

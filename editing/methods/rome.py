@@ -22,10 +22,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from overedit.editing.covariance import CovarianceOptions
-from overedit.editing.locate_then_edit import Distribution, LayerProblem, LocateThenEdit, locate_then_edit
-from overedit.editing.objectives import Solution, rank_one
-from overedit.editing.values import ValueOptions
+from overedit.editing.locate_then_edit.algorithm import Distribution, LayerProblem, LocateThenEdit, locate_then_edit
+from overedit.editing.locate_then_edit.covariance import CovarianceOptions
+from overedit.editing.locate_then_edit.solvers import Solution, rank_one
+from overedit.editing.locate_then_edit.values import ValueOptions
 
 
 class RankOneSettings(LocateThenEdit):

@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from transformers import PreTrainedModel
 
-from overedit.editing.covariance import second_moments
+from overedit.editing.locate_then_edit.covariance import second_moments
 from overedit.editing.method import EditResult
 from overedit.editing.methods import METHODS, MethodConfig
 from overedit.editing.model.anatomy import Anatomy

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from overedit.editing.covariance import SecondMoment
+from overedit.editing.locate_then_edit.covariance import SecondMoment
 from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.flows.command_line import main
 from overedit.tasks.covariance_files import write_covariance

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from overedit.editing.covariance import CovarianceOptions, SecondMoment
+from overedit.editing.locate_then_edit.covariance import CovarianceOptions, SecondMoment
 from overedit.editing.method import EditResult
 from overedit.editing.methods import METHODS
 from overedit.editing.methods.ft_l import FtL

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from torch.nn.functional import kl_div
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from overedit.editing.locate_then_edit.subjects import Rewriting
+from overedit.editing.locate_then_edit.values import ValueOptions, Values, optimize_values
 from overedit.editing.model.anatomy import FAMILIES, Anatomy
 from overedit.editing.model.tokenization import Placed
 from overedit.editing.partial_forward.shifted_suffix import Packed, ShiftedSuffix
-from overedit.editing.subjects import Rewriting
-from overedit.editing.values import ValueOptions, Values, optimize_values
 from tests.editing.model.test_hooks import num_hooks
 from tests.support.teachable_models import snapshot, teachable, unchanged
 from tests.support.tiny_models import SETTINGS, tiny

@@ -16,12 +16,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from overedit.editing.locate_then_edit.subjects import Rewriting, Templates
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import frozen, traced
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.tokenization import Placed, pad
 from overedit.editing.partial_forward.batching import batches
-from overedit.editing.subjects import Rewriting, Templates
 
 _ROWS_TOGETHER = 4096
 """Rows of all contexts that are kept before their means are taken: some 0.5 GB for 14,336 inputs."""
@@ -36,7 +36,7 @@ class Keys(NamedTuple):
     """Of the bare prompts."""
 
 
-class Subjects(NamedTuple):
+class SubjectActivations(NamedTuple):
     """The subjects of a turn, and what a model as it is now has at them."""
 
     model: PreTrainedModel

@@ -26,12 +26,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel
 
+from overedit.editing.locate_then_edit.subjects import Rewriting
 from overedit.editing.method import Progress, silent
 from overedit.editing.model.hooks import frozen
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.tokenization import pad
 from overedit.editing.partial_forward.shifted_suffix import Packed, ShiftedSuffix, placed_tokens, tokens_that_fit
-from overedit.editing.subjects import Rewriting
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 

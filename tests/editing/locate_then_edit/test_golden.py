@@ -12,16 +12,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from overedit.editing.context_templates import ContextOptions
-from overedit.editing.covariance import CovarianceOptions, SecondMoment
+from overedit.editing.locate_then_edit.contexts import ContextOptions
+from overedit.editing.locate_then_edit.covariance import CovarianceOptions, SecondMoment
+from overedit.editing.locate_then_edit.keys import SubjectActivations
+from overedit.editing.locate_then_edit.solvers import Memory, equality, least_squares, null_space, rank_one
+from overedit.editing.locate_then_edit.subjects import Rewriting, encode_rewritings
+from overedit.editing.locate_then_edit.values import ValueOptions
 from overedit.editing.methods import METHODS
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.weights import LowRank, WeightUpdate, apply_update
-from overedit.editing.objectives import Memory, equality, least_squares, null_space, rank_one
 from overedit.editing.requests import EditRequest
-from overedit.editing.subject_rows import Subjects
-from overedit.editing.subjects import Rewriting, encode_rewritings
-from overedit.editing.values import ValueOptions
 from tests.support.triangles import symmetric
 
 MODELS = ("tiny-llama", "tiny-gpt2")
@@ -115,7 +115,7 @@ def test_rome_golden(golden: Path, model_name: str) -> None:
     (module,) = case.modules.values()
     for i, request in enumerate(case.requests()):
         rewritings = encode_rewritings(case.model, case.tokenizer, [request], case.templates)
-        subjects = Subjects(case.model, rewritings, case.templates, 8192)
+        subjects = SubjectActivations(case.model, rewritings, case.templates, 8192)
         keys = subjects.keys(case.sites[0])
         assert relative(keys.mean_IN[:, 0], case.tensors[f"r{i}.key_mean"]) < 1e-5
         assert relative(keys.bare_IN[:, 0], case.tensors[f"r{i}.key_prompt"]) < 1e-5
@@ -138,7 +138,7 @@ def test_memit_and_emmet_golden(golden: Path, model_name: str, method: str) -> N
     more = {"ridge": case.hparams["emmet_lambda"]} if method == "emmet" else {}
     config = case.config(method, covariance_weight=case.hparams["mom2_update_weight"], **more)
     result = case.run(method, case.requests(), config)
-    subjects = Subjects(case.model, case.rewritings(), case.templates, 8192)
+    subjects = SubjectActivations(case.model, case.rewritings(), case.templates, 8192)
     tolerance = 1e-3 if (method, model_name) == ("memit", "tiny-gpt2") else 3e-4
     for site, module in case.modules.items():
         keys = subjects.keys(site)

@@ -7,8 +7,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from overedit.editing.locate_then_edit.subjects import KL_TEMPLATE, check_templates, encode_rewritings, subject_end
 from overedit.editing.requests import EditRequest
-from overedit.editing.subjects import KL_TEMPLATE, check_templates, encode_rewritings, subject_end
 from tests.support.teachable_models import byte_tokenizer
 from tests.support.tiny_models import tiny
 

@@ -12,17 +12,17 @@ from pydantic import ValidationError
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
-from overedit.editing.covariance import CovarianceOptions, SecondMoment, second_moments
-from overedit.editing.locate_then_edit import SHARES, LayerProblem, LocateThenEdit, diagnostics
+from overedit.editing.locate_then_edit.algorithm import SHARES, LayerProblem, LocateThenEdit, diagnostics
+from overedit.editing.locate_then_edit.covariance import CovarianceOptions, SecondMoment, second_moments
+from overedit.editing.locate_then_edit.keys import SubjectActivations
+from overedit.editing.locate_then_edit.solvers import Memory, Solution
+from overedit.editing.locate_then_edit.subjects import Rewriting, encode_rewritings
+from overedit.editing.locate_then_edit.values import ValueOptions, optimize_values
 from overedit.editing.method import EditResult
 from overedit.editing.methods import METHODS
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
 from overedit.editing.model.weights import LowRank, applied, checksum
-from overedit.editing.objectives import Memory, Solution
 from overedit.editing.requests import EditRequest
-from overedit.editing.subject_rows import Subjects
-from overedit.editing.subjects import Rewriting, encode_rewritings
-from overedit.editing.values import ValueOptions, optimize_values
 from tests.editing.model.test_hooks import num_hooks
 from tests.support.teachable_models import WORDS, byte_tokenizer
 from tests.support.tiny_models import tiny
@@ -86,7 +86,7 @@ class Wanted:
         assert templates is not None
         self.model, self.config = model, config
         self.rewritings: list[Rewriting] = encode_rewritings(model, byte_tokenizer(), asked, templates)
-        self.subjects = Subjects(model, self.rewritings, templates, 10_000)
+        self.subjects = SubjectActivations(model, self.rewritings, templates, 10_000)
         values = optimize_values(model, config.value_site, self.rewritings, config.values)
         self.values_ON = (values.initial_ND + values.delta_ND).double().T
 

@@ -7,8 +7,8 @@ import torch
 from pydantic import ValidationError
 from tokenizers.processors import TemplateProcessing
 
-from overedit.editing.context_templates import STATE_KEY, ContextOptions, context_templates, sample_texts
-from overedit.editing.subjects import check_templates
+from overedit.editing.locate_then_edit.contexts import STATE_KEY, ContextOptions, context_templates, sample_texts
+from overedit.editing.locate_then_edit.subjects import check_templates
 from tests.support.teachable_models import byte_tokenizer
 from tests.support.tiny_models import tiny
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 
-from overedit.editing.objectives import Memory, Solution, equality, least_squares, null_space, rank_one
+from overedit.editing.locate_then_edit.solvers import Memory, Solution, equality, least_squares, null_space, rank_one
 
 INPUTS, OUTPUTS = 24, 10
 

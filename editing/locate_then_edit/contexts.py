@@ -15,10 +15,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from overedit.editing.locate_then_edit.subjects import SLOT, Templates, check_templates
 from overedit.editing.method import State
 from overedit.editing.model.hooks import frozen
 from overedit.editing.model.tokenization import encode_texts
-from overedit.editing.subjects import SLOT, Templates, check_templates
 
 STATE_KEY = "context_templates"
 """Where the state keeps the templates: JSON, one byte an element (uint8)."""

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from overedit.editing import subject_rows
+from overedit.editing.locate_then_edit import keys as subject_rows
+from overedit.editing.locate_then_edit.keys import SubjectActivations, at_subjects
+from overedit.editing.locate_then_edit.subjects import encode_rewritings
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import traced
 from overedit.editing.model.tokenization import Placed
-from overedit.editing.subject_rows import Subjects, at_subjects
-from overedit.editing.subjects import encode_rewritings
-from tests.editing.test_locate_then_edit import CONTEXTS, requests
+from tests.editing.locate_then_edit.test_algorithm import CONTEXTS, requests
 from tests.support.teachable_models import byte_tokenizer
 from tests.support.tiny_models import tiny
 
@@ -48,7 +48,7 @@ def test_keys_are_what_enters_the_projection(family: str) -> None:
 def test_few_requests_contexts_are_kept_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("llama", dtype=torch.float64)
     rewritings = encode_rewritings(model, byte_tokenizer(), requests(5), CONTEXTS)
-    subjects = Subjects(model, rewritings, CONTEXTS, 10_000)
+    subjects = SubjectActivations(model, rewritings, CONTEXTS, 10_000)
     whole = subjects.keys("1.down_proj")
     assert whole.bare_IN.untyped_storage().nbytes() == whole.bare_IN.nbytes  # not a view of every context's rows
     asked: list[int] = []

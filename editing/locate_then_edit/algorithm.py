@@ -24,16 +24,16 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.context_templates import ContextOptions, context_templates
-from overedit.editing.covariance import CovarianceOptions, SecondMoment
+from overedit.editing.locate_then_edit.contexts import ContextOptions, context_templates
+from overedit.editing.locate_then_edit.covariance import CovarianceOptions, SecondMoment
+from overedit.editing.locate_then_edit.keys import SubjectActivations
+from overedit.editing.locate_then_edit.solvers import Memory, Solution
+from overedit.editing.locate_then_edit.subjects import encode_rewritings
+from overedit.editing.locate_then_edit.values import ValueOptions, Values, optimize_values
 from overedit.editing.method import EditResult, Progress, State, silent
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
 from overedit.editing.model.weights import LowRank, WeightUpdate, apply_update, kept
-from overedit.editing.objectives import Memory, Solution
 from overedit.editing.requests import EditRequest
-from overedit.editing.subject_rows import Subjects
-from overedit.editing.subjects import encode_rewritings
-from overedit.editing.values import ValueOptions, Values, optimize_values
 
 Distribution = Literal["single", "spread", "root"]
 SHARES: Mapping[Distribution, Callable[[int], float]] = MappingProxyType(
@@ -169,7 +169,7 @@ def edit_layers(
     weights = {site: anatomy.site_parameters(site)[0] for site in config.sites}
     templates, carried = context_templates(model, tokenizer, config.contexts, state, seed=seed)
     rewritings = encode_rewritings(model, tokenizer, requests, templates, append_eos=config.append_eos)
-    subjects = Subjects(model, rewritings, templates, config.max_tokens_per_pass)
+    subjects = SubjectActivations(model, rewritings, templates, config.max_tokens_per_pass)
     values = optimize_values(model, config.value_site, rewritings, config.values, progress=progress)
     wanted_ON = (values.initial_ND + values.delta_ND).double().T
     update: dict[str, LowRank] = {}
