@@ -37,14 +37,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.answer_rows import AnswerRows, ModuleRows, trace_answers
+from overedit.editing.gradients.answer_gradients import AnswerRows, ModuleRows, trace_answers
+from overedit.editing.gradients.ridge import ridge_update
+from overedit.editing.gradients.running_moments import Moments
 from overedit.editing.method import EditResult, Progress, State, silent
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
 from overedit.editing.model.tokenization import TokenPair, encode_requests
 from overedit.editing.model.weights import Delta, LowRank
-from overedit.editing.moments import Moments
 from overedit.editing.requests import EditRequest
-from overedit.editing.ridge import ridge_update
 
 
 class UltraEdit(BaseModel):

@@ -26,7 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from overedit.editing import answer_rows
+from overedit.editing.gradients import answer_gradients as answer_rows
 from overedit.editing.methods import ultraedit as method
 from overedit.editing.methods.ultraedit import UltraEdit, loss_batches
 from overedit.editing.model.hooks import Trace, traced

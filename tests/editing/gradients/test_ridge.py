@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from overedit.editing.gradients.ridge import ridge_update
 from overedit.editing.model.weights import Delta, LowRank
-from overedit.editing.ridge import ridge_update
 
 
 def dense(change: Any) -> torch.Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from overedit.editing.answer_rows import trace_answers
+from overedit.editing.gradients.answer_gradients import trace_answers
 from overedit.editing.model.anatomy import FAMILIES, Anatomy, stores_in_out
 from overedit.editing.model.hooks import Trace, traced
 from overedit.editing.model.tokenization import IGNORED, TokenPair, pad_pairs

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from overedit.editing.moments import Moments
+from overedit.editing.gradients.running_moments import Moments
 
 
 def fresh(width: int) -> Moments:
