@@ -15,9 +15,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
-from overedit.editing.checkpoint import Checkpoint
 from overedit.editing.method import Progress
 from overedit.editing.storage.disk_space import NoSpaceError
+from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.flows.config import BenchmarkConfig
 from overedit.flows.editing_processes import edit_in_processes
 from overedit.flows.plan import Plan, Trajectory, make_plan

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from overedit.editing.checkpoint import Checkpoint
 from overedit.editing.methods import MethodConfig
+from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.flows.config import with_preset
 from overedit.flows.config_file import validated, with_settings
 from overedit.flows.plan import check_corpora, check_model, check_requests

@@ -20,14 +20,13 @@ from threading import Thread
 from types import TracebackType
 from typing import Self
 
-from overedit.editing.interim import StoppedError
 from overedit.editing.method import Progress
+from overedit.editing.trajectory.interruption import StoppedError, stop_on_signals
 from overedit.flows.config import BenchmarkConfig
 from overedit.flows.plan import Plan, Trajectory, make_plan
 from overedit.tasks.editing_job import finished_checkpoints, run_editing_job
 from overedit.tasks.models import editing_threads
 from overedit.tasks.progress import ShowProgress
-from overedit.tasks.stopping import stop_on_signals
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_REPORTS = 0.5

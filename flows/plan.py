@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from overedit.editing.checkpoint import Checkpoint
 from overedit.editing.locate_then_edit.subjects import subject_end
 from overedit.editing.method import Progress, silent
 from overedit.editing.methods import METHODS
 from overedit.editing.model.anatomy import Anatomy
-from overedit.editing.trajectory import check_counts
+from overedit.editing.trajectory.checkpoint import Checkpoint
+from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config import BenchmarkConfig
 from overedit.flows.run_names import check_names, check_same_configuration, folder_name, short_name
 from overedit.tasks.covariance import check_covariance

@@ -13,18 +13,17 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from overedit.editing import trajectory
-from overedit.editing.checkpoint import Checkpoint, whole_checkpoints
-from overedit.editing.interim import Interim
 from overedit.editing.methods import METHODS, MethodConfig
 from overedit.editing.storage.atomic import remove_leftovers
-from overedit.editing.trajectory import INTERIM, Schedule, Source, run_trajectory
+from overedit.editing.trajectory import runner as trajectory
+from overedit.editing.trajectory.checkpoint import Checkpoint, whole_checkpoints
+from overedit.editing.trajectory.interruption import CheckpointPolicy, stop_on_signals
+from overedit.editing.trajectory.runner import INTERIM, Schedule, Source, run_trajectory
 from overedit.tasks.covariance import covariance_key, covariance_of
 from overedit.tasks.gpus import gpu_held
 from overedit.tasks.models import LoadedModel, editing_threads, load_model, weights_digest
 from overedit.tasks.progress import ShowProgress, unseen
 from overedit.tasks.stage_key import stage_key
-from overedit.tasks.stopping import stop_on_signals
 from overedit.tasks.stored_requests import StoredRequests
 
 logger = logging.getLogger(__name__)
@@ -123,7 +122,7 @@ def _edited(
                 source=Source(key=key, model=job.model, model_digest=digest),
                 folder=folder,
                 inputs=inputs,
-                interim=Interim(stop_asked=stop_asked),
+                interim=CheckpointPolicy(stop_asked=stop_asked),
                 progress=progress,
             )
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from overedit.editing.checkpoint import DamagedCheckpointError, read_checkpoint
 from overedit.editing.model.weights import write_tensors
 from overedit.editing.storage.atomic import replace_folder
+from overedit.editing.trajectory.checkpoint import DamagedCheckpointError, read_checkpoint
 from overedit.tasks.models import DTYPES, load_model, weights_digest
 
 

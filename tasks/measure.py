@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from overedit.editing.checkpoint import Checkpoint
 from overedit.editing.storage.checksums import digest
+from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.tasks import capability, evaluation, perplexity
 from overedit.tasks import engine as engine_code
 from overedit.tasks.capability import measure_capability

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from overedit.editing.checkpoint import (
+from overedit.editing.trajectory.checkpoint import (
     TENSOR_FILES,
     Checkpoint,
     DamagedCheckpointError,

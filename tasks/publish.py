@@ -22,9 +22,9 @@ from prefect.artifacts import (
 )
 from prefect.context import FlowRunContext
 
-from overedit.editing.checkpoint import Checkpoint
 from overedit.editing.storage.atomic import remove_leftovers
 from overedit.editing.storage.checksums import digest
+from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.tasks.engine import EngineStart
 from overedit.tasks.measure import Subject
 from overedit.tasks.report.data import RunData, collect

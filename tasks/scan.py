@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from overedit.editing.checkpoint import Norms
-from overedit.editing.interim import StoppedError
 from overedit.editing.locate_then_edit.contexts import STATE_KEY
 from overedit.editing.method import State
 from overedit.editing.methods import METHODS, MethodConfig
@@ -27,7 +25,9 @@ from overedit.editing.model.tokenization import encode_pairs
 from overedit.editing.model.weights import WeightUpdate, applied, read_tensors
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
-from overedit.editing.trajectory import turn_seed
+from overedit.editing.trajectory.checkpoint import Norms
+from overedit.editing.trajectory.interruption import StoppedError, stop_on_signals
+from overedit.editing.trajectory.runner import turn_seed
 from overedit.tasks.corpora import texts_digest
 from overedit.tasks.editing_job import inputs_key, method_inputs
 from overedit.tasks.engine.local_model import LocalModel
@@ -37,7 +37,6 @@ from overedit.tasks.models import LoadedModel, context_length, editing_threads, 
 from overedit.tasks.progress import ShowProgress, unseen
 from overedit.tasks.run import Place
 from overedit.tasks.stage_key import stage_key
-from overedit.tasks.stopping import stop_on_signals
 from overedit.tasks.stored_requests import StoredRequests
 
 PART = 50

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from overedit.editing.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint
+from overedit.editing.trajectory.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint
 from overedit.tasks.hostile_input import shown_value
 from overedit.tasks.outcome_sums import from_footer, same_sums, sums_of
 from overedit.tasks.rows import conform

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from overedit.editing.checkpoint import DamagedCheckpointError
+from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
 from overedit.tasks.engine import served
 from overedit.tasks.engine.base import EngineDiedError, Generation, Score, SwapReport
 from overedit.tasks.engine.options import EngineOptions, engine_kind

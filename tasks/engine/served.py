@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from overedit.editing.checkpoint import DamagedCheckpointError
+from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
 from overedit.tasks.engine.base import Engine
 from overedit.tasks.engine.options import EngineOptions
 

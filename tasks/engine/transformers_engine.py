@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from overedit.editing.checkpoint import read_checkpoint
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.tokenization import encode_pairs
 from overedit.editing.model.weights import checksum, read_tensors, write_tensors
+from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.tasks.engine.base import Generation, Score, SwapReport
 from overedit.tasks.engine.base_weights import BaseWeights, check_fit
 from overedit.tasks.engine.local_model import LocalModel

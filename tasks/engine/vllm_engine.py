@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from overedit.editing.checkpoint import read_checkpoint
 from overedit.editing.model.tokenization import encode_pairs
+from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.tasks.engine.base import NO_TOKEN, Generation, Score, SwapReport
 from overedit.tasks.engine.base_weights import BaseWeights
 from overedit.tasks.engine.options import EngineOptions

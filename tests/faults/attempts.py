@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from overedit.editing.interim import StoppedError
+from overedit.editing.trajectory.interruption import StoppedError
 from overedit.flows.config import BenchmarkConfig
 from tests.faults.comparison import Made, made
 from tests.faults.fault_points import Point, Points

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import safetensors
 import safetensors.torch
 
-import overedit.editing.checkpoint
-import overedit.editing.trajectory
+import overedit.editing.trajectory.runner.checkpoint
+import overedit.editing.trajectory.runner.runner
 import overedit.tasks.measure
 from overedit.tasks.engine.transformers_engine import TransformersEngine
 
@@ -105,7 +105,7 @@ class Points:
             (overedit.tasks.measure, "measure_capability", "scoring"),
         ):
             setattr(owner, name, self._wrapped(getattr(owner, name), Point(phase, name)))
-        overedit.editing.checkpoint.save_file = self._save_file
+        overedit.editing.trajectory.checkpoint.save_file = self._save_file
 
     def _pass(self, point: Point, tear: Callable[[], None] = lambda: None) -> None:
         self.passed[point] += 1

@@ -23,8 +23,8 @@ from tests.support.lm_eval_tasks import CHOICE, write_tasks
 
 NAME = "r"
 CODE = (
-    ("overedit.editing.methods.ultraedit", "overedit.editing.trajectory"),
-    ("overedit.editing.methods.locft_bf", "overedit.editing.trajectory"),
+    ("overedit.editing.methods.ultraedit", "overedit.editing.trajectory.runner"),
+    ("overedit.editing.methods.locft_bf", "overedit.editing.trajectory.runner"),
     *((f"overedit.tasks.{stage}", "overedit.tasks.engine") for stage in ("evaluation", "perplexity", "capability")),
 )
 """Whose syntax trees the keys of its stages are made from."""
@@ -78,7 +78,7 @@ def warm_up(options: CapabilityOptions) -> None:
 def run(config: BenchmarkConfig) -> None:
     """The flow's body, in this process, which is changed for good: call it in a process that ends with it."""
     overedit.tasks.report.figures._picture = lambda *_: b"a picture, which is written, but takes long to draw"  # type: ignore[assignment]
-    overedit.tasks.editing_job.Interim = partial(overedit.tasks.editing_job.Interim, seconds=0)  # type: ignore[misc, assignment]
+    overedit.tasks.editing_job.CheckpointPolicy = partial(overedit.tasks.editing_job.CheckpointPolicy, seconds=0)  # type: ignore[misc, assignment]
     overedit.flows.benchmark.benchmark.fn(config)
 
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from overedit.editing.checkpoint import DamagedCheckpointError
-from overedit.editing.interim import StoppedError
 from overedit.editing.method import Progress
+from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
+from overedit.editing.trajectory.interruption import StoppedError
 from overedit.flows.benchmark import run_plan
 from overedit.flows.config import BenchmarkConfig
 from overedit.flows.editing_processes import _edit, edit_in_processes

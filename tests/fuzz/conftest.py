@@ -44,7 +44,7 @@ def outcome(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Outcome]
         try:
             result = read()
         except ValueError as error:
-            assert type(error).__module__ in ("builtins", "overedit.editing.checkpoint"), repr(error)
+            assert type(error).__module__ in ("builtins", "overedit.editing.trajectory.checkpoint"), repr(error)
             assert type(error).__name__ in ("ValueError", "DamagedCheckpointError"), repr(error)
             assert words in str(error), str(error)
             assert len(str(error)) <= LONGEST_MESSAGE, len(str(error))

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overedit.editing.checkpoint import read_checkpoint
 from overedit.editing.storage.checksums import unsealed
+from overedit.editing.trajectory.checkpoint import read_checkpoint
 from tests.fuzz import strategies
 from tests.fuzz.conftest import Outcome
 from tests.support.checkpoints import write_made_up

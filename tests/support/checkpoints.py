@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from overedit.editing.checkpoint import Checkpoint, Costs, Norms, write_checkpoint
+from overedit.editing.trajectory.checkpoint import Checkpoint, Costs, Norms, write_checkpoint
 
 
 def write_made_up(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from overedit.editing.checkpoint import Costs, Norms, write_checkpoint
+from overedit.editing.trajectory.checkpoint import Costs, Norms, write_checkpoint
 from overedit.tasks.engine import Engine, EngineOptions, open_engine
 from overedit.tasks.engine.lazy import open_here
 from overedit.tasks.report.data import RunData, collect

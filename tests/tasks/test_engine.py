@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import overedit.tasks.engine.lazy as lazy
 import overedit.tasks.engine.options as options
 import overedit.tasks.engine.vllm_worker as vllm_worker
-from overedit.editing.checkpoint import DamagedCheckpointError
+from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
 from overedit.tasks.engine import Engine, EngineOptions, Generation, LazyEngine, Score, SwapReport, engine_kind
 from overedit.tasks.engine.base import NO_TOKEN
 from overedit.tasks.engine.base_weights import BaseWeights

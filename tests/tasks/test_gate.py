@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from overedit.editing.checkpoint import read_checkpoint
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
+from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.tasks.capability import Capability, CapabilityOptions
 from overedit.tasks.engine import EngineOptions
 from overedit.tasks.evaluation import EvaluationOptions, EvaluationResult

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 import overedit.tasks.engine.lazy as lazy
-from overedit.editing.checkpoint import DamagedCheckpointError, read_checkpoint
 from overedit.editing.requests import EditRequest, Probe
+from overedit.editing.trajectory.checkpoint import DamagedCheckpointError, read_checkpoint
 from overedit.tasks.capability import CapabilityOptions, measure_capability
 from overedit.tasks.engine import Engine, EngineDiedError, EngineOptions, LazyEngine
 from overedit.tasks.engine.own_process import OwnProcessEngine

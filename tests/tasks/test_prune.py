@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from overedit.editing.checkpoint import (
+from overedit.editing.trajectory.checkpoint import (
     Checkpoint,
     Norms,
     PrunedCheckpointError,
@@ -163,7 +163,7 @@ def job(tiny_model: Path, tmp_path: Path) -> tuple[EditingJob, Any, Path]:
 def test_a_pruned_trajectory_is_complete_and_edited_again_where_it_must_be(
     job: tuple[EditingJob, Any, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from overedit.editing.checkpoint import prune_checkpoint
+    from overedit.editing.trajectory.checkpoint import prune_checkpoint
 
     whole = run_editing_job(*job)
     checksums = [checkpoint.record.tensors for checkpoint in whole]

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from overedit.editing.interim import StoppedError
 from overedit.editing.methods import METHODS
 from overedit.editing.methods.ft_m import FtM
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.weights import Delta, Replacement, WeightUpdate, applied, checksum
 from overedit.editing.requests import EditRequest, Probe
-from overedit.editing.trajectory import turn_seed
+from overedit.editing.trajectory.interruption import StoppedError
+from overedit.editing.trajectory.runner import turn_seed
 from overedit.tasks import scan as scanning
 from overedit.tasks.engine.local_model import LocalModel
 from overedit.tasks.hard_cases import save_hard_cases, scan_line

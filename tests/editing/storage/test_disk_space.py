@@ -15,11 +15,11 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from overedit.editing import checkpoint as checkpoints
-from overedit.editing.checkpoint import read_checkpoint
 from overedit.editing.storage import disk_space
 from overedit.editing.storage.atomic import remove_leftovers
 from overedit.editing.storage.disk_space import NoSpaceError, check_space, raise_no_space
+from overedit.editing.trajectory import checkpoint as checkpoints
+from overedit.editing.trajectory.checkpoint import read_checkpoint
 from tests.support.checkpoints import write_made_up
 from tests.support.small_disk import small_disk
 

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from overedit.editing.methods import METHODS
 from overedit.editing.methods.locft_bf import PRESETS, LocftBf
 from overedit.editing.model.anatomy import Anatomy
-from overedit.editing.trajectory import Schedule, Source, run_trajectory
+from overedit.editing.trajectory.runner import Schedule, Source, run_trajectory
 from tests.support.teachable_models import DOWN, byte_tokenizer, some_requests
 from tests.support.tiny_models import tiny
 

@@ -15,15 +15,20 @@ import torch
 from pydantic import BaseModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from overedit.editing import trajectory
-from overedit.editing.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint, whole_checkpoints
-from overedit.editing.interim import Interim, StoppedError
 from overedit.editing.method import EditResult, MethodEntry
 from overedit.editing.model.weights import Delta, Replacement, checksum
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage import disk_space
 from overedit.editing.storage.disk_space import NoSpaceError
-from overedit.editing.trajectory import Schedule, Source, run_trajectory, turn_seed
+from overedit.editing.trajectory import runner as trajectory
+from overedit.editing.trajectory.checkpoint import (
+    Checkpoint,
+    DamagedCheckpointError,
+    read_checkpoint,
+    whole_checkpoints,
+)
+from overedit.editing.trajectory.interruption import CheckpointPolicy, StoppedError
+from overedit.editing.trajectory.runner import Schedule, Source, run_trajectory, turn_seed
 
 Usage = namedtuple("Usage", "total used free")
 NAME = "model.layers.0.mlp.down_proj.weight"
@@ -227,7 +232,7 @@ def test_room_for_all_checkpoints_is_looked_for_before_the_first_turn(
     assert not (tmp_path / "full").exists()
 
 
-def interrupted(model: Any, folder: Path, counts: tuple[int, ...], interim: Interim) -> None:
+def interrupted(model: Any, folder: Path, counts: tuple[int, ...], interim: CheckpointPolicy) -> None:
     schedule = Schedule(counts, turn_size=4, seed=7)
     list(
         run_trajectory(
@@ -249,7 +254,7 @@ def test_a_stop_that_is_asked_for_keeps_what_there_is(model: LlamaForCausalLM, t
         return looked[-1]
 
     with contextlib.suppress(StoppedError):
-        interrupted(model, tmp_path / "stopped", (1, 10, 20), Interim(stop_asked=stop_asked))
+        interrupted(model, tmp_path / "stopped", (1, 10, 20), CheckpointPolicy(stop_asked=stop_asked))
     assert {name: checksum(p) for name, p in model.named_parameters()} == before
     again = list(start(model, tmp_path / "stopped", (1, 10, 20)))
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
@@ -263,7 +268,7 @@ def test_interim_checkpoints_come_in_time_and_go(model: LlamaForCausalLM, tmp_pa
     monkeypatch.setattr(
         trajectory, "write_checkpoint", lambda folder, **k: (written.append(folder.name), real(folder, **k))[1]
     )
-    interrupted(model, tmp_path, (1, 10), Interim(seconds=0))
+    interrupted(model, tmp_path, (1, 10), CheckpointPolicy(seconds=0))
     assert written == ["00000001", "interim", "interim", "00000010"]  # behind edits 5 and 9
     assert not (tmp_path / "interim").exists()
 
@@ -274,7 +279,7 @@ def test_a_damaged_interim_checkpoint_is_passed_over(
     list(start(model, tmp_path / "whole", (1, 10)))
     asked = iter([False, True, False, False])
     with pytest.raises(StoppedError, match="after 5 edits"):
-        interrupted(model, tmp_path / "stopped", (1, 10), Interim(stop_asked=lambda: next(asked)))
+        interrupted(model, tmp_path / "stopped", (1, 10), CheckpointPolicy(stop_asked=lambda: next(asked)))
     state = tmp_path / "stopped" / "interim" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:-1] + b"\x7f")
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""Leaving cleanly: the first SIGTERM or Ctrl-C asks for a stop, the second one stops at once."""
+"""Leaving a trajectory between two scheduled counts: when it is kept, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -8,8 +8,29 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NamedTuple
 
-from overedit.editing.interim import StoppedError, never
+
+def never() -> bool:
+    """Nobody asks for a stop."""
+    return False
+
+
+class CheckpointPolicy(NamedTuple):
+    """When a trajectory writes what it has between two scheduled counts; turns are never cut."""
+
+    seconds: float = 600.0
+    """That much work is lost at most when the process is killed, and a turn."""
+    stop_asked: Callable[[], bool] = never
+    """Looked at after each turn: True writes an interim checkpoint and raises `StoppedError`."""
+
+
+EVERY_TEN_MINUTES = CheckpointPolicy()
+
+
+class StoppedError(KeyboardInterrupt):
+    """A trajectory that was asked to stop and has kept what it had; an interrupt, so nothing takes it for a failure."""
+
 
 logger = logging.getLogger(__name__)
 

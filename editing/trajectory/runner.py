@@ -23,7 +23,14 @@ import torch
 from pydantic import BaseModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.checkpoint import (
+from overedit.editing.method import MethodEntry, Progress, State, silent
+from overedit.editing.model.anatomy import Anatomy
+from overedit.editing.model.memory import peak_bytes, reset_peak
+from overedit.editing.model.weights import apply_update, read_tensors, write_tensors
+from overedit.editing.requests import EditRequest
+from overedit.editing.storage.atomic import remove_leftovers
+from overedit.editing.storage.disk_space import check_space
+from overedit.editing.trajectory.checkpoint import (
     Checkpoint,
     Costs,
     DamagedCheckpointError,
@@ -33,14 +40,7 @@ from overedit.editing.checkpoint import (
     whole_checkpoints,
     write_checkpoint,
 )
-from overedit.editing.interim import EVERY_TEN_MINUTES, Interim, StoppedError
-from overedit.editing.method import MethodEntry, Progress, State, silent
-from overedit.editing.model.anatomy import Anatomy
-from overedit.editing.model.memory import peak_bytes, reset_peak
-from overedit.editing.model.weights import apply_update, read_tensors, write_tensors
-from overedit.editing.requests import EditRequest
-from overedit.editing.storage.atomic import remove_leftovers
-from overedit.editing.storage.disk_space import check_space
+from overedit.editing.trajectory.interruption import EVERY_TEN_MINUTES, CheckpointPolicy, StoppedError
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def run_trajectory(
     source: Source,
     folder: Path,
     inputs: Mapping[str, Any] = MappingProxyType({}),
-    interim: Interim = EVERY_TEN_MINUTES,
+    interim: CheckpointPolicy = EVERY_TEN_MINUTES,
     progress: Progress = silent,
 ) -> Iterator[Checkpoint]:
     """Edit a model to the last scheduled count and yield the checkpoint at each; what lies there already is not redone.
@@ -106,7 +106,7 @@ def run_trajectory(
     remove_leftovers(folder)
     done = {checkpoint.record.edit_count: checkpoint for checkpoint in whole_checkpoints(folder, source.key)}
     told = method._replace(function=partial(method.function, **inputs))
-    run = _Run(model, tokenizer, requests, config, told, schedule, interim, progress)
+    run = _Editor(model, tokenizer, requests, config, told, schedule, interim, progress)
     try:
         for stop in schedule.edit_counts:
             if stop in done:
@@ -136,7 +136,7 @@ class _Stretch(NamedTuple):
     """Before an interruption."""
 
 
-class _Run:
+class _Editor:
     """A model on its way: where it stands, and how it goes on."""
 
     def __init__(
@@ -147,7 +147,7 @@ class _Run:
         config: BaseModel,
         method: MethodEntry,
         schedule: Schedule,
-        interim: Interim,
+        interim: CheckpointPolicy,
         progress: Progress,
     ) -> None:
         self.model, self.tokenizer, self.requests, self.config = model, tokenizer, requests, config

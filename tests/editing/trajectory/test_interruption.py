@@ -8,8 +8,7 @@ import threading
 
 import pytest
 
-from overedit.editing.interim import StoppedError
-from overedit.tasks.stopping import stop_on_signals
+from overedit.editing.trajectory.interruption import StoppedError, stop_on_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
