@@ -29,9 +29,8 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from overedit.editing.method import Progress, silent
-from overedit.editing.metrics import cut_by_stop, prompt_key
+from overedit.editing.metrics import TfIdf, cut_by_stop, prompt_key
 from overedit.editing.requests import EditRequest
-from overedit.editing.text_likeness import TfIdf
 from overedit.tasks.engine.base import Engine, Generation
 from overedit.tasks.outcomes import (
     NO_PRE_EDIT,

@@ -28,7 +28,7 @@ from overedit.tasks.run import Place, Run
 from overedit.tasks.scan import Gauge, ScanJob, editing_alone, perplexity, run_scan, scan
 from overedit.tasks.stored_requests import StoredRequests
 from overedit.tasks.verify import verify
-from tests.editing.test_methods import config_of, covariance_of
+from tests.editing.methods.test_every_method import config_of, covariance_of
 from tests.support.small_model import FACTS
 from tests.support.teachable_models import byte_tokenizer, some_requests
 from tests.support.tiny_models import tiny

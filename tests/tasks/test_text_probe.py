@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from overedit.editing.metrics import TfIdf
 from overedit.editing.requests import EditRequest
-from overedit.editing.text_likeness import TfIdf
 from overedit.tasks.engine.base import Generation, Score
 from overedit.tasks.evaluation import EvaluationOptions, evaluate_checkpoint, unanswered
 from overedit.tasks.outcomes import PreEdit
