@@ -121,8 +121,8 @@ class Anatomy:
         name = model.config.model_type
         if name not in FAMILIES:
             raise UnknownFamilyError(
-                f"model family {name!r} is not known; known: {', '.join(sorted(FAMILIES))}. To add it, give "
-                "FAMILIES in editing/model/anatomy.py a row that names its layers, embedding, final norm and projections"
+                f"model family {name!r} is not known; known: {', '.join(sorted(FAMILIES))}. To add it, give FAMILIES "
+                "in editing/model/anatomy.py a row that names its layers, embedding, final norm and projections"
             )
         family = FAMILIES[name]
         names = tuple(name for name, _ in model.named_parameters(remove_duplicate=False))
