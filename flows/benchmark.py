@@ -25,12 +25,9 @@ from overedit.flows.run_names import write_configuration
 from overedit.tasks.editing_job import run_editing_job, written_checkpoints
 from overedit.tasks.engine import LazyEngine
 from overedit.tasks.engine.options import engine_kind
-from overedit.tasks.locks import run_held
 from overedit.tasks.measure import Subject, measure
 from overedit.tasks.models import locate
-from overedit.tasks.progress import shown
 from overedit.tasks.publish import (
-    one_line,
     progress_artifact,
     publish,
     store_checkpoint,
@@ -38,6 +35,9 @@ from overedit.tasks.publish import (
     store_requests,
     store_run,
 )
+from overedit.tasks.system.locks import run_lock
+from overedit.tasks.system.progress import shown
+from overedit.tasks.system.untrusted import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def benchmark(config: BenchmarkConfig, wait: bool = False) -> str:
     """
     started_at = datetime.now(UTC)
     plan = make_plan(config, show=shown)
-    with run_held(plan.run.folder, wait=wait):
+    with run_lock(plan.run.folder, wait=wait):
         return run_plan(plan, started_at)
 
 

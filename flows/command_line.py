@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.flows.launch import launch, prepare_logging, prepare_prefect
 from overedit.flows.result_commands import Home, compare, report, sql
-from overedit.tasks.hostile_input import printable
+from overedit.tasks.system.untrusted import printable
 
 app = typer.Typer(
     name="overedit",
@@ -65,8 +65,8 @@ def scan(
     from overedit.flows.config_file import read_yaml, validated, with_settings
     from overedit.flows.scan import make_scan_plan
     from overedit.flows.scan import scan as scan_flow
-    from overedit.tasks.locks import check_run_is_free
-    from overedit.tasks.progress import shown
+    from overedit.tasks.system.locks import check_run_is_free
+    from overedit.tasks.system.progress import shown
 
     content = with_settings(read_yaml(config), settings or [])
     plan = make_scan_plan(validated(ScanConfig, content, where=str(config)), show=shown)
@@ -244,8 +244,8 @@ def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str, 
     from overedit.flows.config import BenchmarkConfig
     from overedit.flows.config_file import validated, with_settings
     from overedit.flows.plan import make_plan
-    from overedit.tasks.locks import check_run_is_free
-    from overedit.tasks.progress import shown
+    from overedit.tasks.system.locks import check_run_is_free
+    from overedit.tasks.system.progress import shown
 
     config = validated(BenchmarkConfig, with_settings(content, settings), where=where)
     run = make_plan(config, show=shown).run  # bad input ends here, before a server is started

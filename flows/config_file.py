@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from overedit.tasks.hostile_input import printable, read_plain_file, shown_value
+from overedit.tasks.system.untrusted import printable, read_plain_file, shown_value
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -15,9 +15,9 @@ from overedit.flows.config import with_preset
 from overedit.flows.config_file import validated, with_settings
 from overedit.flows.plan import check_corpora, check_model, check_requests
 from overedit.tasks.editing_job import EditingJob, run_editing_job
-from overedit.tasks.locks import held
-from overedit.tasks.progress import shown
 from overedit.tasks.requests import DatasetOptions, load_requests
+from overedit.tasks.system.locks import held
+from overedit.tasks.system.progress import shown
 
 
 class EditConfig(BaseModel):

@@ -26,7 +26,7 @@ from overedit.flows.config import BenchmarkConfig
 from overedit.flows.plan import Plan, Trajectory, make_plan
 from overedit.tasks.editing_job import finished_checkpoints, run_editing_job
 from overedit.tasks.models import editing_threads
-from overedit.tasks.progress import ShowProgress
+from overedit.tasks.system.progress import ShowProgress
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_REPORTS = 0.5
@@ -191,9 +191,7 @@ def _edit(config: BenchmarkConfig, place: int, threads: int, messages: Connectio
     except OSError as error:
         _say(messages, OSError(str(error)))
     except (RuntimeError, MemoryError) as error:
-        from overedit.tasks.publish import (
-            one_line,
-        )  # with Prefect, which takes seconds to import and is not needed before
+        from overedit.tasks.system.untrusted import one_line
 
         _say(messages, RuntimeError(one_line(error)))
 

@@ -23,11 +23,11 @@ from overedit.tasks.editing_job import EditingJob
 from overedit.tasks.evaluation import positions_asked
 from overedit.tasks.measure import MeasureOptions, Subject
 from overedit.tasks.models import context_length, load_config, locate, weights_digest
-from overedit.tasks.progress import ShowProgress, counted, unseen
 from overedit.tasks.request_lengths import check_lengths
 from overedit.tasks.requests import RequestSet, load_requests
 from overedit.tasks.run import BASE, Place, Run
 from overedit.tasks.stored_requests import StoredRequests
+from overedit.tasks.system.progress import ShowProgress, counted, unseen
 
 
 class Trajectory(NamedTuple):

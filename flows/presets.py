@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from overedit.tasks.hostile_input import shown_value
 from overedit.tasks.presets import PRESETS, Preset
+from overedit.tasks.system.untrusted import shown_value
 
 _UNITED = ("edit_counts", "evaluation.protocols", "evaluation.probes")
 _MOST = ("evaluation.max_rephrase", "evaluation.max_locality", "evaluation.max_text")

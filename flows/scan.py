@@ -16,13 +16,13 @@ from overedit.flows.config import ScanConfig
 from overedit.flows.plan import check_corpora, check_model, check_requests
 from overedit.flows.run_names import check_names, check_same_configuration, folder_name, short_name, write_configuration
 from overedit.tasks.hard_cases import save_hard_cases, scan_line
-from overedit.tasks.locks import run_held
 from overedit.tasks.perplexity import corpus_texts
-from overedit.tasks.progress import ShowProgress, shown, unseen
 from overedit.tasks.requests import load_requests
 from overedit.tasks.run import Place, Run
 from overedit.tasks.scan import ScanJob, run_scan
 from overedit.tasks.stored_requests import StoredRequests
+from overedit.tasks.system.locks import run_lock
+from overedit.tasks.system.progress import ShowProgress, shown, unseen
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def scan(config: ScanConfig, wait: bool = False) -> str:
         RuntimeError: Another process works on the run, and nothing has been done.
     """
     plan = make_scan_plan(config, show=shown)
-    with run_held(plan.run.folder, wait=wait):
+    with run_lock(plan.run.folder, wait=wait):
         write_configuration(plan.run, plan.config)
         plan.run.warehouse.set_aside_damaged(plan.run.name)
         lines = []

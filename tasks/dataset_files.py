@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from overedit.tasks.datasets_catalog import Hub
-from overedit.tasks.hostile_input import read_plain_file, shown_value
+from overedit.tasks.system.untrusted import read_plain_file, shown_value
 
 Row = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from overedit.editing.metrics import same_text
 from overedit.editing.requests import EditRequest, Probe
 from overedit.tasks.datasets_catalog import Layout
-from overedit.tasks.hostile_input import shown_value
+from overedit.tasks.system.untrusted import shown_value
 
 _ABSENT = object()
 _BAD_CHARACTER = re.compile(r"[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # tab and line ends are good

@@ -20,11 +20,11 @@ from overedit.editing.trajectory.checkpoint import Checkpoint, whole_checkpoints
 from overedit.editing.trajectory.interruption import CheckpointPolicy, stop_on_signals
 from overedit.editing.trajectory.runner import INTERIM, Schedule, Source, run_trajectory
 from overedit.tasks.covariance import covariance_key, covariance_of
-from overedit.tasks.gpus import gpu_held
 from overedit.tasks.models import LoadedModel, editing_threads, load_model, weights_digest
-from overedit.tasks.progress import ShowProgress, unseen
-from overedit.tasks.stage_key import stage_key
 from overedit.tasks.stored_requests import StoredRequests
+from overedit.tasks.system.gpu_locks import gpu_lock
+from overedit.tasks.system.progress import ShowProgress, unseen
+from overedit.tasks.system.stage_key import stage_key
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def run_editing_job(
     if not torch.cuda.is_available():
         torch.set_num_threads(threads or editing_threads())
     stops = stop_on_signals() if stop_asked is None else nullcontext(stop_asked)
-    with gpu_held():
+    with gpu_lock():
         return _edited(job, requests, folder, key=key, show=show, title=title, stops=stops)
 
 

@@ -22,10 +22,10 @@ from overedit.tasks.evaluation import EvaluationOptions, asking_stages, evaluate
 from overedit.tasks.gate import is_due, mean_nll
 from overedit.tasks.outcomes import NO_PRE_EDIT, PreEdit
 from overedit.tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
-from overedit.tasks.progress import ShowProgress
 from overedit.tasks.run import Place
-from overedit.tasks.stage_key import stage_key
 from overedit.tasks.stored_requests import StoredRequests
+from overedit.tasks.system.progress import ShowProgress
+from overedit.tasks.system.stage_key import stage_key
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from overedit.tasks.hostile_input import read_plain_file, shown_value
+from overedit.tasks.system.untrusted import read_plain_file, shown_value
 
 MOST_CONFIG_BYTES = 16 << 20
 _BAD_CONFIG = (

@@ -20,8 +20,8 @@ from overedit.editing.trajectory.checkpoint import (
     prune_checkpoint,
     read_checkpoint,
 )
-from overedit.tasks.locks import check_run_is_free, run_held
 from overedit.tasks.run import check_name
+from overedit.tasks.system.locks import check_run_is_free, run_lock
 from overedit.tasks.views import literal
 from overedit.tasks.warehouse import Warehouse
 
@@ -63,7 +63,7 @@ def prune_run(home: Path, run: str, *, dry_run: bool = False) -> list[Pruning]:
     if dry_run:
         check_run_is_free(folder)
         return _prune(folder, _ended(home, run), dry_run=True)
-    with run_held(folder):
+    with run_lock(folder):
         return _prune(folder, _ended(home, run))
 
 

@@ -32,6 +32,7 @@ from overedit.tasks.report.figures import save_figures
 from overedit.tasks.report.page import write_page
 from overedit.tasks.report.summary import summary_markdown
 from overedit.tasks.run import Place, Run, hardware, versions
+from overedit.tasks.system.untrusted import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -191,8 +192,3 @@ class _ProgressArtifact:
         except HTTPError as error:
             self._is_lost = True
             logger.warning("Prefect's server does not answer; progress is shown here alone: %s", one_line(error))
-
-
-def one_line(error: BaseException) -> str:
-    """An error as a cell of a table."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]

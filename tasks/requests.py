@@ -16,9 +16,9 @@ from overedit.tasks.dataset_conflicts import Conflict, ConflictRule, find_overwr
 from overedit.tasks.dataset_files import Row, read_file, read_hub
 from overedit.tasks.dataset_records import RowReader, to_requests
 from overedit.tasks.datasets_catalog import HUBS, LAYOUTS, Hub, Layout
-from overedit.tasks.hostile_input import shown_value
-from overedit.tasks.progress import counted
 from overedit.tasks.stored_requests import StoredRequests
+from overedit.tasks.system.progress import counted
+from overedit.tasks.system.untrusted import shown_value
 
 DatasetName = Literal[
     "pocket",

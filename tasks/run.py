@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from overedit.tasks.hostile_input import shown_value
+from overedit.tasks.system.untrusted import shown_value
 from overedit.tasks.warehouse import Warehouse
 
 BASE = "base"

@@ -32,12 +32,12 @@ from overedit.tasks.corpora import texts_digest
 from overedit.tasks.editing_job import inputs_key, method_inputs
 from overedit.tasks.engine.local_model import LocalModel
 from overedit.tasks.engine.text import encode, windows
-from overedit.tasks.gpus import gpu_held
 from overedit.tasks.models import LoadedModel, context_length, editing_threads, load_model, weights_digest
-from overedit.tasks.progress import ShowProgress, unseen
 from overedit.tasks.run import Place
-from overedit.tasks.stage_key import stage_key
 from overedit.tasks.stored_requests import StoredRequests
+from overedit.tasks.system.gpu_locks import gpu_lock
+from overedit.tasks.system.progress import ShowProgress, unseen
+from overedit.tasks.system.stage_key import stage_key
 
 PART = 50
 """Requests of a file: what is done again, at most, after a scan was stopped."""
@@ -104,7 +104,7 @@ def run_scan(
         return
     if not torch.cuda.is_available():
         torch.set_num_threads(editing_threads())
-    with gpu_held(), stop_on_signals() as stop_asked:
+    with gpu_lock(), stop_on_signals() as stop_asked:
         loaded = load_model(job.model, dtype=job.dtype, revision=job.revision)
         model_digest = weights_digest(job.model, revision=job.revision)
         edit = editing_alone(

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from overedit.tasks.hostile_input import printable
-from overedit.tasks.locks import HeldError, check_run_is_free, holder
 from overedit.tasks.run import BASE
+from overedit.tasks.system.locks import HeldError, check_run_is_free, holder
+from overedit.tasks.system.untrusted import printable
 from overedit.tasks.warehouse import Warehouse
 
 NOT_FINISHED = {"status": "not finished", "error": None}

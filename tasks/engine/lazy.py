@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 from overedit.tasks.engine.base import Engine, Generation, Score, SwapReport
 from overedit.tasks.engine.options import EngineOptions, engine_kind
 from overedit.tasks.engine.own_process import OwnProcessEngine
-from overedit.tasks.gpus import gpu_held
+from overedit.tasks.system.gpu_locks import gpu_lock
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class LazyEngine:
 
     def _started(self) -> Engine:
         if self._engine is None:
-            self._gpu.enter_context(gpu_held(first=self.kind == "vllm"))
+            self._gpu.enter_context(gpu_lock(first=self.kind == "vllm"))
             self._engine = open_engine(self._model, self._options, revision=self._revision)
             self.starts.append(EngineStart(self._engine.kind, self._engine.start_seconds))
         return self._engine

@@ -16,7 +16,7 @@ from typing import Any
 import overedit.flows.benchmark
 import overedit.tasks.editing_job
 import overedit.tasks.report.figures
-import overedit.tasks.stage_key
+import overedit.tasks.system.stage_key
 from overedit.flows.config import BenchmarkConfig
 from overedit.tasks.capability import CapabilityOptions, load_tasks
 from tests.support.lm_eval_tasks import CHOICE, write_tasks
@@ -69,7 +69,7 @@ def warm_up(options: CapabilityOptions) -> None:
     for name in ("_closure", "_code_digest"):
         setattr(overedit.tasks.stage_key, name, cache(getattr(overedit.tasks.stage_key, name)))
     for modules in CODE:
-        overedit.tasks.stage_key.stage_key(*map(import_module, modules))
+        overedit.tasks.system.stage_key.stage_key(*map(import_module, modules))
     gc.collect()
     gc.freeze()  # what was imported is never looked through again
     gc.disable()

@@ -76,10 +76,10 @@ def test_of_two_that_start_at_the_same_moment_one_runs_and_one_that_waits_finds_
 def test_a_run_of_another_process_is_refused_before_a_server_is_started(
     overedit: Run, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from overedit.tasks.locks import run_held
+    from overedit.tasks.system.locks import run_lock
 
     monkeypatch.setattr("overedit.flows.benchmark.benchmark", lambda *_, **__: pytest.fail("the flow was called"))
-    with run_held(tmp_path / "runs" / "r"):
+    with run_lock(tmp_path / "runs" / "r"):
         before = sorted(tmp_path.rglob("*"))
         code, out, err = overedit("run", files["config"])
         assert sorted(tmp_path.rglob("*")) == before
@@ -89,7 +89,7 @@ def test_a_run_of_another_process_is_refused_before_a_server_is_started(
 
 
 def test_two_edits_into_one_folder(overedit: Run, files: dict[str, str], tmp_path: Path) -> None:
-    from overedit.tasks.locks import held
+    from overedit.tasks.system.locks import held
 
     edit = ("edit", "--model", files["model"], "--method", "ft_m", "--requests", files["rows"], "--out", "out",
             "--set", "site=1.down_proj", "--set", "num_edits=1")  # fmt: skip

@@ -28,8 +28,8 @@ from overedit.tasks.covariance_files import read_record
 from overedit.tasks.editing_job import EditingJob, run_editing_job
 from overedit.tasks.models import LoadedModel, load_model, weights_digest
 from overedit.tasks.pocket_world import training_texts
-from overedit.tasks.progress import unseen
 from overedit.tasks.stored_requests import StoredRequests
+from overedit.tasks.system.progress import unseen
 
 SITES = ("0.down_proj", "1.down_proj")
 

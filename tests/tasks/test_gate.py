@@ -20,9 +20,9 @@ from overedit.tasks.evaluation import EvaluationOptions, EvaluationResult
 from overedit.tasks.gate import is_due, level, mean_nll
 from overedit.tasks.measure import MeasureOptions, Subject, measure
 from overedit.tasks.perplexity import PerplexityOptions
-from overedit.tasks.progress import unseen
 from overedit.tasks.run import Place, Run
 from overedit.tasks.stored_requests import StoredRequests
+from overedit.tasks.system.progress import unseen
 from overedit.tasks.warehouse import Warehouse
 from tests.tasks.conftest import WriteCheckpoint
 

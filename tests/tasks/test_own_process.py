@@ -25,9 +25,9 @@ from overedit.tasks.engine.own_process import OwnProcessEngine
 from overedit.tasks.evaluation import EvaluationOptions
 from overedit.tasks.measure import ENGINES_A_CHECKPOINT, MeasureOptions, Subject, measure
 from overedit.tasks.perplexity import PerplexityOptions
-from overedit.tasks.progress import unseen
 from overedit.tasks.run import Place, Run
 from overedit.tasks.stored_requests import StoredRequests
+from overedit.tasks.system.progress import unseen
 from tests.support.lm_eval_tasks import CHOICE, GENERATION, write_tasks
 from tests.support.small_model import COLOURS, FACTS, changed
 

@@ -17,11 +17,11 @@ from overedit.editing.trajectory.checkpoint import (
 )
 from overedit.tasks.editing_job import EditingJob, finished_checkpoints, run_editing_job
 from overedit.tasks.export import export_checkpoint
-from overedit.tasks.locks import HeldError, run_held
 from overedit.tasks.prune import Pruning, prune_run, worth_keeping
 from overedit.tasks.requests import DatasetOptions, load_requests
 from overedit.tasks.run import Place, Run
 from overedit.tasks.status import status_table
+from overedit.tasks.system.locks import HeldError, run_lock
 from overedit.tasks.verify import verify
 from tests.support.checkpoints import write_made_up
 
@@ -124,7 +124,7 @@ def test_a_pruned_checkpoint_says_so(home: Path, tmp_path: Path) -> None:
 def test_what_has_not_ended_or_failed_is_not_pruned(home: Path) -> None:
     folder = home / "runs" / "r" / "ft-m" / "order-0"
     for dry_run in (True, False):
-        with run_held(home / "runs" / "r"), pytest.raises(HeldError, match="run 'r' is being worked on by process"):
+        with run_lock(home / "runs" / "r"), pytest.raises(HeldError, match="run 'r' is being worked on by process"):
             prune_run(home, "r", dry_run=dry_run)
     (folder / "interim").mkdir()
     with pytest.raises(ValueError, match="has not ended"):

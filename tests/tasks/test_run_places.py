@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from overedit.tasks.locks import run_held
-from overedit.tasks.progress import shown
 from overedit.tasks.run import Place, Run
 from overedit.tasks.status import status_table
+from overedit.tasks.system.locks import run_lock
+from overedit.tasks.system.progress import shown
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_status_says_who_works_on_a_run(tmp_path: Path) -> None:
     (tmp_path / "runs" / "r" / "lock").parent.mkdir(parents=True)
     (tmp_path / "runs" / "r" / "lock").write_text("process 1 on nowhere\n")  # left by a killed one
     assert cells(tmp_path) == []
-    with run_held(tmp_path / "runs" / "r"):
+    with run_lock(tmp_path / "runs" / "r"):
         ((run, _, _, _, status, _, who),) = cells(tmp_path)
     assert (run, status) == ("r", "running") and f"process {os.getpid()} on" in who
     assert cells(tmp_path) == []
@@ -79,8 +79,8 @@ def test_status_says_who_works_on_a_run(tmp_path: Path) -> None:
 
 def test_progress_tells_rate_and_time_left(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[float, str]] = []
-    monkeypatch.setattr("overedit.tasks.progress.SECONDS_BETWEEN_LINES", 0.0)
-    monkeypatch.setattr("overedit.tasks.progress.SECONDS_BETWEEN_ARTIFACTS", 0.0)
+    monkeypatch.setattr("overedit.tasks.system.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("overedit.tasks.system.progress.SECONDS_BETWEEN_ARTIFACTS", 0.0)
     with caplog.at_level("INFO"), shown("Editing", "edits", artifact=lambda *what: told.append(what)) as progress:
         progress(25, 100)
         progress(100, 100)

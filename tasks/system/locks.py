@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from overedit.tasks.hostile_input import printable
+from overedit.tasks.system.untrusted import printable
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def check_free(path: Path, what: str) -> None:
 
 
 @contextmanager
-def run_held(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+def run_lock(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     """Work on a run alone: nobody else edits, measures or prunes it while the block runs; see `held`.
 
     Args:

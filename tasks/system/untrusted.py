@@ -60,3 +60,8 @@ def shown_value(value: Any, length: int = 60) -> str:
 def printable(text: str) -> str:
     """A text that does nothing to a terminal: control characters, but tab and line end, are written as escapes."""
     return _NOT_PLAIN.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def one_line(error: BaseException) -> str:
+    """An error as a cell of a table."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import overedit.editing as editing
-from overedit.tasks.stage_key import stage_key
+from overedit.tasks.system.stage_key import stage_key
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from overedit.tasks.gpus import one_held
-from overedit.tasks.locks import HeldError, check_free, held, holder
+from overedit.tasks.system.gpu_locks import one_held
+from overedit.tasks.system.locks import HeldError, check_free, held, holder
 
 HOLD = """
 import sys
@@ -176,8 +176,8 @@ def test_editing_holds_the_gpu_that_torch_uses(
     from overedit.tasks.stored_requests import StoredRequests
 
     used: list[int] = []
-    monkeypatch.setattr("overedit.tasks.gpus.visible_gpus", lambda: ("GPU-a", "GPU-b"))
-    monkeypatch.setattr("overedit.tasks.gpus.claims_folder", lambda: tmp_path)
+    monkeypatch.setattr("overedit.tasks.system.gpu_locks.visible_gpus", lambda: ("GPU-a", "GPU-b"))
+    monkeypatch.setattr("overedit.tasks.system.gpu_locks.claims_folder", lambda: tmp_path)
     monkeypatch.setattr("torch.cuda.set_device", used.append)
     monkeypatch.setattr(
         "overedit.tasks.editing_job.load_model", lambda *_, **__: pytest.fail(holder(tmp_path / "GPU-b"))

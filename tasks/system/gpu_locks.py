@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from overedit.tasks.locks import SECONDS_BETWEEN_LOOKS, holder, write_holder
+from overedit.tasks.system.locks import SECONDS_BETWEEN_LOOKS, holder, write_holder
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 @contextmanager
-def gpu_held(*, first: bool = False) -> Iterator[None]:
+def gpu_lock(*, first: bool = False) -> Iterator[None]:
     """Hold a GPU while the block runs, and make it the one that torch uses; without any GPU nothing is held.
 
     Args:
