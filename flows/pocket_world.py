@@ -13,9 +13,9 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task
 
+from overedit.tasks.pocket_model.lm_eval_scores import lm_eval_scores
+from overedit.tasks.pocket_model.training import TrainingConfig, measure_folder, train
 from overedit.tasks.pocket_world import World, chance_levels, default_world, model_folder
-from overedit.tasks.pocket_world.lm_eval_scores import lm_eval_scores
-from overedit.tasks.pocket_world.training import TrainingConfig, measure_folder, train
 
 RECIPE = "recipe.json"
 PACKAGES = ("torch", "transformers", "tokenizers", "lm-eval")

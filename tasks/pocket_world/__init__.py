@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from overedit.tasks.pocket_world.capability import chance_levels, write_lm_eval_tasks
 from overedit.tasks.pocket_world.corpus import perplexity_texts, training_texts
+from overedit.tasks.pocket_world.lm_eval_items import chance_levels, write_lm_eval_tasks
 from overedit.tasks.pocket_world.world import World, default_world
 
 __all__ = [

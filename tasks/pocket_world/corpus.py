@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from overedit.tasks.pocket_world import skills
-from overedit.tasks.pocket_world.text import RELATIONS
+from overedit.tasks.pocket_world.relations import RELATIONS
 from overedit.tasks.pocket_world.world import Statement, World, default_world
 
 

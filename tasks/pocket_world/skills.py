@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from overedit.tasks.pocket_world.draw import draw, pick
-from overedit.tasks.pocket_world.text import words
+from overedit.tasks.pocket_world.draws import draw, pick
+from overedit.tasks.pocket_world.relations import words
 from overedit.tasks.pocket_world.world import Statement
 
 Item = TypeVar("Item")

@@ -20,8 +20,8 @@ from itertools import combinations
 from pydantic import BaseModel, ConfigDict, Field
 
 from overedit.editing.requests import EditRequest, Probe
-from overedit.tasks.pocket_world.draw import draw, pick, scrambled
-from overedit.tasks.pocket_world.text import FIRST_NAMES, LAST_NAMES, RELATIONS, Relation
+from overedit.tasks.pocket_world.draws import draw, pick, scrambled
+from overedit.tasks.pocket_world.relations import FIRST_NAMES, LAST_NAMES, RELATIONS, Relation
 
 NUM_LOCALITY = 3
 _PAIRS = {relation.name: tuple(combinations(relation.phrasings, 2)) for relation in RELATIONS}

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch.nn import functional
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from overedit.tasks.pocket_model.knowledge import Batch, collate, exact_match, perplexity, tokenize
+from overedit.tasks.pocket_model.muon import Muon
+from overedit.tasks.pocket_model.tokenizer import build_tokenizer
 from overedit.tasks.pocket_world import corpus, skills
-from overedit.tasks.pocket_world.measuring import Batch, collate, exact_match, perplexity, tokenize
-from overedit.tasks.pocket_world.muon import Muon
-from overedit.tasks.pocket_world.tokenizer import build_tokenizer
 from overedit.tasks.pocket_world.world import Statement, World
 
 logger = logging.getLogger(__name__)

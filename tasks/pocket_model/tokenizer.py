@@ -15,7 +15,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from overedit.tasks.pocket_world import corpus, skills
-from overedit.tasks.pocket_world.text import FIRST_NAMES, LAST_NAMES, RELATIONS
+from overedit.tasks.pocket_world.relations import FIRST_NAMES, LAST_NAMES, RELATIONS
 
 SPECIAL_TOKENS = ["<pad>", "<s>", "</s>"]
 MAX_TOKENS = 4096

@@ -12,6 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from overedit.editing.requests import EditRequest
+from overedit.tasks.pocket_model.knowledge import exact_match, perplexity
+from overedit.tasks.pocket_model.lm_eval_scores import lm_eval_scores
+from overedit.tasks.pocket_model.tokenizer import build_tokenizer
+from overedit.tasks.pocket_model.training import TrainingConfig, build_model, fit
 from overedit.tasks.pocket_world import (
     World,
     chance_levels,
@@ -22,12 +26,8 @@ from overedit.tasks.pocket_world import (
     skills,
     write_lm_eval_tasks,
 )
-from overedit.tasks.pocket_world.capability import task_items
-from overedit.tasks.pocket_world.lm_eval_scores import lm_eval_scores
-from overedit.tasks.pocket_world.measuring import exact_match, perplexity
-from overedit.tasks.pocket_world.text import FIRST_NAMES, LAST_NAMES, RELATIONS
-from overedit.tasks.pocket_world.tokenizer import build_tokenizer
-from overedit.tasks.pocket_world.training import TrainingConfig, build_model, fit
+from overedit.tasks.pocket_world.lm_eval_items import task_items
+from overedit.tasks.pocket_world.relations import FIRST_NAMES, LAST_NAMES, RELATIONS
 from overedit.tasks.pocket_world.world import Statement
 
 TINY = World(num_editable=6, num_neighbours=3, num_bystanders=1)

@@ -10,7 +10,7 @@ from lm_eval.tasks import TaskManager
 
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.engine.transformers_engine import TransformersEngine
-from overedit.tasks.pocket_world.capability import write_lm_eval_tasks
+from overedit.tasks.pocket_world.lm_eval_items import write_lm_eval_tasks
 
 
 def lm_eval_scores(model: Path) -> dict[str, float]:

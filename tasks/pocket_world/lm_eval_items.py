@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from overedit.tasks.pocket_world import skills
-from overedit.tasks.pocket_world.text import RELATIONS
+from overedit.tasks.pocket_world.relations import RELATIONS
 from overedit.tasks.pocket_world.world import default_world
 
 NUM_ITEMS = 200
