@@ -26,7 +26,7 @@ from overedit.tasks.editing_job import run_editing_job, written_checkpoints
 from overedit.tasks.engine import LazyEngine
 from overedit.tasks.engine.options import engine_kind
 from overedit.tasks.measure import Subject, measure
-from overedit.tasks.models import locate
+from overedit.tasks.models.loading import locate
 from overedit.tasks.publish import (
     progress_artifact,
     publish,

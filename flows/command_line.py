@@ -101,7 +101,7 @@ def export(
     model: Annotated[str | None, typer.Option(help="The base model, where it is not where it was.")] = None,
 ) -> None:
     """Turn base model and checkpoint into an ordinary Hugging Face model folder."""
-    from overedit.tasks.export import export_checkpoint
+    from overedit.tasks.models.export import export_checkpoint
 
     export_checkpoint(checkpoint, out, model=model)
     print(f"wrote {out}")

@@ -22,7 +22,7 @@ from overedit.tasks.covariance import check_covariance
 from overedit.tasks.editing_job import EditingJob
 from overedit.tasks.evaluation import positions_asked
 from overedit.tasks.measure import MeasureOptions, Subject
-from overedit.tasks.models import context_length, load_config, locate, weights_digest
+from overedit.tasks.models.loading import context_length, load_config, locate, weights_digest
 from overedit.tasks.request_lengths import check_lengths
 from overedit.tasks.requests import RequestSet, load_requests
 from overedit.tasks.run import BASE, Place, Run

@@ -20,7 +20,7 @@ from overedit.editing.trajectory.checkpoint import Checkpoint, whole_checkpoints
 from overedit.editing.trajectory.interruption import CheckpointPolicy, stop_on_signals
 from overedit.editing.trajectory.runner import INTERIM, Schedule, Source, run_trajectory
 from overedit.tasks.covariance import covariance_key, covariance_of
-from overedit.tasks.models import LoadedModel, editing_threads, load_model, weights_digest
+from overedit.tasks.models.loading import LoadedModel, editing_threads, load_model, weights_digest
 from overedit.tasks.stored_requests import StoredRequests
 from overedit.tasks.system.gpu_locks import gpu_lock
 from overedit.tasks.system.progress import ShowProgress, unseen

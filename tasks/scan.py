@@ -32,7 +32,7 @@ from overedit.tasks.corpora import texts_digest
 from overedit.tasks.editing_job import inputs_key, method_inputs
 from overedit.tasks.engine.local_model import LocalModel
 from overedit.tasks.engine.text import encode, windows
-from overedit.tasks.models import LoadedModel, context_length, editing_threads, load_model, weights_digest
+from overedit.tasks.models.loading import LoadedModel, context_length, editing_threads, load_model, weights_digest
 from overedit.tasks.run import Place
 from overedit.tasks.stored_requests import StoredRequests
 from overedit.tasks.system.gpu_locks import gpu_lock

@@ -18,11 +18,11 @@ from overedit.editing.model.tokenization import encode_pairs
 from overedit.editing.model.weights import checksum, read_tensors, write_tensors
 from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.tasks.engine.base import Generation, Score, SwapReport
-from overedit.tasks.engine.base_weights import BaseWeights, check_fit
 from overedit.tasks.engine.local_model import LocalModel
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.engine.text import check_lengths, encode, eos_ids, generation, windows
-from overedit.tasks.models import context_length, load_model
+from overedit.tasks.models.base_weights import BaseWeights, check_fit
+from overedit.tasks.models.loading import context_length, load_model
 
 logger = logging.getLogger(__name__)
 

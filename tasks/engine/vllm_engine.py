@@ -14,12 +14,12 @@ import torch
 from overedit.editing.model.tokenization import encode_pairs
 from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.tasks.engine.base import NO_TOKEN, Generation, Score, SwapReport
-from overedit.tasks.engine.base_weights import BaseWeights
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.engine.text import check_lengths, encode, eos_ids, generation, windows
 from overedit.tasks.engine.vllm_platform import kv_cache_bytes, register_in_process, starting_vllm, vllm_language_model
 from overedit.tasks.engine.vllm_worker import exchange
-from overedit.tasks.models import context_length
+from overedit.tasks.models.base_weights import BaseWeights
+from overedit.tasks.models.loading import context_length
 
 logger = logging.getLogger(__name__)
 

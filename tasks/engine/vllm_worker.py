@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from overedit.tasks.engine.base_weights import BaseWeights
+from overedit.tasks.models.base_weights import BaseWeights
 
 SHARDS = ("q", "k", "v", 0, 1, 2, 3)
 """vLLM's names of the parts of a fused parameter, in the order in which they lie in it."""

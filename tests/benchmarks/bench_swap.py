@@ -19,8 +19,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from overedit.tasks.engine import Engine, EngineOptions, open_engine
-from overedit.tasks.engine.base_weights import BaseWeights
-from overedit.tasks.models import locate
+from overedit.tasks.models.base_weights import BaseWeights
+from overedit.tasks.models.loading import locate
 from tests.support.small_model import FACTS, changed, write_small_model
 from tests.tasks.conftest import write_test_checkpoint
 

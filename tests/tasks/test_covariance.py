@@ -26,7 +26,7 @@ from overedit.tasks.corpora import open_corpus, texts_digest
 from overedit.tasks.covariance import check_covariance, covariance_of
 from overedit.tasks.covariance_files import read_record
 from overedit.tasks.editing_job import EditingJob, run_editing_job
-from overedit.tasks.models import LoadedModel, load_model, weights_digest
+from overedit.tasks.models.loading import LoadedModel, load_model, weights_digest
 from overedit.tasks.pocket_world import training_texts
 from overedit.tasks.stored_requests import StoredRequests
 from overedit.tasks.system.progress import unseen

@@ -20,10 +20,10 @@ import overedit.tasks.engine.vllm_worker as vllm_worker
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
 from overedit.tasks.engine import Engine, EngineOptions, Generation, LazyEngine, Score, SwapReport, engine_kind
 from overedit.tasks.engine.base import NO_TOKEN
-from overedit.tasks.engine.base_weights import BaseWeights
 from overedit.tasks.engine.text import check_lengths, encode, eos_ids, generation, windows
 from overedit.tasks.engine.transformers_engine import TransformersEngine
 from overedit.tasks.engine.vllm_platform import kv_cache_bytes, vllm_named
+from overedit.tasks.models.base_weights import BaseWeights
 from tests.support.small_model import EOS, FACTS, changed
 
 PROMPTS = [prompt for prompt, _ in FACTS]

@@ -25,7 +25,7 @@ from overedit.tasks.capability_options import CapabilityOptions
 from overedit.tasks.editing_job import EditingJob, run_editing_job
 from overedit.tasks.engine import Engine, EngineOptions
 from overedit.tasks.engine.lazy import open_here
-from overedit.tasks.export import export_checkpoint
+from overedit.tasks.models.export import export_checkpoint
 from overedit.tasks.pocket_world import write_lm_eval_tasks
 from overedit.tasks.requests import DatasetOptions, load_requests
 

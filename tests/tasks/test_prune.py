@@ -16,7 +16,7 @@ from overedit.editing.trajectory.checkpoint import (
     whole_checkpoints,
 )
 from overedit.tasks.editing_job import EditingJob, finished_checkpoints, run_editing_job
-from overedit.tasks.export import export_checkpoint
+from overedit.tasks.models.export import export_checkpoint
 from overedit.tasks.prune import Pruning, prune_run, worth_keeping
 from overedit.tasks.requests import DatasetOptions, load_requests
 from overedit.tasks.run import Place, Run

@@ -22,7 +22,7 @@ from overedit.editing.trajectory.runner import turn_seed
 from overedit.tasks import scan as scanning
 from overedit.tasks.engine.local_model import LocalModel
 from overedit.tasks.hard_cases import save_hard_cases, scan_line
-from overedit.tasks.models import LoadedModel, load_model
+from overedit.tasks.models.loading import LoadedModel, load_model
 from overedit.tasks.requests import DatasetOptions, load_requests
 from overedit.tasks.run import Place, Run
 from overedit.tasks.scan import Gauge, ScanJob, editing_alone, perplexity, run_scan, scan

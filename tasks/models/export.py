@@ -7,7 +7,7 @@ from pathlib import Path
 from overedit.editing.model.weights import write_tensors
 from overedit.editing.storage.atomic import replace_folder
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError, read_checkpoint
-from overedit.tasks.models import DTYPES, load_model, weights_digest
+from overedit.tasks.models.loading import DTYPES, load_model, weights_digest
 
 
 def export_checkpoint(folder: Path, out: Path, *, model: str | None = None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from overedit.tasks.models import load_config, locate
+from overedit.tasks.models.loading import load_config, locate
 
 
 class BaseWeights:
