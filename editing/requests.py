@@ -1,6 +1,6 @@
 """The edit request: one fact to change, and the prompts that measure what the change did.
 
-Every dataset is translated into this record once, where it is read (`tasks/requests.py`); from there on
+Every dataset is translated into this record once, where it is read (`tasks/data/loader.py`); from there on
 the words below are the only ones used.
 """
 

@@ -12,11 +12,11 @@ from overedit.editing.methods import METHODS, MethodConfig
 from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.presets import asked_of_run, check_known, missing
 from overedit.tasks.capability_options import CapabilityOptions
+from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.engine import EngineOptions
 from overedit.tasks.evaluation import EvaluationOptions
 from overedit.tasks.perplexity import PerplexityOptions
 from overedit.tasks.presets import PRESETS
-from overedit.tasks.requests import DatasetOptions
 from overedit.tasks.run import NAME
 
 

@@ -19,14 +19,14 @@ from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config import BenchmarkConfig
 from overedit.flows.run_names import check_names, check_same_configuration, folder_name, short_name
 from overedit.tasks.covariance import check_covariance
+from overedit.tasks.data.length_check import check_lengths
+from overedit.tasks.data.loader import RequestSet, load_requests
+from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job import EditingJob
 from overedit.tasks.evaluation import positions_asked
 from overedit.tasks.measure import MeasureOptions, Subject
 from overedit.tasks.models.loading import context_length, load_config, locate, weights_digest
-from overedit.tasks.request_lengths import check_lengths
-from overedit.tasks.requests import RequestSet, load_requests
 from overedit.tasks.run import BASE, Place, Run
-from overedit.tasks.stored_requests import StoredRequests
 from overedit.tasks.system.progress import ShowProgress, counted, unseen
 
 
@@ -65,7 +65,7 @@ class Plan(NamedTuple):
                 )
                 yield Trajectory(folder_name(label), label, order_seed, job)
 
-    def planned(self, order_seed: int) -> StoredRequests:
+    def planned(self, order_seed: int) -> RequestStore:
         """The requests that will be edited, in their order."""
         return self.requests[order_seed].requests
 
@@ -189,7 +189,7 @@ def check_corpora(model: str, methods: tuple[Any, ...], *, revision: str | None 
 def check_requests(
     model: str,
     methods: tuple[Any, ...],
-    requests: StoredRequests,
+    requests: RequestStore,
     *,
     revision: str | None = None,
     asked: Container[int] | None = None,
@@ -216,7 +216,7 @@ def check_requests(
     check_lengths(watched, tokenizer, context_length(load_config(model, revision=revision)), asked=asked)
 
 
-def _check_subjects(method: str, requests: StoredRequests) -> None:
+def _check_subjects(method: str, requests: RequestStore) -> None:
     for request in requests:
         if request.subject is None:
             raise ValueError(f"methods: {method} needs subjects, and case {request.case_id} has none")

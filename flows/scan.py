@@ -15,12 +15,12 @@ from overedit.flows.benchmark import device_tags, in_task, shown_in_flow
 from overedit.flows.config import ScanConfig
 from overedit.flows.plan import check_corpora, check_model, check_requests
 from overedit.flows.run_names import check_names, check_same_configuration, folder_name, short_name, write_configuration
+from overedit.tasks.data.loader import load_requests
+from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.hard_cases import save_hard_cases, scan_line
 from overedit.tasks.perplexity import corpus_texts
-from overedit.tasks.requests import load_requests
 from overedit.tasks.run import Place, Run
 from overedit.tasks.scan import ScanJob, run_scan
-from overedit.tasks.stored_requests import StoredRequests
 from overedit.tasks.system.locks import run_lock
 from overedit.tasks.system.progress import ShowProgress, shown, unseen
 
@@ -40,7 +40,7 @@ class ScanPlan(NamedTuple):
 
     config: ScanConfig
     run: Run
-    requests: StoredRequests
+    requests: RequestStore
     """Which are scanned, in their order."""
     texts: list[str]
     """On which perplexity is measured."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from overedit.tasks.dataset_files import Row, read_file
+from overedit.tasks.data.reader import Row, read_file
 
 _SUFFIXES = (".json", ".jsonl", ".parquet")
 _FORMATTED = ("doc_to_text", "doc_to_target", "doc_to_choice", "gen_prefix")

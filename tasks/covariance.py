@@ -21,7 +21,6 @@ from overedit.editing.method import Progress, silent
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.storage.atomic import remove_leftovers
 from overedit.editing.storage.checksums import digest
-from overedit.tasks.corpora import Corpus, open_corpus
 from overedit.tasks.covariance_files import (
     FORMAT,
     DamagedCovarianceError,
@@ -30,6 +29,7 @@ from overedit.tasks.covariance_files import (
     read_record,
     write_covariance,
 )
+from overedit.tasks.data.corpus import Corpus, open_corpus
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from overedit.editing.trajectory.checkpoint import Checkpoint, whole_checkpoints
 from overedit.editing.trajectory.interruption import CheckpointPolicy, stop_on_signals
 from overedit.editing.trajectory.runner import INTERIM, Schedule, Source, run_trajectory
 from overedit.tasks.covariance import covariance_key, covariance_of
+from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.models.loading import LoadedModel, editing_threads, load_model, weights_digest
-from overedit.tasks.stored_requests import StoredRequests
 from overedit.tasks.system.gpu_locks import gpu_lock
 from overedit.tasks.system.progress import ShowProgress, unseen
 from overedit.tasks.system.stage_key import stage_key
@@ -42,7 +42,7 @@ class EditingJob(BaseModel):
     turn_size: int = 100
     seed: int = 0
 
-    def key(self, requests: StoredRequests) -> str:
+    def key(self, requests: RequestStore) -> str:
         """Digest of the base weights, requests, configuration and code that make the trajectory."""
         weights = weights_digest(self.model, revision=self.revision)
         return stage_key(
@@ -61,7 +61,7 @@ class EditingJob(BaseModel):
 
 def run_editing_job(
     job: EditingJob,
-    requests: StoredRequests,
+    requests: RequestStore,
     folder: Path,
     *,
     show: ShowProgress = unseen,
@@ -98,7 +98,7 @@ def run_editing_job(
 
 def _edited(
     job: EditingJob,
-    requests: StoredRequests,
+    requests: RequestStore,
     folder: Path,
     *,
     key: str,
@@ -141,7 +141,7 @@ def finished_checkpoints(job: EditingJob, key: str, folder: Path) -> list[Checkp
     return there if counts == job.edit_counts or ended_early else []
 
 
-def written_checkpoints(job: EditingJob, requests: StoredRequests, folder: Path) -> list[Checkpoint]:
+def written_checkpoints(job: EditingJob, requests: RequestStore, folder: Path) -> list[Checkpoint]:
     """The checkpoints of a trajectory that are there, in their order, however far it came; pruned ones too."""
     return _in_order(folder, job.key(requests))
 

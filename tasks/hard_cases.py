@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from overedit.editing.storage.atomic import replace_file
+from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.run import Place
-from overedit.tasks.stored_requests import StoredRequests
 from overedit.tasks.views import literal
 
 
-def save_hard_cases(place: Place, requests: StoredRequests) -> Path | None:
+def save_hard_cases(place: Place, requests: RequestStore) -> Path | None:
     """Write a scan's hard cases, the worst first, as whole requests, one JSON object a line.
 
     `dataset: {name: file, path: ...}` reads them back as they are. A file of an earlier scan of the same name is

@@ -17,13 +17,13 @@ from overedit.tasks import engine as engine_code
 from overedit.tasks.capability import measure_capability
 from overedit.tasks.capability_files import files_digest
 from overedit.tasks.capability_options import CapabilityOptions
+from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine import EngineDiedError, EngineOptions, LazyEngine
 from overedit.tasks.evaluation import EvaluationOptions, asking_stages, evaluate_checkpoint, unanswered
 from overedit.tasks.gate import is_due, mean_nll
 from overedit.tasks.outcomes import NO_PRE_EDIT, PreEdit
 from overedit.tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
 from overedit.tasks.run import Place
-from overedit.tasks.stored_requests import StoredRequests
 from overedit.tasks.system.progress import ShowProgress
 from overedit.tasks.system.stage_key import stage_key
 
@@ -48,7 +48,7 @@ class Subject(NamedTuple):
     """A checkpoint to be measured; `checkpoint` None is the pristine model."""
 
     place: Place
-    requests: StoredRequests
+    requests: RequestStore
     """Those that the run will edit."""
     overwritten: Mapping[str, str]
     edit_counts: tuple[int, ...]

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from overedit.tasks.corpora import open_corpus
+from overedit.tasks.data.corpus import open_corpus
 from overedit.tasks.engine import Engine
 
 

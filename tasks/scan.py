@@ -28,13 +28,13 @@ from overedit.editing.storage.checksums import digest
 from overedit.editing.trajectory.checkpoint import Norms
 from overedit.editing.trajectory.interruption import StoppedError, stop_on_signals
 from overedit.editing.trajectory.runner import turn_seed
-from overedit.tasks.corpora import texts_digest
+from overedit.tasks.data.corpus import texts_digest
+from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job import inputs_key, method_inputs
 from overedit.tasks.engine.local_model import LocalModel
 from overedit.tasks.engine.text import encode, windows
 from overedit.tasks.models.loading import LoadedModel, context_length, editing_threads, load_model, weights_digest
 from overedit.tasks.run import Place
-from overedit.tasks.stored_requests import StoredRequests
 from overedit.tasks.system.gpu_locks import gpu_lock
 from overedit.tasks.system.progress import ShowProgress, unseen
 from overedit.tasks.system.stage_key import stage_key
@@ -75,7 +75,7 @@ class ScanJob(BaseModel):
 
 def run_scan(
     job: ScanJob,
-    requests: StoredRequests,
+    requests: RequestStore,
     texts: Sequence[str],
     place: Place,
     *,

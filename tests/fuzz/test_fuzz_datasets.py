@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overedit.tasks.requests import DatasetOptions, load_requests
+from overedit.tasks.data.loader import load_requests
+from overedit.tasks.data.options import DatasetOptions
 from tests.fuzz import strategies
 from tests.fuzz.conftest import Outcome
 

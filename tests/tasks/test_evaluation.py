@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from overedit.editing.requests import EditRequest, Probe
+from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine.base import Generation, Score
 from overedit.tasks.evaluation import (
     EvaluationOptions,
@@ -21,7 +22,6 @@ from overedit.tasks.evaluation import (
     unreachable_cases,
 )
 from overedit.tasks.outcomes import PreEdit
-from overedit.tasks.stored_requests import StoredRequests
 from overedit.tasks.tables import IDENTITY, TABLES
 
 
@@ -300,7 +300,7 @@ def test_streamed_requests_give_the_rows_of_those_in_memory() -> None:
         options = EvaluationOptions(sample=sample)
         plain, stored = (
             evaluate_checkpoint(FakeEngine(BEFORE | {"Rome  is in": "Italy"}), those, count, options)
-            for those in (requests, StoredRequests(requests))
+            for those in (requests, RequestStore(requests))
         )
         assert stored.rows == plain.rows
         reasons = {row["case_id"]: row["reason"] for row in plain.rows if row["probe"] == "edit"}

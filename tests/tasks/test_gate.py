@@ -15,13 +15,13 @@ from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
 from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.tasks.capability import Capability, CapabilityOptions
+from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine import EngineOptions
 from overedit.tasks.evaluation import EvaluationOptions, EvaluationResult
 from overedit.tasks.gate import is_due, level, mean_nll
 from overedit.tasks.measure import MeasureOptions, Subject, measure
 from overedit.tasks.perplexity import PerplexityOptions
 from overedit.tasks.run import Place, Run
-from overedit.tasks.stored_requests import StoredRequests
 from overedit.tasks.system.progress import unseen
 from overedit.tasks.warehouse import Warehouse
 from tests.tasks.conftest import WriteCheckpoint
@@ -156,7 +156,7 @@ def options_of(folder: Path, **capability: Any) -> MeasureOptions:
 
 def measure_trajectory(home: Path, options: MeasureOptions, write: WriteCheckpoint) -> None:
     run = Run(name="r", home=home, model="m", dataset="d")
-    requests = StoredRequests([EditRequest(case_id="1", prompt="a", subject=None, target_new="b", target_true=None)])
+    requests = RequestStore([EditRequest(case_id="1", prompt="a", subject=None, target_new="b", target_true=None)])
     for count in (0, *STOPS):
         trajectory, method = ("t", "x") if count else ("base", "none")
         place = Place(run=run, trajectory=trajectory, method=method, order_seed=0, edit_count=count)

@@ -22,12 +22,13 @@ import yaml
 from overedit.editing.methods.ft_m import FtM
 from overedit.tasks.capability import Capability, measure_capability
 from overedit.tasks.capability_options import CapabilityOptions
+from overedit.tasks.data.loader import load_requests
+from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job import EditingJob, run_editing_job
 from overedit.tasks.engine import Engine, EngineOptions
 from overedit.tasks.engine.lazy import open_here
 from overedit.tasks.models.export import export_checkpoint
 from overedit.tasks.pocket_world import write_lm_eval_tasks
-from overedit.tasks.requests import DatasetOptions, load_requests
 
 pytestmark = pytest.mark.slow
 

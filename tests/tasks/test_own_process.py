@@ -20,13 +20,13 @@ import overedit.tasks.engine.lazy as lazy
 from overedit.editing.requests import EditRequest, Probe
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError, read_checkpoint
 from overedit.tasks.capability import CapabilityOptions, measure_capability
+from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine import Engine, EngineDiedError, EngineOptions, LazyEngine
 from overedit.tasks.engine.own_process import OwnProcessEngine
 from overedit.tasks.evaluation import EvaluationOptions
 from overedit.tasks.measure import ENGINES_A_CHECKPOINT, MeasureOptions, Subject, measure
 from overedit.tasks.perplexity import PerplexityOptions
 from overedit.tasks.run import Place, Run
-from overedit.tasks.stored_requests import StoredRequests
 from overedit.tasks.system.progress import unseen
 from tests.support.lm_eval_tasks import CHOICE, GENERATION, write_tasks
 from tests.support.small_model import COLOURS, FACTS, changed
@@ -183,7 +183,7 @@ def options(general_ability: CapabilityOptions, tmp_path: Path) -> MeasureOption
 
 
 def subject_in(home: Path, folder: Path | None) -> Subject:
-    requests = StoredRequests(
+    requests = RequestStore(
         EditRequest(
             case_id=f"{i}",
             prompt=prompt,

@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 
 from overedit.editing.metrics import ngram_entropy, same_text, squad_normalize, token_accuracy
 from overedit.editing.requests import EditRequest
+from overedit.tasks.data.loader import load_requests
+from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.engine import EngineOptions, open_engine
 from overedit.tasks.evaluation import EvaluationOptions, evaluate_checkpoint
 from overedit.tasks.outcomes import PreEdit
 from overedit.tasks.presets import PRESETS
-from overedit.tasks.requests import DatasetOptions, load_requests
 from overedit.tasks.warehouse import Warehouse
 from tests.support.paths import REPOSITORY
 

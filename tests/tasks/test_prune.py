@@ -15,10 +15,11 @@ from overedit.editing.trajectory.checkpoint import (
     read_checkpoint,
     whole_checkpoints,
 )
+from overedit.tasks.data.loader import load_requests
+from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job import EditingJob, finished_checkpoints, run_editing_job
 from overedit.tasks.models.export import export_checkpoint
 from overedit.tasks.prune import Pruning, prune_run, worth_keeping
-from overedit.tasks.requests import DatasetOptions, load_requests
 from overedit.tasks.run import Place, Run
 from overedit.tasks.status import status_table
 from overedit.tasks.system.locks import HeldError, run_lock

@@ -20,13 +20,14 @@ from overedit.editing.requests import EditRequest, Probe
 from overedit.editing.trajectory.interruption import StoppedError
 from overedit.editing.trajectory.runner import turn_seed
 from overedit.tasks import scan as scanning
+from overedit.tasks.data.loader import load_requests
+from overedit.tasks.data.options import DatasetOptions
+from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine.local_model import LocalModel
 from overedit.tasks.hard_cases import save_hard_cases, scan_line
 from overedit.tasks.models.loading import LoadedModel, load_model
-from overedit.tasks.requests import DatasetOptions, load_requests
 from overedit.tasks.run import Place, Run
 from overedit.tasks.scan import Gauge, ScanJob, editing_alone, perplexity, run_scan, scan
-from overedit.tasks.stored_requests import StoredRequests
 from overedit.tasks.verify import verify
 from tests.editing.methods.test_every_method import config_of, covariance_of
 from tests.support.small_model import FACTS
@@ -144,7 +145,7 @@ def test_edits_that_break_the_model_become_a_dataset(loaded: LoadedModel, tmp_pa
     assert rows[2]["perplexity"] == rows[2]["ratio"] == rows[2]["update_norm"] == math.inf
     assert not rows[2]["learned"]
     here.store("scans", [row | {"label": "Breaker"} for row in rows], key="k")
-    path = save_hard_cases(here, StoredRequests(REQUESTS))
+    path = save_hard_cases(here, RequestStore(REQUESTS))
     assert path == tmp_path / "datasets" / "s-ft-m-hard.jsonl"
     again = load_requests(DatasetOptions(name="file", path=path, order_seed=None)).requests
     assert tuple(again) == (REQUESTS[2], REQUESTS[3])
@@ -158,7 +159,7 @@ def test_edits_that_break_the_model_become_a_dataset(loaded: LoadedModel, tmp_pa
     assert line.startswith("Breaker: 2 of 6 edits break the model, each on its own (33.3%; ")
     assert "1 edits could not be made" in line
     here.store("scans", [row | {"label": "Breaker"} for row in rows[:2]], key="k")
-    assert save_hard_cases(here, StoredRequests(REQUESTS)) is None
+    assert save_hard_cases(here, RequestStore(REQUESTS)) is None
     assert not path.exists()
 
 
@@ -197,7 +198,7 @@ def files(home: Path) -> dict[str, int]:
 
 def test_what_is_stored_is_not_scanned_again(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanning, "PART", 3)
-    requests = StoredRequests(REQUESTS)
+    requests = RequestStore(REQUESTS)
     run_scan(job(tiny_model), requests, TEXTS, place(tmp_path), label="FT-M")
     rows, before = stored(tmp_path), files(tmp_path)
     assert [row["position"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
@@ -226,7 +227,7 @@ def test_a_stopped_scan_ends_with_the_same_rows(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scanning, "PART", 3)
-    requests = StoredRequests(REQUESTS)
+    requests = RequestStore(REQUESTS)
     looks = 0
 
     @contextmanager

@@ -11,10 +11,11 @@ import pytest
 
 from overedit.editing.metrics import TfIdf
 from overedit.editing.requests import EditRequest
+from overedit.tasks.data.loader import load_requests
+from overedit.tasks.data.options import DatasetOptions, FileColumns
 from overedit.tasks.engine.base import Generation, Score
 from overedit.tasks.evaluation import EvaluationOptions, evaluate_checkpoint, unanswered
 from overedit.tasks.outcomes import PreEdit
-from overedit.tasks.requests import DatasetOptions, FileColumns, load_requests
 
 CASES = [
     EditRequest(

@@ -172,8 +172,8 @@ def test_editing_holds_the_gpu_that_torch_uses(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from overedit.editing.requests import EditRequest
+    from overedit.tasks.data.request_store import RequestStore
     from overedit.tasks.editing_job import EditingJob, run_editing_job
-    from overedit.tasks.stored_requests import StoredRequests
 
     used: list[int] = []
     monkeypatch.setattr("overedit.tasks.system.gpu_locks.visible_gpus", lambda: ("GPU-a", "GPU-b"))
@@ -189,7 +189,7 @@ def test_editing_holds_the_gpu_that_torch_uses(
         process(HOLD_A_GPU, tmp_path, "GPU-a"),
         pytest.raises(pytest.fail.Exception, match=f"process {os.getpid()} on"),
     ):
-        run_editing_job(job, StoredRequests([request]), tmp_path / "order-0")
+        run_editing_job(job, RequestStore([request]), tmp_path / "order-0")
     assert used == [1]
     with process(HOLD_A_GPU, tmp_path, "GPU-b") as (_, index):
         assert index == "0", "it is free again"

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from overedit.editing.metrics import prompt_key
 from overedit.editing.requests import EditRequest
-from overedit.tasks.stored_requests import StoredRequests
+from overedit.tasks.data.request_store import RequestStore
 
 ConflictRule = Literal["last", "first", "error"]
 
@@ -27,10 +27,10 @@ class Conflict(NamedTuple):
         return f"{self.prompt!r}: " + ", ".join(f"{target!r} ({case})" for case, target in self.cases)
 
 
-class Settled(NamedTuple):
+class Deduplicated(NamedTuple):
     """Edits in order, and what became of prompts that came again."""
 
-    requests: StoredRequests
+    requests: RequestStore
     num_without_target: int
     """Rows without an edit."""
     duplicates: tuple[tuple[str, str], ...]
@@ -44,7 +44,7 @@ class Settled(NamedTuple):
     """The highest reliability reachable after all edits when every case is counted, overwritten ones too, in (0, 1]."""
 
 
-def settle(found: Iterable[Sequence[EditRequest]], *, limit: int | None, rule: ConflictRule) -> Settled:
+def settle(found: Iterable[Sequence[EditRequest]], *, limit: int | None, rule: ConflictRule) -> Deduplicated:
     """Take edits up to a limit, each prompt judged against the edit of it that holds at that point.
 
     The same target again is a duplicate and left out. Another target is a conflict: under `last` both are edits and the
@@ -78,7 +78,7 @@ def settle(found: Iterable[Sequence[EditRequest]], *, limit: int | None, rule: C
         )
     edited = [same for same in rivals.values() if rule == "last"]
     num_lost = sum(request.target_new != same[-1].target_new for same in edited for request in same)
-    return Settled(
+    return Deduplicated(
         requests=requests,
         num_without_target=settling.num_without_target,
         duplicates=tuple(settling.duplicates),
@@ -94,7 +94,7 @@ class _Settling:
 
     def __init__(self, rule: ConflictRule) -> None:
         self.rule = rule
-        self.requests = StoredRequests()
+        self.requests = RequestStore()
         self.rivals: dict[str, list[EditRequest]] = {}
         self.first: dict[str, int] = {}
         self.duplicates: list[tuple[str, str]] = []

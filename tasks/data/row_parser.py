@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from overedit.editing.metrics import same_text
 from overedit.editing.requests import EditRequest, Probe
-from overedit.tasks.datasets_catalog import Layout
+from overedit.tasks.data.catalog import Layout
 from overedit.tasks.system.untrusted import shown_value
 
 _ABSENT = object()

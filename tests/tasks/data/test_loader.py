@@ -12,10 +12,11 @@ from pydantic import ValidationError
 
 from overedit.editing.metrics import prompt_key
 from overedit.editing.requests import EditRequest, Probe
-from overedit.tasks.dataset_conflicts import settle
-from overedit.tasks.datasets_catalog import HUBS, LAYOUTS
-from overedit.tasks.request_lengths import check_lengths
-from overedit.tasks.requests import DATASETS, DatasetOptions, FileColumns, find_overwritten, load_requests
+from overedit.tasks.data.catalog import HUBS, LAYOUTS
+from overedit.tasks.data.deduplication import settle
+from overedit.tasks.data.length_check import check_lengths
+from overedit.tasks.data.loader import find_overwritten, load_requests
+from overedit.tasks.data.options import DATASETS, DatasetOptions, FileColumns
 
 ZSRE = {
     "subject": "IronPython",

@@ -19,7 +19,7 @@ from overedit.editing.requests import EditRequest
 _CHUNK = 1000  # requests read at once
 
 
-class StoredRequests(Sequence[EditRequest]):
+class RequestStore(Sequence[EditRequest]):
     """Requests in the order of editing.
 
     One request and a slice of them are read where they are asked for; a slice is a tuple, so it should be a short one.
@@ -61,11 +61,11 @@ class StoredRequests(Sequence[EditRequest]):
         place: int | None = self._run(sql, _prompt_digest(prompt), self._length)[0][0]
         return place
 
-    def first(self, length: int) -> StoredRequests:
+    def first(self, length: int) -> RequestStore:
         """The first so many, in the same file."""
         if length >= self._length:
             return self
-        view = object.__new__(StoredRequests)
+        view = object.__new__(RequestStore)
         view._database, view._length = self._database, length
         return view
 

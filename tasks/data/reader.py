@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from overedit.tasks.datasets_catalog import Hub
+from overedit.tasks.data.catalog import Hub
 from overedit.tasks.system.untrusted import read_plain_file, shown_value
 
 Row = Mapping[str, Any]

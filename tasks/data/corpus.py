@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from overedit.editing.storage.checksums import digest
-from overedit.tasks.dataset_files import read_file
+from overedit.tasks.data.reader import read_file
 
 TEXT_FIELDS = ("text", "Text")
 """Names under which a row keeps its text; the second is that of ME-PPL (arXiv 2402.09656)."""

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 from overedit.editing.requests import EditRequest, Probe
+from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.pocket_world.world import default_world
-from overedit.tasks.stored_requests import StoredRequests
 
 REQUESTS = tuple(default_world().edits(2500))
 
 
 @pytest.fixture(scope="module")
-def stored() -> StoredRequests:
-    return StoredRequests(REQUESTS)
+def stored() -> RequestStore:
+    return RequestStore(REQUESTS)
 
 
-def test_one_some_and_all(stored: StoredRequests) -> None:
+def test_one_some_and_all(stored: RequestStore) -> None:
     assert len(stored) == 2500
     assert tuple(stored) == REQUESTS
     assert (stored[0], stored[1999], stored[-1]) == (REQUESTS[0], REQUESTS[1999], REQUESTS[-1])
@@ -42,29 +42,29 @@ def test_every_text_comes_back() -> None:
         rephrase_prompts=("", "p"),
         locality=(Probe(prompt="q"), Probe(prompt="q", answer="")),
     )
-    assert tuple(StoredRequests([odd])) == (odd,)
+    assert tuple(RequestStore([odd])) == (odd,)
 
 
-def test_the_first_are_a_view_with_a_digest_of_their_own(stored: StoredRequests) -> None:
+def test_the_first_are_a_view_with_a_digest_of_their_own(stored: RequestStore) -> None:
     first = stored.first(1500)
     assert (len(first), tuple(first)) == (1500, REQUESTS[:1500])
-    assert first.digest == StoredRequests(REQUESTS[:1500]).digest != stored.digest
+    assert first.digest == RequestStore(REQUESTS[:1500]).digest != stored.digest
     assert stored.first(9999) is stored
     with pytest.raises(IndexError):
         first[1500]
-    swapped = StoredRequests([*REQUESTS[1::-1], *REQUESTS[2:1500]])
+    swapped = RequestStore([*REQUESTS[1::-1], *REQUESTS[2:1500]])
     assert swapped.digest != first.digest, "the order counts"
 
 
-def test_the_newest_of_a_prompt(stored: StoredRequests) -> None:
+def test_the_newest_of_a_prompt(stored: RequestStore) -> None:
     requests = [EditRequest(case_id=str(i), prompt=p, target_new="t") for i, p in enumerate(("p", "q", "p  ", "r"))]
-    found = StoredRequests(requests)
+    found = RequestStore(requests)
     assert [found.newest(prompt) for prompt in ("p", " p", "q", "none")] == [2, 2, 1, None]
     assert found.first(2).newest("p") == 0
     assert [stored.newest(request.prompt) for request in REQUESTS[::500]] == list(range(0, 2500, 500))
 
 
-def test_another_thread_reads_them(stored: StoredRequests) -> None:
+def test_another_thread_reads_them(stored: RequestStore) -> None:
     read: list[tuple[EditRequest, ...]] = []
     threads = [threading.Thread(target=lambda: read.append(tuple(stored))) for _ in range(3)]
     for thread in threads:
@@ -77,7 +77,7 @@ def test_another_thread_reads_them(stored: StoredRequests) -> None:
 def test_the_file_has_no_name_and_goes_with_the_last_view() -> None:
     before = _nameless_files()
     many = (request.model_copy(update={"case_id": str(i)}) for i in range(4) for request in REQUESTS)
-    view = StoredRequests(many).first(10)
+    view = RequestStore(many).first(10)
     gc.collect()
     assert len(_nameless_files() - before) == 1
     assert tuple(view) == tuple(request.model_copy(update={"case_id": "0"}) for request in REQUESTS[:10])
@@ -96,7 +96,7 @@ def _nameless_files() -> set[str]:
 
 
 def test_a_full_disk_is_an_error_that_says_so() -> None:
-    stored = StoredRequests(REQUESTS[:100])
+    stored = RequestStore(REQUESTS[:100])
     stored._database.execute("PRAGMA max_page_count = 50")
     with pytest.raises(OSError, match=r"do not fit into a temporary file: .*is full; SQLITE_TMPDIR names another"):
         for request in REQUESTS:
