@@ -17,8 +17,8 @@ def sql(
     home: Home = Path(),
 ) -> None:
     """Ask the warehouse, read-only."""
-    from overedit.tasks.result_text import format_rows
-    from overedit.tasks.warehouse import Warehouse
+    from overedit.tasks.warehouse.formatting import format_rows
+    from overedit.tasks.warehouse.warehouse import Warehouse
 
     print(format_rows(Warehouse(warehouse_folder(home)).query(query), output))
 
@@ -36,7 +36,7 @@ def report(
     """Write a run's report page and pictures anew from the warehouse."""
     from overedit.tasks.report.files import write_files
     from overedit.tasks.run import check_name
-    from overedit.tasks.warehouse import Warehouse
+    from overedit.tasks.warehouse.warehouse import Warehouse
 
     check_name(name)
     for path in write_files(
@@ -55,7 +55,7 @@ def compare(
     """Set two runs side by side: what differs in their settings, and what differs by more than chance."""
     from overedit.tasks.comparison.compare import compare
     from overedit.tasks.comparison.text import FORMATS, comparison_json, comparison_markdown, comparison_table
-    from overedit.tasks.warehouse import Warehouse
+    from overedit.tasks.warehouse.warehouse import Warehouse
 
     if output not in FORMATS:
         raise ValueError(f"format: {output!r} is unknown; choose one of {', '.join(FORMATS)}")

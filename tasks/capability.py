@@ -11,23 +11,10 @@ from typing import Any, NamedTuple
 from overedit.tasks.capability_options import POCKET, CapabilityOptions
 from overedit.tasks.capability_tasks import load_tasks, quiet
 from overedit.tasks.engine import Engine
+from overedit.tasks.warehouse.vocabulary import HEADLINES, PERCENT, RIGHT_OR_WRONG
 
 logger = logging.getLogger(__name__)
 
-HEADLINES = ("acc_norm", "acc", "exact_match", "em", "pass@1", "f1", "mcc", "bleu", "chrf")
-"""Which of a task's metrics is its headline: the first of these that it has.
-
-`acc_norm` before `acc`, since a task that has both is reported by the one that is fair to long answers; a rate of right
-answers before an overlap (`f1`) or a correlation (`mcc`); a translation by BLEU, as papers report it. With several
-filters over one metric the task's first counts.
-"""
-
-RIGHT_OR_WRONG = ("acc_norm", "acc", "exact_match", "em", "pass@1")
-"""Headlines by which an item is right or wrong, so that lost and gained ones can be counted."""
-
-PERCENT = ("bleu", "chrf", "ter")
-"""Metrics that lm-eval gives in percent, of all items together; here as shares. An item's own value is the metric of it
-alone: their mean is not that of all together."""
 
 _BLOCKS = 20  # of items left out in turn, for the error of a metric of all items together
 

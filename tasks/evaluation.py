@@ -36,14 +36,13 @@ from overedit.tasks.outcomes import (
     NO_PRE_EDIT,
     Asked,
     PreEdit,
-    ProbeKind,
-    ProtocolName,
     Question,
     outcome_row,
     question_key,
     unanswered_row,
     with_agreement,
 )
+from overedit.tasks.warehouse.vocabulary import ProbeKind, ProtocolName
 
 _CHUNK = 2048  # prompts handed to the engine at once, so that progress shows
 

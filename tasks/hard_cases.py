@@ -8,7 +8,7 @@ from typing import Any
 from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.run import Place
-from overedit.tasks.views import literal
+from overedit.tasks.warehouse.views import literal
 
 
 def save_hard_cases(place: Place, requests: RequestStore) -> Path | None:

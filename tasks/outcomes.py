@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from overedit.editing.metrics import exact_match, preferred, same_text, token_accuracy
 from overedit.tasks.engine.base import Generation, Score
+from overedit.tasks.warehouse.vocabulary import ProbeKind, ProtocolName
 
-ProbeKind = Literal["edit", "rephrase", "persona", "locality", "portability", "text"]
-ProtocolName = Literal["generated", "teacher_forced", "probability"]
 Row = dict[str, Any]
 Key = tuple[str, str, int, str, str]
 

@@ -22,8 +22,8 @@ from overedit.editing.trajectory.checkpoint import (
 )
 from overedit.tasks.run import check_name
 from overedit.tasks.system.locks import check_run_is_free, run_lock
-from overedit.tasks.views import literal
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.views import literal
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 
 class Pruning(NamedTuple):

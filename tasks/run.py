@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from overedit.tasks.system.untrusted import shown_value
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 BASE = "base"
 """The trajectory of the pristine model: edit count 0, method `none`, shared by all methods of a run."""

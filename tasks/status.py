@@ -12,7 +12,7 @@ from rich.text import Text
 from overedit.tasks.run import BASE
 from overedit.tasks.system.locks import HeldError, check_run_is_free, holder
 from overedit.tasks.system.untrusted import printable
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 NOT_FINISHED = {"status": "not finished", "error": None}
 

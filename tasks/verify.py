@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from overedit.editing.trajectory.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint
-from overedit.tasks.outcome_sums import from_footer, same_sums, sums_of
-from overedit.tasks.rows import conform
 from overedit.tasks.run import NAME
-from overedit.tasks.sealed_files import is_whole
 from overedit.tasks.system.untrusted import shown_value
-from overedit.tasks.tables import TABLES
-from overedit.tasks.warehouse import KEY
+from overedit.tasks.warehouse.arrow_rows import conform
+from overedit.tasks.warehouse.outcome_sums import from_footer, same_sums, sums_of
+from overedit.tasks.warehouse.parquet_checksum import is_whole
+from overedit.tasks.warehouse.tables import TABLES
+from overedit.tasks.warehouse.warehouse import KEY
 
 
 class Damage(NamedTuple):

@@ -11,8 +11,9 @@ import duckdb
 from overedit.tasks.comparison import queries
 from overedit.tasks.comparison.differences import Difference, differences
 from overedit.tasks.comparison.settings import Setting, differing_settings
-from overedit.tasks.report.data import PROTOCOLS, Row, unknown_run
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.report.data import Row, unknown_run
+from overedit.tasks.warehouse.vocabulary import PROTOCOLS
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 _TRAJECTORIES = "SELECT * FROM collapse_point WHERE run = $run ORDER BY ALL"
 

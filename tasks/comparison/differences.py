@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from overedit.tasks.comparison import queries
 from overedit.tasks.report.data import Row
-from overedit.tasks.statistics import holm
+from overedit.tasks.warehouse.statistics import holm
 
 Ask = Callable[..., list[Row]]
 

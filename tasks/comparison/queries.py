@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from overedit.tasks.views import literal
+from overedit.tasks.warehouse.views import literal
 
 OUTCOMES = """
 WITH asked AS (

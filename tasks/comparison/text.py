@@ -12,8 +12,7 @@ from rich.text import Text
 
 from overedit.tasks.comparison.compare import Comparison
 from overedit.tasks.comparison.differences import Difference
-from overedit.tasks.report.summary import markdown_table
-from overedit.tasks.result_text import rounded
+from overedit.tasks.warehouse.formatting import markdown_table, rounded
 
 FORMATS = ("table", "markdown", "json")
 _SHORT = {

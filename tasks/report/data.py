@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import duckdb
 
 from overedit.tasks.report import queries
-from overedit.tasks.views import literal
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.views import literal
+from overedit.tasks.warehouse.vocabulary import PROTOCOLS
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 Row = dict[str, Any]
-
-PROTOCOLS = ("generated", "teacher_forced", "probability")
 
 
 class Line(NamedTuple):

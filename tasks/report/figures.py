@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.report.data import Line, Row, RunData, collect, is_of
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 COLORS = (
     *("#2f6fd6", "#d9772b", "#2a9166", "#b8458f", "#7a62d3"),

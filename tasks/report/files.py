@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from overedit.tasks.report.data import PROTOCOLS, collect
+from overedit.tasks.report.data import collect
 from overedit.tasks.report.figures import save_figures
 from overedit.tasks.report.page import write_page
 from overedit.tasks.report.summary import write_markdown
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.vocabulary import PROTOCOLS
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 FORMATS = ("html", "markdown", "png", "all")
 

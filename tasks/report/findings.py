@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from overedit.tasks.report.data import Line, Row, RunData, is_of
 from overedit.tasks.report.sections import DASH, base_or, by_view, key, percent, protocol_name, table
-from overedit.tasks.result_text import rounded
+from overedit.tasks.warehouse.formatting import rounded
 
 Cell = Callable[[Row], str]
 

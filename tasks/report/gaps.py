@@ -6,9 +6,9 @@ import json
 from collections import Counter
 from typing import Any
 
-from overedit.tasks.capability import RIGHT_OR_WRONG
-from overedit.tasks.detection import ALPHA, CHURN, POWER, smallest_detectable_drop
-from overedit.tasks.report.data import PROTOCOLS, RunData
+from overedit.tasks.report.data import RunData
+from overedit.tasks.warehouse.statistics import ALPHA, CHURN, POWER, smallest_detectable_drop
+from overedit.tasks.warehouse.vocabulary import PROTOCOLS, RIGHT_OR_WRONG
 
 _MEASURES = ("reliability", "generalization", "locality", "portability")
 

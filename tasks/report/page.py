@@ -14,8 +14,8 @@ from overedit.tasks.report import findings, sections
 from overedit.tasks.report.charts import chart_data
 from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.report.gaps import gaps
-from overedit.tasks.result_text import rounded
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.formatting import rounded
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 _FOLDER = Path(__file__).parent
 _SCRIPTS = ("scales.js", "curves.js", "maps.js", "cases.js", "page.js")

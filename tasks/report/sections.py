@@ -10,8 +10,8 @@ from typing import Any
 from overedit.tasks.report import queries
 from overedit.tasks.report.data import Line, Row, RunData, is_of
 from overedit.tasks.report.maps import cut, mark
-from overedit.tasks.result_text import rounded
-from overedit.tasks.views import view_sql
+from overedit.tasks.warehouse.formatting import rounded
+from overedit.tasks.warehouse.views import view_sql
 
 DASH = "–"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,8 +13,8 @@ from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.report import sections
 from overedit.tasks.report.data import Line, Row, RunData, collect
 from overedit.tasks.report.gaps import gaps
-from overedit.tasks.result_text import rounded
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.formatting import markdown_table, rounded
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 _COLUMNS = ("method", "edits", "rel. %", "gen. %", "loc. %", "port. %", "cap. %", "ppl. ×", "s/edit", "collapse")
 
@@ -65,15 +65,6 @@ def summary_markdown(data: RunData, pictures: Mapping[str, str] | None = None) -
         parts += [f"## As in {preset}", markdown_table(*_preset(data, preset))]
     parts += ["## What was not measured", "\n".join(f"- {gap}" for gap in gaps(data))]
     return "\n\n".join(parts) + "\n"
-
-
-def markdown_table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: Collection[int] = (0,)
-) -> str:
-    """A Markdown table; what is not a column of text is one of numbers."""
-    rules = ["---" if index in text_columns else "---:" for index in range(len(headings))]
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [list(headings), rules, *cells])
 
 
 def write_markdown(data: RunData, path: Path, pictures: Mapping[str, Path]) -> Path:

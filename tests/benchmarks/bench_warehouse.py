@@ -29,8 +29,8 @@ import pyarrow.compute as pc
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from overedit.tasks.tables import TABLES
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.tables import TABLES
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 PROBES = ["edit", "rephrase", "rephrase", "locality", "locality", "locality", "portability"]
 INDEX = [0, 0, 1, 0, 1, 2, 0]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from overedit.tasks.warehouse import Warehouse, format_rows
+from overedit.tasks.warehouse.warehouse import Warehouse, format_rows
 
 HOUSE = Path(__file__).resolve().parents[2]
 MOST_MORE = 0.10

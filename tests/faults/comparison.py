@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from overedit.tasks.tables import TABLES
+from overedit.tasks.warehouse.tables import TABLES
 
 TIMES = ("seconds", "started_at", "peak_memory_bytes")
 """Columns that no two runs agree in."""

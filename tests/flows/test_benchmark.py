@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from overedit.flows.config import BenchmarkConfig
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.paths import REPOSITORY
 
 ROWS = [

@@ -14,7 +14,7 @@ from overedit.flows.plan import make_plan
 from overedit.flows.scan import scan  # its body alone, `scan.fn`, needs no server
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.flows.test_benchmark import ROWS
 from tests.flows.test_command_line import Run, overedit
 

@@ -16,7 +16,7 @@ import yaml
 
 from overedit.flows.config import BenchmarkConfig
 from overedit.tasks import publish
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.flows.test_benchmark import configuration
 
 COMMAND = (sys.executable, "-c", "from overedit.flows.command_line import main; main()", "run")

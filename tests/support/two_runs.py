@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.synthetic_run import run_row
 
 Row = dict[str, Any]

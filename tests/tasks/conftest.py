@@ -13,7 +13,7 @@ from overedit.editing.trajectory.checkpoint import Costs, Norms, write_checkpoin
 from overedit.tasks.engine import Engine, EngineOptions, open_engine
 from overedit.tasks.engine.lazy import open_here
 from overedit.tasks.report.data import RunData, collect
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.small_model import write_small_model
 from tests.support.synthetic_run import RUN, fill
 

@@ -22,7 +22,7 @@ from overedit.tasks.evaluation import (
     unreachable_cases,
 )
 from overedit.tasks.outcomes import PreEdit
-from overedit.tasks.tables import IDENTITY, TABLES
+from overedit.tasks.warehouse.tables import IDENTITY, TABLES
 
 
 class FakeEngine:

@@ -23,7 +23,7 @@ from overedit.tasks.measure import MeasureOptions, Subject, measure
 from overedit.tasks.perplexity import PerplexityOptions
 from overedit.tasks.run import Place, Run
 from overedit.tasks.system.progress import unseen
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.tasks.conftest import WriteCheckpoint
 
 

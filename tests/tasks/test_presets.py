@@ -21,7 +21,7 @@ from overedit.tasks.engine import EngineOptions, open_engine
 from overedit.tasks.evaluation import EvaluationOptions, evaluate_checkpoint
 from overedit.tasks.outcomes import PreEdit
 from overedit.tasks.presets import PRESETS
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.paths import REPOSITORY
 
 Row = dict[str, Any]

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from overedit.tasks.detection import smallest_detectable_drop
 from overedit.tasks.report.charts import chart_data
 from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.report.files import write_files
 from overedit.tasks.report.gaps import gaps
 from overedit.tasks.report.page import render_report, write_report
-from overedit.tasks.views import view_sql
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.statistics import smallest_detectable_drop
+from overedit.tasks.warehouse.views import view_sql
+from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.synthetic_run import COUNTS, METHODS, RUN, fill, identity, partition, run_row, told
 from tests.support.synthetic_views import with_findings
 

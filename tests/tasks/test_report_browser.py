@@ -17,7 +17,7 @@ import pytest
 from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.report.page import render_report, write_page, write_report
 from overedit.tasks.report.queries import FURTHER_VIEWS
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.synthetic_run import COUNTS, METHODS, RUN, fill, told
 from tests.support.synthetic_views import PRESETS, with_findings
 

@@ -12,7 +12,7 @@ from overedit.tasks.report.data import RunData
 from overedit.tasks.report.figures import save_curve_png, save_figures
 from overedit.tasks.report.files import write_files
 from overedit.tasks.report.summary import summary_markdown, summary_table
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.synthetic_run import METHODS, RUN, identity, outcomes, partition, run_row
 from tests.support.synthetic_views import with_findings
 

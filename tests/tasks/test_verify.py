@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from overedit.tasks.tables import TABLES
 from overedit.tasks.verify import Part, verify, verify_table
+from overedit.tasks.warehouse.tables import TABLES
 from tests.tasks.test_prune import home, perplexity, place, write
 
 __all__ = ["home"]

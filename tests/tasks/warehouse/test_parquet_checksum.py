@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from overedit.tasks.sealed_files import is_whole
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.parquet_checksum import is_whole
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 PLACE = {"run": "r", "trajectory": "t", "order_seed": 0, "edit_count": 1}
 ROWS = [

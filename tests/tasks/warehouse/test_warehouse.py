@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from overedit.tasks.result_text import format_rows
-from overedit.tasks.tables import TABLES
-from overedit.tasks.views import view_names
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.formatting import format_rows
+from overedit.tasks.warehouse.tables import TABLES
+from overedit.tasks.warehouse.views import view_names
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 PLACE = {"run": "demo", "trajectory": "locft-bf", "order_seed": 0, "edit_count": 10}
 IDENTITY = PLACE | {"model": "pocket", "method": "locft_bf", "dataset": "world"}
@@ -111,7 +111,7 @@ def test_unknown_tables_and_partitions_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("is_local", [True, False])
 def test_records_need_not_all_be_in_memory(tmp_path: Path, is_local: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are written some at a time; a bad one far behind leaves what was there."""
-    monkeypatch.setattr("overedit.tasks.rows._RECORDS_AT_ONCE", 100)
+    monkeypatch.setattr("overedit.tasks.warehouse.arrow_rows._RECORDS_AT_ONCE", 100)
     warehouse = Warehouse(tmp_path if is_local else f"memory://{tmp_path.name}")
     warehouse.write("perplexity", rows(1), partition=PLACE, key="k")
     bad = chain(iter(rows(250)), rows(1, nll="many"))

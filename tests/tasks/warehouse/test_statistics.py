@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from overedit.tasks.statistics import holm, paired_bootstrap
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.statistics import holm, paired_bootstrap
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 DRAWS = 20_000
 BAND = (0.93, 0.97)

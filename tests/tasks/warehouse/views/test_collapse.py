@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from overedit.tasks.statistics import holm
-from overedit.tasks.views import view_sql
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.statistics import holm
+from overedit.tasks.warehouse.views import view_sql
+from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.synthetic_run import RUN, fill, fill_samples
-from tests.tasks.test_queries import BASE, Bench, Row, answers, at, capabilities, texts
+from tests.tasks.warehouse.views.test_views import BASE, Bench, Row, answers, at, capabilities, texts
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overedit.tasks.outcome_sums import SCHEMA, SUMS_KEY, added_up, from_footer, same_sums, sums_of, to_footer
-from overedit.tasks.rows import conform
-from overedit.tasks.sealed_files import seal
-from overedit.tasks.tables import TABLES
 from overedit.tasks.verify import verify
-from overedit.tasks.views import view_names, view_sql
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.arrow_rows import conform
+from overedit.tasks.warehouse.outcome_sums import SCHEMA, SUMS_KEY, added_up, from_footer, same_sums, sums_of, to_footer
+from overedit.tasks.warehouse.parquet_checksum import seal
+from overedit.tasks.warehouse.tables import TABLES
+from overedit.tasks.warehouse.views import view_names, view_sql
+from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.synthetic_run import RUN, fill, identity, partition
 from tests.support.synthetic_run import outcomes as outcomes_of
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -92,3 +93,12 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, list):
         return [_json_value(item) for item in value]
     return value if isinstance(value, str | int | float | bool | None) else rounded(value)
+
+
+def markdown_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: Collection[int] = (0,)
+) -> str:
+    """A Markdown table; what is not a column of text is one of numbers."""
+    rules = ["---" if index in text_columns else "---:" for index in range(len(headings))]
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [list(headings), rules, *cells])

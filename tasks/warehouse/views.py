@@ -10,9 +10,9 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from overedit.tasks.outcome_sums import SCHEMA as SUMS_SCHEMA
-from overedit.tasks.outcome_sums import sums_view
-from overedit.tasks.tables import TABLES
+from overedit.tasks.warehouse.outcome_sums import SCHEMA as SUMS_SCHEMA
+from overedit.tasks.warehouse.outcome_sums import sums_view
+from overedit.tasks.warehouse.tables import TABLES
 
 _FOLDER = Path(__file__).parent / "queries"
 _MACROS = ("_macros", "_statistics", "_text_macros")

@@ -25,12 +25,20 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from overedit.editing.storage.atomic import remove_leftovers, replace_file
-from overedit.tasks.outcome_sums import added_up, sums_of, to_footer
-from overedit.tasks.result_text import format_rows
-from overedit.tasks.rows import Rows, conform, to_arrow
-from overedit.tasks.sealed_files import SEAL, is_whole, seal
-from overedit.tasks.tables import TABLES
-from overedit.tasks.views import check_reads_only, create_views, first_line, literal, needed, needed_twice, view_names
+from overedit.tasks.warehouse.arrow_rows import Rows, conform, to_arrow
+from overedit.tasks.warehouse.formatting import format_rows
+from overedit.tasks.warehouse.outcome_sums import added_up, sums_of, to_footer
+from overedit.tasks.warehouse.parquet_checksum import SEAL, is_whole, seal
+from overedit.tasks.warehouse.tables import TABLES
+from overedit.tasks.warehouse.views import (
+    check_reads_only,
+    create_views,
+    first_line,
+    literal,
+    needed,
+    needed_twice,
+    view_names,
+)
 
 __all__ = ["KEY", "Partition", "Warehouse", "format_rows"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from overedit.tasks.publish import diagnostics, turn_seconds
-from overedit.tasks.views import needed, view_names, view_sql
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.views import needed, view_names, view_sql
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 Row = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from overedit.tasks.tables import TABLES
+from overedit.tasks.warehouse.tables import TABLES
 
 Rows: TypeAlias = pa.Table | Iterable[Mapping[str, Any]]
 """An Arrow table, or records."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from overedit.tasks.warehouse import Warehouse
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 WRITERS = 8
 FILES = 10_000
