@@ -27,14 +27,8 @@ from overedit.tasks.engine import LazyEngine
 from overedit.tasks.engine.options import engine_kind
 from overedit.tasks.measure import Subject, measure
 from overedit.tasks.models.loading import locate
-from overedit.tasks.publish import (
-    progress_artifact,
-    publish,
-    store_checkpoint,
-    store_engine_starts,
-    store_requests,
-    store_run,
-)
+from overedit.tasks.publish import progress_artifact, publish
+from overedit.tasks.runs.records import store_checkpoint, store_engine_starts, store_requests, store_run
 from overedit.tasks.system.locks import run_lock
 from overedit.tasks.system.progress import shown
 from overedit.tasks.system.untrusted import one_line

@@ -155,7 +155,7 @@ def suites() -> None:
 @app.command()
 def status(home: Home = Path()) -> None:
     """Say which runs there are, how each trajectory ended, and how much disk each uses."""
-    from overedit.tasks.status import status_table
+    from overedit.tasks.runs.status import status_table
 
     if not home.is_dir():
         raise ValueError(f"home: there is no folder {home}")
@@ -170,7 +170,7 @@ def verify(
     home: Home = Path(),
 ) -> None:
     """Check checkpoints against their checksums and read the whole warehouse; exit code 1 if anything is damaged."""
-    from overedit.tasks.verify import verify, verify_table
+    from overedit.tasks.runs.verify import verify, verify_table
 
     parts = verify(home, what)
     Console().print(verify_table(parts))
@@ -189,7 +189,7 @@ def prune(
     home: Home = Path(),
 ) -> None:
     """Remove the weights of a run's checkpoints, but the newest and those around the collapse; every row stays."""
-    from overedit.tasks.prune import prune_run, prune_table
+    from overedit.tasks.runs.prune import prune_run, prune_table
 
     prunings = prune_run(home, name, dry_run=dry_run)
     Console().print(prune_table(prunings))

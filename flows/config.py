@@ -17,7 +17,7 @@ from overedit.tasks.engine import EngineOptions
 from overedit.tasks.evaluation import EvaluationOptions
 from overedit.tasks.perplexity import PerplexityOptions
 from overedit.tasks.presets import PRESETS
-from overedit.tasks.run import NAME
+from overedit.tasks.runs.run import NAME
 
 
 class EditingConfig(BaseModel):

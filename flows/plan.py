@@ -26,7 +26,7 @@ from overedit.tasks.editing_job import EditingJob
 from overedit.tasks.evaluation import positions_asked
 from overedit.tasks.measure import MeasureOptions, Subject
 from overedit.tasks.models.loading import context_length, load_config, locate, weights_digest
-from overedit.tasks.run import BASE, Place, Run
+from overedit.tasks.runs.run import BASE, Run, TrajectoryPoint
 from overedit.tasks.system.progress import ShowProgress, counted, unseen
 
 
@@ -83,15 +83,17 @@ class Plan(NamedTuple):
             engine=config.engine,
         )
 
-    def place(self, trajectory: Trajectory, edit_count: int) -> Place:
+    def place(self, trajectory: Trajectory, edit_count: int) -> TrajectoryPoint:
         """A point of a trajectory."""
         method = trajectory.job.method.method
         seed = trajectory.order_seed
-        return Place(run=self.run, trajectory=trajectory.name, method=method, order_seed=seed, edit_count=edit_count)
+        return TrajectoryPoint(
+            run=self.run, trajectory=trajectory.name, method=method, order_seed=seed, edit_count=edit_count
+        )
 
     def base(self, order_seed: int) -> Subject:
         """The pristine model, to be measured."""
-        place = Place(run=self.run, trajectory=BASE, method="none", order_seed=order_seed, edit_count=0)
+        place = TrajectoryPoint(run=self.run, trajectory=BASE, method="none", order_seed=order_seed, edit_count=0)
         return self._subject(place, None, is_last=False)
 
     def subject(self, trajectory: Trajectory, checkpoint: Checkpoint) -> Subject:
@@ -100,7 +102,7 @@ class Plan(NamedTuple):
         is_last = count == self.config.edit_counts[-1] or not checkpoint.record.finite
         return self._subject(self.place(trajectory, count), checkpoint, is_last=is_last)
 
-    def _subject(self, place: Place, checkpoint: Checkpoint | None, *, is_last: bool) -> Subject:
+    def _subject(self, place: TrajectoryPoint, checkpoint: Checkpoint | None, *, is_last: bool) -> Subject:
         return Subject(
             place=place,
             requests=self.planned(place.order_seed),

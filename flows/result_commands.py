@@ -35,7 +35,7 @@ def report(
 ) -> None:
     """Write a run's report page and pictures anew from the warehouse."""
     from overedit.tasks.report.files import write_files
-    from overedit.tasks.run import check_name
+    from overedit.tasks.runs.run import check_name
     from overedit.tasks.warehouse.warehouse import Warehouse
 
     check_name(name)

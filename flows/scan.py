@@ -19,7 +19,7 @@ from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.hard_cases import save_hard_cases, scan_line
 from overedit.tasks.perplexity import corpus_texts
-from overedit.tasks.run import Place, Run
+from overedit.tasks.runs.run import Run, TrajectoryPoint
 from overedit.tasks.scan import ScanJob, run_scan
 from overedit.tasks.system.locks import run_lock
 from overedit.tasks.system.progress import ShowProgress, shown, unseen
@@ -31,7 +31,7 @@ class MethodScan(NamedTuple):
     """One method over all requests."""
 
     label: str
-    place: Place
+    place: TrajectoryPoint
     job: ScanJob
 
 
@@ -51,7 +51,7 @@ class ScanPlan(NamedTuple):
         for label, method in zip(config.labels, config.methods, strict=True):
             seed = config.dataset.order_seed or 0
             name = folder_name(label)
-            place = Place(run=self.run, trajectory=name, method=method.method, order_seed=seed, edit_count=1)
+            place = TrajectoryPoint(run=self.run, trajectory=name, method=method.method, order_seed=seed, edit_count=1)
             job = ScanJob(
                 model=config.model, revision=config.revision, dtype=config.dtype, method=method, seed=config.seed
             )

@@ -7,11 +7,11 @@ from typing import Any
 
 from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.data.request_store import RequestStore
-from overedit.tasks.run import Place
+from overedit.tasks.runs.run import TrajectoryPoint
 from overedit.tasks.warehouse.views import literal
 
 
-def save_hard_cases(place: Place, requests: RequestStore) -> Path | None:
+def save_hard_cases(place: TrajectoryPoint, requests: RequestStore) -> Path | None:
     """Write a scan's hard cases, the worst first, as whole requests, one JSON object a line.
 
     `dataset: {name: file, path: ...}` reads them back as they are. A file of an earlier scan of the same name is
@@ -34,7 +34,7 @@ def save_hard_cases(place: Place, requests: RequestStore) -> Path | None:
     return path
 
 
-def scan_line(place: Place, path: Path | None) -> str:
+def scan_line(place: TrajectoryPoint, path: Path | None) -> str:
     """What came of a scan, in a sentence or two.
 
     Args:
@@ -60,7 +60,7 @@ def scan_line(place: Place, path: Path | None) -> str:
     return "; ".join(parts)
 
 
-def _rows(place: Place, columns: str, view: str, rest: str) -> list[dict[str, Any]]:
+def _rows(place: TrajectoryPoint, columns: str, view: str, rest: str) -> list[dict[str, Any]]:
     where = f"run = {literal(place.run.name)} AND trajectory = {literal(place.trajectory)}"
     sql = f"SELECT {columns} FROM {view} WHERE {where} AND order_seed = {place.order_seed} {rest}"
     return list(place.run.warehouse.query(sql).to_pylist())

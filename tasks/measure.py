@@ -23,7 +23,7 @@ from overedit.tasks.evaluation import EvaluationOptions, asking_stages, evaluate
 from overedit.tasks.gate import is_due, mean_nll
 from overedit.tasks.outcomes import NO_PRE_EDIT, PreEdit
 from overedit.tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
-from overedit.tasks.run import Place
+from overedit.tasks.runs.run import TrajectoryPoint
 from overedit.tasks.system.progress import ShowProgress
 from overedit.tasks.system.stage_key import stage_key
 
@@ -47,7 +47,7 @@ class MeasureOptions(BaseModel):
 class Subject(NamedTuple):
     """A checkpoint to be measured; `checkpoint` None is the pristine model."""
 
-    place: Place
+    place: TrajectoryPoint
     requests: RequestStore
     """Those that the run will edit."""
     overwritten: Mapping[str, str]
@@ -69,12 +69,12 @@ class Subject(NamedTuple):
         return self.checkpoint is None or self.checkpoint.record.finite
 
     @property
-    def base(self) -> Place:
+    def base(self) -> TrajectoryPoint:
         """Where the pristine model's rows lie."""
         return self.place.model_copy(update={"trajectory": "base", "method": "none", "edit_count": 0})
 
     @property
-    def before(self) -> Place:
+    def before(self) -> TrajectoryPoint:
         """Where the rows of the trajectory's previous checkpoint lie; of the first, the pristine model's."""
         count = max((count for count in self.edit_counts if count < self.place.edit_count), default=0)
         return self.place.model_copy(update={"edit_count": count}) if count else self.base
@@ -223,7 +223,7 @@ def _is_at_new_level(subject: Subject, ratio: float) -> bool:
     return is_due(now, before, base, ratio=ratio)
 
 
-def _perplexity_rows(place: Place) -> Sequence[Mapping[str, Any]]:
+def _perplexity_rows(place: TrajectoryPoint) -> Sequence[Mapping[str, Any]]:
     return place.run.warehouse.rows("perplexity", place.partition)
 
 

@@ -34,7 +34,7 @@ from overedit.tasks.editing_job import inputs_key, method_inputs
 from overedit.tasks.engine.local_model import LocalModel
 from overedit.tasks.engine.text import encode, windows
 from overedit.tasks.models.loading import LoadedModel, context_length, editing_threads, load_model, weights_digest
-from overedit.tasks.run import Place
+from overedit.tasks.runs.run import TrajectoryPoint
 from overedit.tasks.system.gpu_locks import gpu_lock
 from overedit.tasks.system.progress import ShowProgress, unseen
 from overedit.tasks.system.stage_key import stage_key
@@ -77,7 +77,7 @@ def run_scan(
     job: ScanJob,
     requests: RequestStore,
     texts: Sequence[str],
-    place: Place,
+    place: TrajectoryPoint,
     *,
     label: str,
     show: ShowProgress = unseen,

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from overedit.tasks.prune import prune_run
+from overedit.tasks.runs.prune import prune_run
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.flows.test_benchmark import configuration, prefect_server, servers_settings
 from tests.flows.test_command_line import ROWS, Run, files, overedit
 from tests.support.paths import REPOSITORY
-from tests.tasks.test_prune import COUNTS, ended, write
+from tests.tasks.runs.test_prune import COUNTS, ended, write
 from tests.tasks.warehouse.test_warehouse import PLACE, rows
 from tests.test_house import FILES
 

@@ -11,7 +11,8 @@ import duckdb
 from overedit.tasks.comparison import queries
 from overedit.tasks.comparison.differences import Difference, differences
 from overedit.tasks.comparison.settings import Setting, differing_settings
-from overedit.tasks.report.data import Row, unknown_run
+from overedit.tasks.report.data import Row
+from overedit.tasks.runs.run import unknown_run
 from overedit.tasks.warehouse.vocabulary import PROTOCOLS
 from overedit.tasks.warehouse.warehouse import Warehouse
 

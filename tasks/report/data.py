@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from overedit.tasks.report import queries
-from overedit.tasks.warehouse.views import literal
+from overedit.tasks.runs.run import unknown_run
 from overedit.tasks.warehouse.vocabulary import PROTOCOLS
 from overedit.tasks.warehouse.warehouse import Warehouse
 
@@ -111,15 +111,6 @@ def collect(warehouse: Warehouse, run: str) -> RunData:
             stages=_read(connection, queries.STAGES, run),
             views=views,
         )
-
-
-def unknown_run(warehouse: Warehouse, run: str) -> ValueError:
-    """The error that says which runs there are, and of a scan's name where its results are."""
-    if warehouse.query(f"SELECT 1 FROM scans WHERE run = {literal(run)} LIMIT 1").num_rows:
-        sql = f"SELECT * FROM scan_summary WHERE run = {literal(run)}"
-        return ValueError(f'run: {run!r} is a scan, which has no report and no curves; ask: overedit sql "{sql}"')
-    known = warehouse.query("SELECT DISTINCT run FROM trajectories ORDER BY run")["run"].to_pylist()
-    return ValueError(f"run: {run!r} is not in {warehouse.root}; its runs are: {', '.join(known) or 'none yet'}")
 
 
 def is_of(row: Row, line: Line) -> bool:

@@ -55,7 +55,7 @@ BY_ROWS = """
     FROM outcomes GROUP BY ALL"""
 
 
-class Place(NamedTuple):
+class TrajectoryPoint(NamedTuple):
     """One checkpoint's file."""
 
     run: str
@@ -70,14 +70,14 @@ class Place(NamedTuple):
         return self._asdict() | {"model": "meta-llama/Llama-3.1-8B-Instruct", "method": method, "dataset": "zsre"}
 
 
-def places() -> Iterator[Place]:
+def places() -> Iterator[TrajectoryPoint]:
     """Runs of four methods, one after another, without end."""
     for number in range(10**9):
         run = f"nightly-{number:04d}"
-        yield Place(run, "base", 0, 0)
+        yield TrajectoryPoint(run, "base", 0, 0)
         for trajectory in ("memit", "alphaedit", "ultraedit", "locft_bf"):
             for count in COUNTS:
-                yield Place(run, trajectory, 0, count)
+                yield TrajectoryPoint(run, trajectory, 0, count)
 
 
 def texts(generator: np.random.Generator, number: int, words: int) -> pa.Array:

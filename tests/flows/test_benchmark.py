@@ -145,8 +145,8 @@ def test_a_run_that_is_complete_changes_nothing_and_starts_no_engine(finished: t
 @pytest.mark.slow
 def test_a_run_that_was_pruned_is_still_complete(finished: tuple[Path, BenchmarkConfig], tmp_path: Path) -> None:
     from overedit.flows.benchmark import benchmark
-    from overedit.tasks.prune import prune_run
-    from overedit.tasks.verify import verify
+    from overedit.tasks.runs.prune import prune_run
+    from overedit.tasks.runs.verify import verify
 
     for part in ("runs", "warehouse"):
         shutil.copytree(finished[0] / part, tmp_path / part)
@@ -188,7 +188,7 @@ def test_weights_that_are_no_numbers_are_a_collapse_with_its_turn_and_the_others
 ) -> None:
     from overedit.editing.methods import ultraedit
     from overedit.flows.benchmark import benchmark
-    from overedit.tasks.status import status_table
+    from overedit.tasks.runs.status import status_table
 
     whole, turns = ultraedit.target_rows, iter(range(1, 100))
 

@@ -21,7 +21,7 @@ from overedit.tasks.evaluation import EvaluationOptions, EvaluationResult
 from overedit.tasks.gate import is_due, level, mean_nll
 from overedit.tasks.measure import MeasureOptions, Subject, measure
 from overedit.tasks.perplexity import PerplexityOptions
-from overedit.tasks.run import Place, Run
+from overedit.tasks.runs.run import Run, TrajectoryPoint
 from overedit.tasks.system.progress import unseen
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.tasks.conftest import WriteCheckpoint
@@ -159,7 +159,7 @@ def measure_trajectory(home: Path, options: MeasureOptions, write: WriteCheckpoi
     requests = RequestStore([EditRequest(case_id="1", prompt="a", subject=None, target_new="b", target_true=None)])
     for count in (0, *STOPS):
         trajectory, method = ("t", "x") if count else ("base", "none")
-        place = Place(run=run, trajectory=trajectory, method=method, order_seed=0, edit_count=count)
+        place = TrajectoryPoint(run=run, trajectory=trajectory, method=method, order_seed=0, edit_count=count)
         done = read_checkpoint(write({"weight": torch.full((1,), float(count))})) if count else None
         subject = Subject(place, requests, {}, STOPS, done, model_digest="0", is_last=count == STOPS[-1])
         measure(subject, options, engine=NoEngine(), show=unseen)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ from overedit.tasks.engine.own_process import OwnProcessEngine
 from overedit.tasks.evaluation import EvaluationOptions
 from overedit.tasks.measure import ENGINES_A_CHECKPOINT, MeasureOptions, Subject, measure
 from overedit.tasks.perplexity import PerplexityOptions
-from overedit.tasks.run import Place, Run
+from overedit.tasks.runs.run import Run, TrajectoryPoint
 from overedit.tasks.system.progress import unseen
 from tests.support.lm_eval_tasks import CHOICE, GENERATION, write_tasks
 from tests.support.small_model import COLOURS, FACTS, changed
@@ -196,7 +196,9 @@ def subject_in(home: Path, folder: Path | None) -> Subject:
     )
     run = Run(name="r", home=home, model="small", dataset="facts")
     method, count = ("none", 0) if folder is None else ("test", 60)
-    place = Place(run=run, trajectory="base" if folder is None else "t", method=method, order_seed=0, edit_count=count)
+    place = TrajectoryPoint(
+        run=run, trajectory="base" if folder is None else "t", method=method, order_seed=0, edit_count=count
+    )
     done = None if folder is None else read_checkpoint(folder)
     return Subject(place, requests, {}, (60,), done, model_digest="0", is_last=True)
 

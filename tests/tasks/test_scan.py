@@ -26,9 +26,9 @@ from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine.local_model import LocalModel
 from overedit.tasks.hard_cases import save_hard_cases, scan_line
 from overedit.tasks.models.loading import LoadedModel, load_model
-from overedit.tasks.run import Place, Run
+from overedit.tasks.runs.run import Run, TrajectoryPoint
+from overedit.tasks.runs.verify import verify
 from overedit.tasks.scan import Gauge, ScanJob, editing_alone, perplexity, run_scan, scan
-from overedit.tasks.verify import verify
 from tests.editing.methods.test_every_method import config_of, covariance_of
 from tests.support.small_model import FACTS
 from tests.support.teachable_models import byte_tokenizer, some_requests
@@ -58,9 +58,9 @@ def loaded(tiny_model: Path) -> LoadedModel:
     return load_model(str(tiny_model))
 
 
-def place(home: Path) -> Place:
+def place(home: Path) -> TrajectoryPoint:
     run = Run(name="s", home=home, model="tiny", dataset="file")
-    return Place(run=run, trajectory="ft-m", method="ft_m", order_seed=0, edit_count=1)
+    return TrajectoryPoint(run=run, trajectory="ft-m", method="ft_m", order_seed=0, edit_count=1)
 
 
 def test_perplexity_is_the_exponential_of_the_mean_or_infinite() -> None:

@@ -23,7 +23,7 @@ OWN = (FILES - 2 * SHARED) // WRITERS
 TURNS = 400
 """Every so many of its own files a writer begins with the shared ones anew."""
 
-Place = tuple[str, int]
+TrajectoryPoint = tuple[str, int]
 
 WHOLE = """
     SELECT trajectory, edit_count, count(*) AS n, any_value(num_tokens) AS wanted, count(DISTINCT nll) AS values,
@@ -63,7 +63,7 @@ def write_files(root: Path, writer: int) -> None:
                 put_outcomes(warehouse, count % SHARED, 1 + (number + count) % 4)
 
 
-def read(warehouse: Warehouse) -> tuple[set[Place], set[Place]]:
+def read(warehouse: Warehouse) -> tuple[set[TrajectoryPoint], set[TrajectoryPoint]]:
     """The places seen in each table, after a look at whether they are whole."""
     seen = set()
     for row in warehouse.query(WHOLE).to_pylist():
@@ -86,7 +86,7 @@ def test_eight_writers_and_a_reader_lose_and_double_nothing(tmp_path: Path) -> N
     writers = [spawn.Process(target=write_files, args=(tmp_path, writer)) for writer in range(WRITERS)]
     for process in writers:
         process.start()
-    before: tuple[set[Place], set[Place]] = (set(), set())
+    before: tuple[set[TrajectoryPoint], set[TrajectoryPoint]] = (set(), set())
     num_reads = 0
     while any(process.is_alive() for process in writers):
         seen = read(Warehouse(tmp_path))

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overedit.tasks.verify import verify
+from overedit.tasks.runs.verify import verify
 from overedit.tasks.warehouse.arrow_rows import conform
 from overedit.tasks.warehouse.outcome_sums import SCHEMA, SUMS_KEY, added_up, from_footer, same_sums, sums_of, to_footer
 from overedit.tasks.warehouse.parquet_checksum import seal

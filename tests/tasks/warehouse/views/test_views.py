@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from overedit.tasks.publish import diagnostics, turn_seconds
+from overedit.tasks.runs.records import diagnostics, turn_seconds
 from overedit.tasks.warehouse.views import needed, view_names, view_sql
 from overedit.tasks.warehouse.warehouse import Warehouse
 

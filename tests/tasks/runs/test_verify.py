@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from overedit.tasks.verify import Part, verify, verify_table
+from overedit.tasks.runs.verify import Part, verify, verify_table
 from overedit.tasks.warehouse.tables import TABLES
-from tests.tasks.test_prune import home, perplexity, place, write
+from tests.tasks.runs.test_prune import home, perplexity, place, write
 
 __all__ = ["home"]
 
@@ -128,7 +128,7 @@ def test_rows_of_a_run_without_checkpoints(home: Path) -> None:
 
 
 def test_a_pruned_record_with_another_checksum_is_found(home: Path) -> None:
-    from overedit.tasks.prune import prune_run
+    from overedit.tasks.runs.prune import prune_run
 
     prune_run(home, "r")
     path = folder(home) / "00000001" / "checkpoint.json"

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from overedit.editing.trajectory.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint
-from overedit.tasks.run import NAME
+from overedit.tasks.runs.run import NAME
 from overedit.tasks.system.untrusted import shown_value
 from overedit.tasks.warehouse.arrow_rows import conform
 from overedit.tasks.warehouse.outcome_sums import from_footer, same_sums, sums_of

@@ -20,7 +20,7 @@ from overedit.editing.trajectory.checkpoint import (
     prune_checkpoint,
     read_checkpoint,
 )
-from overedit.tasks.run import check_name
+from overedit.tasks.runs.run import check_name
 from overedit.tasks.system.locks import check_run_is_free, run_lock
 from overedit.tasks.warehouse.views import literal
 from overedit.tasks.warehouse.warehouse import Warehouse

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from overedit.tasks.run import Place, Run
-from overedit.tasks.status import status_table
+from overedit.tasks.runs.run import Run, TrajectoryPoint
+from overedit.tasks.runs.status import status_table
 from overedit.tasks.system.locks import run_lock
 from overedit.tasks.system.progress import shown
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> TrajectoryPoint:
     run = Run(name="r", home=tmp_path, model="m", dataset="d")
-    return Place(run=run, trajectory="ft-m", method="ft_m", order_seed=0, edit_count=10)
+    return TrajectoryPoint(run=run, trajectory="ft-m", method="ft_m", order_seed=0, edit_count=10)
 
 
-def test_a_stage_stored_twice_leaves_one_row(place: Place) -> None:
+def test_a_stage_stored_twice_leaves_one_row(place: TrajectoryPoint) -> None:
     for seconds in (1.0, 2.0):
         place.store_cost("swap", seconds, 1, key="k")
     place.store_cost("edit", 3.0, 10, key="k")
@@ -29,7 +29,7 @@ def test_a_stage_stored_twice_leaves_one_row(place: Place) -> None:
     ]
 
 
-def test_rows_are_held_under_their_key_only(place: Place) -> None:
+def test_rows_are_held_under_their_key_only(place: TrajectoryPoint) -> None:
     row = {"corpus": "c", "text_id": 0, "nll": 1.0, "num_tokens": 2}
     assert not place.holds("perplexity", "k")
     place.store("perplexity", [row], key="k")
@@ -51,7 +51,7 @@ def test_status_names_unfinished_trajectories(tmp_path: Path) -> None:
     assert cells(tmp_path)[0] == ("r", "ft-m", "0", "10", "not finished", "2.0", "")
 
 
-def test_status_says_why_a_trajectory_failed_and_what_a_run_uses(place: Place) -> None:
+def test_status_says_why_a_trajectory_failed_and_what_a_run_uses(place: TrajectoryPoint) -> None:
     home = place.run.home
     row = {
         "status": "failed",

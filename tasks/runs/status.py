@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from overedit.tasks.run import BASE
+from overedit.tasks.runs.run import BASE
 from overedit.tasks.system.locks import HeldError, check_run_is_free, holder
 from overedit.tasks.system.untrusted import printable
 from overedit.tasks.warehouse.warehouse import Warehouse

@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from overedit.tasks.system.untrusted import shown_value
+from overedit.tasks.warehouse.views import literal
 from overedit.tasks.warehouse.warehouse import Warehouse
 
 BASE = "base"
@@ -61,7 +62,7 @@ class Run(BaseModel):
         return self.home / "reports" / f"{self.name}.html"
 
 
-class Place(BaseModel):
+class TrajectoryPoint(BaseModel):
     """A point of a trajectory: what every row of the warehouse is about."""
 
     model_config = ConfigDict(frozen=True)
@@ -118,3 +119,12 @@ def hardware() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     return f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()}, {platform.processor() or 'unknown'})"
+
+
+def unknown_run(warehouse: Warehouse, run: str) -> ValueError:
+    """The error that says which runs there are, and of a scan's name where its results are."""
+    if warehouse.query(f"SELECT 1 FROM scans WHERE run = {literal(run)} LIMIT 1").num_rows:
+        sql = f"SELECT * FROM scan_summary WHERE run = {literal(run)}"
+        return ValueError(f'run: {run!r} is a scan, which has no report and no curves; ask: overedit sql "{sql}"')
+    known = warehouse.query("SELECT DISTINCT run FROM trajectories ORDER BY run")["run"].to_pylist()
+    return ValueError(f"run: {run!r} is not in {warehouse.root}; its runs are: {', '.join(known) or 'none yet'}")

@@ -19,11 +19,11 @@ from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job import EditingJob, finished_checkpoints, run_editing_job
 from overedit.tasks.models.export import export_checkpoint
-from overedit.tasks.prune import Pruning, prune_run, worth_keeping
-from overedit.tasks.run import Place, Run
-from overedit.tasks.status import status_table
+from overedit.tasks.runs.prune import Pruning, prune_run, worth_keeping
+from overedit.tasks.runs.run import Run, TrajectoryPoint
+from overedit.tasks.runs.status import status_table
+from overedit.tasks.runs.verify import verify
 from overedit.tasks.system.locks import HeldError, run_lock
-from overedit.tasks.verify import verify
 from tests.support.checkpoints import write_made_up
 
 COUNTS = (1, 2, 3, 4, 5)
@@ -34,9 +34,9 @@ def write(folder: Path, edit_count: int, value: float = 1.0) -> Checkpoint:
     return write_made_up(folder / f"{edit_count:08d}", tensor, edit_count, state={"s": tensor})
 
 
-def place(home: Path, edit_count: int) -> Place:
+def place(home: Path, edit_count: int) -> TrajectoryPoint:
     run = Run(name="r", home=home, model="m", dataset="d")
-    return Place(run=run, trajectory="ft-m", method="ft_m", order_seed=0, edit_count=edit_count)
+    return TrajectoryPoint(run=run, trajectory="ft-m", method="ft_m", order_seed=0, edit_count=edit_count)
 
 
 def ended(home: Path, status: str = "completed", error: str | None = None) -> None:
