@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from overedit.tasks.engine.base import Engine, Generation, Score, SwapReport
+from overedit.tasks.engine.client import EngineClient
+from overedit.tasks.engine.factory import load_in_process
 from overedit.tasks.engine.options import EngineOptions, engine_kind
-from overedit.tasks.engine.own_process import OwnProcessEngine
 from overedit.tasks.system.gpu_locks import gpu_lock
 
 logger = logging.getLogger(__name__)
@@ -38,19 +39,8 @@ def open_engine(model: str, options: EngineOptions | None = None, *, revision: s
     """
     options = options or EngineOptions()
     if engine_kind(options) == "vllm":
-        return OwnProcessEngine(model, options, revision=revision)
-    return open_here(model, options, revision=revision)
-
-
-def open_here(model: str, options: EngineOptions, *, revision: str | None = None) -> Engine:
-    """Start an engine in this process; see `open_engine`."""
-    if engine_kind(options) == "vllm":
-        from overedit.tasks.engine.vllm_engine import VLLMEngine
-
-        return VLLMEngine(model, options, revision=revision)
-    from overedit.tasks.engine.transformers_engine import TransformersEngine
-
-    return TransformersEngine(model, options, revision=revision)
+        return EngineClient(model, options, revision=revision)
+    return load_in_process(model, options, revision=revision)
 
 
 class LazyEngine:

@@ -18,9 +18,9 @@ from overedit.editing.model.tokenization import encode_pairs
 from overedit.editing.model.weights import checksum, read_tensors, write_tensors
 from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.tasks.engine.base import Generation, Score, SwapReport
-from overedit.tasks.engine.local_model import LocalModel
 from overedit.tasks.engine.options import EngineOptions
-from overedit.tasks.engine.text import check_lengths, encode, eos_ids, generation, windows
+from overedit.tasks.engine.tokenization import check_lengths, encode, eos_ids, generation, windows
+from overedit.tasks.engine.transformers_batches import LocalModel
 from overedit.tasks.models.base_weights import BaseWeights, check_fit
 from overedit.tasks.models.loading import context_length, load_model
 
@@ -108,6 +108,6 @@ class TransformersEngine:
 
     @cached_property
     def _language_model(self) -> Any:
-        from overedit.tasks.engine.language_model import LocalLanguageModel
+        from overedit.tasks.engine.lm_eval_adapters import LocalLanguageModel
 
         return LocalLanguageModel(self._local)

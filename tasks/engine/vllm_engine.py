@@ -15,9 +15,14 @@ from overedit.editing.model.tokenization import encode_pairs
 from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.tasks.engine.base import NO_TOKEN, Generation, Score, SwapReport
 from overedit.tasks.engine.options import EngineOptions
-from overedit.tasks.engine.text import check_lengths, encode, eos_ids, generation, windows
-from overedit.tasks.engine.vllm_platform import kv_cache_bytes, register_in_process, starting_vllm, vllm_language_model
-from overedit.tasks.engine.vllm_worker import exchange
+from overedit.tasks.engine.tokenization import check_lengths, encode, eos_ids, generation, windows
+from overedit.tasks.engine.vllm_environment import (
+    kv_cache_bytes,
+    register_in_process,
+    starting_vllm,
+    vllm_language_model,
+)
+from overedit.tasks.engine.vllm_weights import exchange
 from overedit.tasks.models.base_weights import BaseWeights
 from overedit.tasks.models.loading import context_length
 
@@ -42,7 +47,7 @@ class VLLMEngine:
         begun = time.perf_counter()
         self._base = BaseWeights(model, revision)
         with starting_vllm() as on_cpu:
-            from overedit.tasks.engine.language_model import without_progress_bars
+            from overedit.tasks.engine.lm_eval_adapters import without_progress_bars
 
             language_model = without_progress_bars(vllm_language_model())
             if on_cpu:

@@ -63,7 +63,7 @@ def lose_processes(bench: Bench, kind: str, number: int, seed: int) -> Iterator[
 
 def can_lose_engines() -> bool:
     """Whether vLLM is here, in a process of its own."""
-    return find_spec("vllm") is not None and find_spec("overedit.tasks.engine.served") is not None
+    return find_spec("vllm") is not None and find_spec("overedit.tasks.engine.server") is not None
 
 
 def inflict_one(bench: Bench, number: int, seed: int) -> Fault:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from overedit.editing.trajectory.checkpoint import Costs, Norms, write_checkpoint
 from overedit.tasks.engine import Engine, EngineOptions, open_engine
-from overedit.tasks.engine.lazy import open_here
+from overedit.tasks.engine.factory import load_in_process
 from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.small_model import write_small_model
@@ -75,7 +75,7 @@ def transformers_engine(running_transformers: Engine) -> Iterator[Engine]:
 def running_vllm(small_model: Path) -> Iterator[Engine]:
     """In this process, where tests can look into it; in one of its own it is met in `test_own_process`."""
     pytest.importorskip("vllm")
-    engine = open_here(str(small_model), EngineOptions(kind="vllm"))
+    engine = load_in_process(str(small_model), EngineOptions(kind="vllm"))
     yield engine
     engine.close()
 

@@ -26,7 +26,7 @@ from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job import EditingJob, run_editing_job
 from overedit.tasks.engine import Engine, EngineOptions
-from overedit.tasks.engine.lazy import open_here
+from overedit.tasks.engine.factory import load_in_process
 from overedit.tasks.models.export import export_checkpoint
 from overedit.tasks.pocket_world import write_lm_eval_tasks
 
@@ -142,7 +142,7 @@ def engine(request: pytest.FixtureRequest, checkpoint: Path) -> Iterator[Engine]
     """An engine that was started with the base and has the checkpoint swapped in."""
     if request.param == "vllm":
         pytest.importorskip("vllm")
-    running = open_here("pocket", EngineOptions(kind=request.param))
+    running = load_in_process("pocket", EngineOptions(kind=request.param))
     running.swap(checkpoint)
     yield running
     running.close()

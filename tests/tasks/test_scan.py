@@ -23,7 +23,7 @@ from overedit.tasks import scan as scanning
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.data.request_store import RequestStore
-from overedit.tasks.engine.local_model import LocalModel
+from overedit.tasks.engine.transformers_batches import LocalModel
 from overedit.tasks.hard_cases import save_hard_cases, scan_line
 from overedit.tasks.models.loading import LoadedModel, load_model
 from overedit.tasks.runs.run import Run, TrajectoryPoint

@@ -13,8 +13,8 @@ from typing import Any
 from lm_eval.api.model import LM, TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from overedit.tasks.engine.local_model import LocalModel
-from overedit.tasks.engine.text import encode, generation
+from overedit.tasks.engine.tokenization import encode, generation
+from overedit.tasks.engine.transformers_batches import LocalModel
 
 MAX_NEW_TOKENS = 256
 """Tokens generated where a task does not say how many (lm-eval's own default)."""

@@ -22,7 +22,7 @@ from overedit.editing.trajectory.checkpoint import DamagedCheckpointError, read_
 from overedit.tasks.capability import CapabilityOptions, measure_capability
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine import Engine, EngineDiedError, EngineOptions, LazyEngine
-from overedit.tasks.engine.own_process import OwnProcessEngine
+from overedit.tasks.engine.client import EngineClient
 from overedit.tasks.evaluation import EvaluationOptions
 from overedit.tasks.measure import ENGINES_A_CHECKPOINT, MeasureOptions, Subject, measure
 from overedit.tasks.perplexity import PerplexityOptions
@@ -48,22 +48,22 @@ def general_ability(tmp_path_factory: pytest.TempPathFactory) -> CapabilityOptio
 
 
 @pytest.fixture(scope="module")
-def running(small_model: Path) -> Iterator[OwnProcessEngine]:
-    engine = OwnProcessEngine(str(small_model), EngineOptions(kind="transformers"))
+def running(small_model: Path) -> Iterator[EngineClient]:
+    engine = EngineClient(str(small_model), EngineOptions(kind="transformers"))
     yield engine
     engine.close()
 
 
 @pytest.fixture
-def distant(running: OwnProcessEngine) -> Iterator[OwnProcessEngine]:
+def distant(running: EngineClient) -> Iterator[EngineClient]:
     """A transformers engine in a process of its own that holds the base."""
     yield running
     running.swap(None)
 
 
 @pytest.fixture
-def short_lived(small_model: Path) -> Iterator[OwnProcessEngine]:
-    engine = OwnProcessEngine(str(small_model), EngineOptions(kind="transformers"))
+def short_lived(small_model: Path) -> Iterator[EngineClient]:
+    engine = EngineClient(str(small_model), EngineOptions(kind="transformers"))
     yield engine
     engine.close()
 
@@ -106,10 +106,10 @@ def test_what_is_wrong_with_a_question_is_said_and_harms_nothing(
 
 def test_a_model_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"config\.json|model"):
-        OwnProcessEngine(str(tmp_path), EngineOptions(kind="transformers"))
+        EngineClient(str(tmp_path), EngineOptions(kind="transformers"))
 
 
-def test_an_engine_that_is_killed_while_it_answers_says_so(short_lived: OwnProcessEngine) -> None:
+def test_an_engine_that_is_killed_while_it_answers_says_so(short_lived: EngineClient) -> None:
     os.kill(short_lived.pid, signal.SIGSTOP)  # so the answer cannot come before the end
     threading.Timer(0.3, os.kill, (short_lived.pid, signal.SIGKILL)).start()
     with pytest.raises(EngineDiedError, match=r"transformers engine died during generate: killed by SIGKILL"):
@@ -118,12 +118,12 @@ def test_an_engine_that_is_killed_while_it_answers_says_so(short_lived: OwnProce
         short_lived.score(FACTS)
 
 
-def test_an_error_that_is_not_about_the_question_ends_it_with_its_name(short_lived: OwnProcessEngine) -> None:
+def test_an_error_that_is_not_about_the_question_ends_it_with_its_name(short_lived: EngineClient) -> None:
     with pytest.raises(EngineDiedError, match=r"AttributeError: .*no_such_method"):
         short_lived._ask("no_such_method", requests=[])
 
 
-def test_an_engine_that_died_between_two_questions_says_so_at_the_next(short_lived: OwnProcessEngine) -> None:
+def test_an_engine_that_died_between_two_questions_says_so_at_the_next(short_lived: EngineClient) -> None:
     os.kill(short_lived.pid, signal.SIGKILL)
     short_lived._process.wait()
     for _ in range(2):
@@ -131,7 +131,7 @@ def test_an_engine_that_died_between_two_questions_says_so_at_the_next(short_liv
             short_lived.score(FACTS)
 
 
-def test_an_interrupted_question_ends_it(short_lived: OwnProcessEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_question_ends_it(short_lived: EngineClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(question: bytes) -> bytes:
         raise KeyboardInterrupt
 
@@ -146,8 +146,8 @@ def test_an_interrupted_question_ends_it(short_lived: OwnProcessEngine, monkeypa
 ORPHANED = """
 import sys
 from overedit.tasks.engine import EngineOptions
-from overedit.tasks.engine.own_process import OwnProcessEngine
-engine = OwnProcessEngine(sys.argv[1], EngineOptions(kind="transformers"))
+from overedit.tasks.engine.own_process import EngineClient
+engine = EngineClient(sys.argv[1], EngineOptions(kind="transformers"))
 print(engine.pid, flush=True)
 while True:
     engine.generate(["The colour of"] * 500, max_tokens=50)
@@ -229,16 +229,16 @@ def test_vllm_killed_in_the_middle_is_started_again_and_the_rows_are_the_same(
         assert len(engine.starts) == 1
 
         deadly = {"generate", "loglikelihood"}
-        exchange = OwnProcessEngine._exchange
+        exchange = EngineClient._exchange
 
-        def shot(self: OwnProcessEngine, question: bytes) -> bytes:
+        def shot(self: EngineClient, question: bytes) -> bytes:
             call = json.loads(question)["call"]
             if call in deadly:
                 deadly.remove(call)
                 threading.Timer(0.05, os.kill, (self.pid, signal.SIGKILL)).start()
             return exchange(self, question)
 
-        monkeypatch.setattr(OwnProcessEngine, "_exchange", shot)
+        monkeypatch.setattr(EngineClient, "_exchange", shot)
         measure(subject_in(tmp_path / "shot", folder), options, engine=engine, show=unseen)
         assert len(engine.starts) == 3 and not deadly
     for table in TABLES:

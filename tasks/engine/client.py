@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
-from overedit.tasks.engine import served
+from overedit.tasks.engine import server as served
 from overedit.tasks.engine.base import EngineDiedError, Generation, Score, SwapReport
 from overedit.tasks.engine.options import EngineOptions, engine_kind
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 _SECONDS_TO_END = 5.0
 
 
-class OwnProcessEngine:
+class EngineClient:
     """An engine in a process of its own.
 
     Args:
@@ -86,7 +86,7 @@ class OwnProcessEngine:
 
     def language_model(self) -> Any:
         """The same running model as an lm-eval `LM`."""
-        from overedit.tasks.engine.language_model import DistantLanguageModel
+        from overedit.tasks.engine.lm_eval_adapters import DistantLanguageModel
 
         return DistantLanguageModel(self._ask)
 

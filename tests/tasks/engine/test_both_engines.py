@@ -16,13 +16,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import overedit.tasks.engine.lazy as lazy
 import overedit.tasks.engine.options as options
-import overedit.tasks.engine.vllm_worker as vllm_worker
+import overedit.tasks.engine.vllm_weights as vllm_worker
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
 from overedit.tasks.engine import Engine, EngineOptions, Generation, LazyEngine, Score, SwapReport, engine_kind
 from overedit.tasks.engine.base import NO_TOKEN
-from overedit.tasks.engine.text import check_lengths, encode, eos_ids, generation, windows
+from overedit.tasks.engine.tokenization import check_lengths, encode, eos_ids, generation, windows
 from overedit.tasks.engine.transformers_engine import TransformersEngine
-from overedit.tasks.engine.vllm_platform import kv_cache_bytes, vllm_named
+from overedit.tasks.engine.vllm_environment import kv_cache_bytes, vllm_named
 from overedit.tasks.models.base_weights import BaseWeights
 from tests.support.small_model import EOS, FACTS, changed
 

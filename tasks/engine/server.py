@@ -38,9 +38,9 @@ def serve(connection: socket.socket) -> None:
 
 
 def _start(model: str, options: Mapping[str, Any], revision: str | None) -> Engine:
-    from overedit.tasks.engine.lazy import open_here
+    from overedit.tasks.engine.factory import load_in_process
 
-    return open_here(model, EngineOptions(**options), revision=revision)
+    return load_in_process(model, EngineOptions(**options), revision=revision)
 
 
 def _answer(engine: Engine, call: str, arguments: Mapping[str, Any]) -> Any:
