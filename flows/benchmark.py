@@ -22,7 +22,7 @@ from overedit.flows.config import BenchmarkConfig
 from overedit.flows.editing_processes import edit_in_processes
 from overedit.flows.plan import Plan, Trajectory, make_plan
 from overedit.flows.run_names import write_configuration
-from overedit.tasks.editing_job import run_editing_job, written_checkpoints
+from overedit.tasks.editing_job.job import run_editing_job, written_checkpoints
 from overedit.tasks.engine import LazyEngine
 from overedit.tasks.engine.options import engine_kind
 from overedit.tasks.measure import Subject, measure

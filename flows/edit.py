@@ -16,7 +16,7 @@ from overedit.flows.config_file import validated, with_settings
 from overedit.flows.plan import check_corpora, check_model, check_requests
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
-from overedit.tasks.editing_job import EditingJob, run_editing_job
+from overedit.tasks.editing_job.job import EditingJob, run_editing_job
 from overedit.tasks.system.locks import held
 from overedit.tasks.system.progress import shown
 

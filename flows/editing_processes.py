@@ -24,7 +24,7 @@ from overedit.editing.method import Progress
 from overedit.editing.trajectory.interruption import StoppedError, stop_on_signals
 from overedit.flows.config import BenchmarkConfig
 from overedit.flows.plan import Plan, Trajectory, make_plan
-from overedit.tasks.editing_job import finished_checkpoints, run_editing_job
+from overedit.tasks.editing_job.job import finished_checkpoints, run_editing_job
 from overedit.tasks.models.loading import editing_threads
 from overedit.tasks.system.progress import ShowProgress
 

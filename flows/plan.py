@@ -18,11 +18,11 @@ from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config import BenchmarkConfig
 from overedit.flows.run_names import check_names, check_same_configuration, folder_name, short_name
-from overedit.tasks.covariance import check_covariance
 from overedit.tasks.data.length_check import check_lengths
 from overedit.tasks.data.loader import RequestSet, load_requests
 from overedit.tasks.data.request_store import RequestStore
-from overedit.tasks.editing_job import EditingJob
+from overedit.tasks.editing_job.covariance_cache import check_covariance
+from overedit.tasks.editing_job.job import EditingJob
 from overedit.tasks.evaluation import positions_asked
 from overedit.tasks.measure import MeasureOptions, Subject
 from overedit.tasks.models.loading import context_length, load_config, locate, weights_digest

@@ -30,7 +30,7 @@ from overedit.editing.trajectory.interruption import StoppedError, stop_on_signa
 from overedit.editing.trajectory.runner import turn_seed
 from overedit.tasks.data.corpus import texts_digest
 from overedit.tasks.data.request_store import RequestStore
-from overedit.tasks.editing_job import inputs_key, method_inputs
+from overedit.tasks.editing_job.job import inputs_key, method_inputs
 from overedit.tasks.engine.tokenization import encode, windows
 from overedit.tasks.engine.transformers_batches import LocalModel
 from overedit.tasks.models.loading import LoadedModel, context_length, editing_threads, load_model, weights_digest

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import overedit.flows.benchmark
-import overedit.tasks.editing_job
+import overedit.tasks.editing_job.job.job
 import overedit.tasks.report.figures
 import overedit.tasks.system.stage_key
 from overedit.flows.config import BenchmarkConfig
@@ -78,7 +78,9 @@ def warm_up(options: CapabilityOptions) -> None:
 def run(config: BenchmarkConfig) -> None:
     """The flow's body, in this process, which is changed for good: call it in a process that ends with it."""
     overedit.tasks.report.figures._picture = lambda *_: b"a picture, which is written, but takes long to draw"  # type: ignore[assignment]
-    overedit.tasks.editing_job.CheckpointPolicy = partial(overedit.tasks.editing_job.CheckpointPolicy, seconds=0)  # type: ignore[misc, assignment]
+    overedit.tasks.editing_job.job.CheckpointPolicy = partial(
+        overedit.tasks.editing_job.job.CheckpointPolicy, seconds=0
+    )  # type: ignore[misc, assignment]
     overedit.flows.benchmark.benchmark.fn(config)
 
 

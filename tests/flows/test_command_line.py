@@ -15,7 +15,7 @@ import yaml
 from overedit.editing.locate_then_edit.covariance import SecondMoment
 from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.flows.command_line import main
-from overedit.tasks.covariance_files import write_covariance
+from overedit.tasks.editing_job.covariance_files import write_covariance
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -25,7 +25,7 @@ from overedit.flows.config import BenchmarkConfig
 from overedit.flows.editing_processes import _edit, edit_in_processes
 from overedit.flows.plan import Plan, make_plan
 from overedit.flows.run_names import write_configuration
-from overedit.tasks.editing_job import run_editing_job
+from overedit.tasks.editing_job.job import run_editing_job
 from tests.flows.test_benchmark import configuration
 from tests.support.paths import REPOSITORY
 

@@ -24,7 +24,7 @@ from overedit.tasks.capability import Capability, measure_capability
 from overedit.tasks.capability_options import CapabilityOptions
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
-from overedit.tasks.editing_job import EditingJob, run_editing_job
+from overedit.tasks.editing_job.job import EditingJob, run_editing_job
 from overedit.tasks.engine import Engine, EngineOptions
 from overedit.tasks.engine.factory import load_in_process
 from overedit.tasks.models.export import export_checkpoint

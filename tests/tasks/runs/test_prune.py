@@ -17,7 +17,7 @@ from overedit.editing.trajectory.checkpoint import (
 )
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
-from overedit.tasks.editing_job import EditingJob, finished_checkpoints, run_editing_job
+from overedit.tasks.editing_job.job import EditingJob, finished_checkpoints, run_editing_job
 from overedit.tasks.models.export import export_checkpoint
 from overedit.tasks.runs.prune import Pruning, prune_run, worth_keeping
 from overedit.tasks.runs.run import Run, TrajectoryPoint
@@ -170,7 +170,9 @@ def test_a_pruned_trajectory_is_complete_and_edited_again_where_it_must_be(
     checksums = [checkpoint.record.tensors for checkpoint in whole]
     prune_checkpoint(whole[0])
     with monkeypatch.context() as patch:
-        patch.setattr("overedit.tasks.editing_job.load_model", lambda *_, **__: pytest.fail("nothing is edited again"))
+        patch.setattr(
+            "overedit.tasks.editing_job.job.load_model", lambda *_, **__: pytest.fail("nothing is edited again")
+        )
         again = run_editing_job(*job)
     assert [checkpoint.record.pruned for checkpoint in again] == [True, False, False]
     assert [checkpoint.record.tensors for checkpoint in again] == checksums

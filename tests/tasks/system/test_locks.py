@@ -173,14 +173,14 @@ def test_editing_holds_the_gpu_that_torch_uses(
 ) -> None:
     from overedit.editing.requests import EditRequest
     from overedit.tasks.data.request_store import RequestStore
-    from overedit.tasks.editing_job import EditingJob, run_editing_job
+    from overedit.tasks.editing_job.job import EditingJob, run_editing_job
 
     used: list[int] = []
     monkeypatch.setattr("overedit.tasks.system.gpu_locks.visible_gpus", lambda: ("GPU-a", "GPU-b"))
     monkeypatch.setattr("overedit.tasks.system.gpu_locks.claims_folder", lambda: tmp_path)
     monkeypatch.setattr("torch.cuda.set_device", used.append)
     monkeypatch.setattr(
-        "overedit.tasks.editing_job.load_model", lambda *_, **__: pytest.fail(holder(tmp_path / "GPU-b"))
+        "overedit.tasks.editing_job.job.load_model", lambda *_, **__: pytest.fail(holder(tmp_path / "GPU-b"))
     )
     method = {"method": "ft_m", "site": "1.down_proj"}
     job = EditingJob.model_validate({"model": str(tiny_model), "method": method, "edit_counts": (1,)})

@@ -21,12 +21,12 @@ from overedit.editing.methods.ft_l import FtL
 from overedit.editing.model.weights import Delta
 from overedit.editing.requests import EditRequest
 from overedit.flows.plan import check_corpora
-from overedit.tasks import covariance as stage
-from overedit.tasks.covariance import check_covariance, covariance_of
-from overedit.tasks.covariance_files import read_record
 from overedit.tasks.data.corpus import open_corpus, texts_digest
 from overedit.tasks.data.request_store import RequestStore
-from overedit.tasks.editing_job import EditingJob, run_editing_job
+from overedit.tasks.editing_job import covariance_cache as stage
+from overedit.tasks.editing_job.covariance_cache import check_covariance, covariance_of
+from overedit.tasks.editing_job.covariance_files import read_record
+from overedit.tasks.editing_job.job import EditingJob, run_editing_job
 from overedit.tasks.models.loading import LoadedModel, load_model, weights_digest
 from overedit.tasks.pocket_world import training_texts
 from overedit.tasks.system.progress import unseen
@@ -273,7 +273,7 @@ def test_an_editing_job_tells_its_method_of_the_pristine_model(
 ) -> None:
     told: list[Any] = []
     options = CovarianceOptions(corpus=str(corpus))
-    monkeypatch.setattr("overedit.tasks.editing_job.METHODS", knowing(told, options))
+    monkeypatch.setattr("overedit.tasks.editing_job.job.METHODS", knowing(told, options))
     job = EditingJob(model=str(tiny_model), method=FtL(site="0.down_proj"), edit_counts=(1, 2), turn_size=1)
     requests = RequestStore(EditRequest(case_id=str(i), prompt=f"p{i}", target_new="t") for i in range(2))
     shown: list[str] = []

@@ -21,7 +21,8 @@ from overedit.editing.method import Progress, silent
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.storage.atomic import remove_leftovers
 from overedit.editing.storage.checksums import digest
-from overedit.tasks.covariance_files import (
+from overedit.tasks.data.corpus import Corpus, open_corpus
+from overedit.tasks.editing_job.covariance_files import (
     FORMAT,
     DamagedCovarianceError,
     as_stored,
@@ -29,7 +30,6 @@ from overedit.tasks.covariance_files import (
     read_record,
     write_covariance,
 )
-from overedit.tasks.data.corpus import Corpus, open_corpus
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from overedit.editing.trajectory import runner as trajectory
 from overedit.editing.trajectory.checkpoint import Checkpoint, whole_checkpoints
 from overedit.editing.trajectory.interruption import CheckpointPolicy, stop_on_signals
 from overedit.editing.trajectory.runner import INTERIM, Schedule, Source, run_trajectory
-from overedit.tasks.covariance import covariance_key, covariance_of
 from overedit.tasks.data.request_store import RequestStore
+from overedit.tasks.editing_job.covariance_cache import covariance_key, covariance_of
 from overedit.tasks.models.loading import LoadedModel, editing_threads, load_model, weights_digest
 from overedit.tasks.system.gpu_locks import gpu_lock
 from overedit.tasks.system.progress import ShowProgress, unseen

@@ -1,0 +1,1 @@
+"""One editing job: a model, a method and requests in; checkpoints out."""
