@@ -11,7 +11,7 @@ from overedit.editing.locate_then_edit.covariance import CovarianceOptions
 from overedit.editing.methods import METHODS, MethodConfig
 from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.presets import asked_of_run, check_known, missing
-from overedit.tasks.capability_options import CapabilityOptions
+from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.engine import EngineOptions
 from overedit.tasks.evaluation import EvaluationOptions

@@ -12,15 +12,16 @@ from pydantic import BaseModel, ConfigDict
 
 from overedit.editing.storage.checksums import digest
 from overedit.editing.trajectory.checkpoint import Checkpoint
-from overedit.tasks import capability, evaluation, perplexity
 from overedit.tasks import engine as engine_code
-from overedit.tasks.capability import measure_capability
-from overedit.tasks.capability_files import files_digest
-from overedit.tasks.capability_options import CapabilityOptions
+from overedit.tasks import evaluation, perplexity
+from overedit.tasks.capability import scoring as capability
+from overedit.tasks.capability.gating import is_due, mean_nll
+from overedit.tasks.capability.local_items import files_digest
+from overedit.tasks.capability.options import CapabilityOptions
+from overedit.tasks.capability.scoring import measure_capability
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine import EngineDiedError, EngineOptions, LazyEngine
 from overedit.tasks.evaluation import EvaluationOptions, asking_stages, evaluate_checkpoint, unanswered
-from overedit.tasks.gate import is_due, mean_nll
 from overedit.tasks.outcomes import NO_PRE_EDIT, PreEdit
 from overedit.tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
 from overedit.tasks.runs.run import TrajectoryPoint

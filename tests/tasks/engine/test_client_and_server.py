@@ -19,7 +19,7 @@ import torch
 import overedit.tasks.engine.lazy as lazy
 from overedit.editing.requests import EditRequest, Probe
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError, read_checkpoint
-from overedit.tasks.capability import CapabilityOptions, measure_capability
+from overedit.tasks.capability.scoring import CapabilityOptions, measure_capability
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine import Engine, EngineDiedError, EngineOptions, LazyEngine
 from overedit.tasks.engine.client import EngineClient

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from overedit.tasks.capability_suites import SUITES
+from overedit.tasks.capability.suites import SUITES
 from overedit.tasks.system.untrusted import shown_value
 
 POCKET = Path("pocket")

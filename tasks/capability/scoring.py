@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from overedit.tasks.capability_options import POCKET, CapabilityOptions
-from overedit.tasks.capability_tasks import load_tasks, quiet
+from overedit.tasks.capability.options import POCKET, CapabilityOptions
+from overedit.tasks.capability.task_loading import load_tasks, quiet
 from overedit.tasks.engine import Engine
 from overedit.tasks.warehouse.vocabulary import HEADLINES, PERCENT, RIGHT_OR_WRONG
 

@@ -20,8 +20,8 @@ import pytest
 import yaml
 
 from overedit.editing.methods.ft_m import FtM
-from overedit.tasks.capability import Capability, measure_capability
-from overedit.tasks.capability_options import CapabilityOptions
+from overedit.tasks.capability.options import CapabilityOptions
+from overedit.tasks.capability.scoring import Capability, measure_capability
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job.job import EditingJob, run_editing_job

@@ -14,11 +14,11 @@ import torch
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
 from overedit.editing.trajectory.checkpoint import read_checkpoint
-from overedit.tasks.capability import Capability, CapabilityOptions
+from overedit.tasks.capability.gating import is_due, level, mean_nll
+from overedit.tasks.capability.scoring import Capability, CapabilityOptions
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine import EngineOptions
 from overedit.tasks.evaluation import EvaluationOptions, EvaluationResult
-from overedit.tasks.gate import is_due, level, mean_nll
 from overedit.tasks.measure import MeasureOptions, Subject, measure
 from overedit.tasks.perplexity import PerplexityOptions
 from overedit.tasks.runs.run import Run, TrajectoryPoint

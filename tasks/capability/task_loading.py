@@ -12,8 +12,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from overedit.tasks.capability_files import LocalItems, files_digest, reading_local
-from overedit.tasks.capability_options import POCKET, AskedTask, CapabilityOptions
+from overedit.tasks.capability.local_items import LocalItems, files_digest, reading_local
+from overedit.tasks.capability.options import POCKET, AskedTask, CapabilityOptions
 
 FEWSHOT_SEED = 1234
 """Chooses the worked examples (lm-eval's own default)."""

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from overedit.tasks.capability import headline, is_right_or_wrong, measure_capability
-from overedit.tasks.capability_files import files_digest
-from overedit.tasks.capability_options import AskedTask, CapabilityOptions
-from overedit.tasks.capability_suites import SUITES
-from overedit.tasks.capability_tasks import load_tasks
+from overedit.tasks.capability.local_items import files_digest
+from overedit.tasks.capability.options import AskedTask, CapabilityOptions
+from overedit.tasks.capability.scoring import headline, is_right_or_wrong, measure_capability
+from overedit.tasks.capability.suites import SUITES
+from overedit.tasks.capability.task_loading import load_tasks
 from overedit.tasks.engine import Engine
 from tests.support.lm_eval_tasks import CHOICE, GENERATION, write_tasks
 from tests.support.small_model import COLOURS, FACTS

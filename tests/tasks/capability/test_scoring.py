@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from overedit.tasks.capability import CapabilityOptions, headline, load_tasks, measure_capability
+from overedit.tasks.capability.scoring import CapabilityOptions, headline, load_tasks, measure_capability
 from overedit.tasks.engine import Engine
 from overedit.tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
 from overedit.tasks.warehouse.tables import IDENTITY, TABLES

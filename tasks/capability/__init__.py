@@ -1,0 +1,1 @@
+"""General benchmarks: which lm-eval tasks, from where, their scores, and when they are worth running."""
