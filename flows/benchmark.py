@@ -25,7 +25,7 @@ from overedit.flows.run_names import write_configuration
 from overedit.tasks.editing_job.job import run_editing_job, written_checkpoints
 from overedit.tasks.engine import LazyEngine
 from overedit.tasks.engine.options import engine_kind
-from overedit.tasks.measure import Subject, measure
+from overedit.tasks.evaluation.evaluator import Subject, measure
 from overedit.tasks.models.loading import locate
 from overedit.tasks.publish import progress_artifact, publish
 from overedit.tasks.runs.records import store_checkpoint, store_engine_starts, store_requests, store_run

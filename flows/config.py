@@ -14,9 +14,8 @@ from overedit.flows.presets import asked_of_run, check_known, missing
 from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.engine import EngineOptions
-from overedit.tasks.evaluation import EvaluationOptions
-from overedit.tasks.perplexity import PerplexityOptions
-from overedit.tasks.presets import PRESETS
+from overedit.tasks.evaluation.options import EvaluationOptions, PerplexityOptions
+from overedit.tasks.evaluation.paper_protocols import PRESETS
 from overedit.tasks.runs.run import NAME
 
 

@@ -23,8 +23,9 @@ from overedit.tasks.data.loader import RequestSet, load_requests
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.covariance_cache import check_covariance
 from overedit.tasks.editing_job.job import EditingJob
-from overedit.tasks.evaluation import positions_asked
-from overedit.tasks.measure import MeasureOptions, Subject
+from overedit.tasks.evaluation.evaluator import Subject
+from overedit.tasks.evaluation.options import MeasureOptions
+from overedit.tasks.evaluation.questions import positions_asked
 from overedit.tasks.models.loading import context_length, load_config, locate, weights_digest
 from overedit.tasks.runs.run import BASE, Run, TrajectoryPoint
 from overedit.tasks.system.progress import ShowProgress, counted, unseen
@@ -149,7 +150,7 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen) -> Plan:
 
 
 def _can_see(plan: Plan) -> tuple[str, ...]:
-    from overedit.tasks.detection import before_the_run  # which takes a second to import
+    from overedit.tasks.evaluation.power_analysis import before_the_run
 
     bases = [plan.base(order_seed) for order_seed in plan.config.order_seeds]
     return tuple(before_the_run(bases, plan.measure_options()))

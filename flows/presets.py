@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from overedit.tasks.presets import PRESETS, Preset
+from overedit.tasks.evaluation.paper_protocols import PRESETS, Preset
 from overedit.tasks.system.untrusted import shown_value
 
 _UNITED = ("edit_counts", "evaluation.protocols", "evaluation.probes")

@@ -11,7 +11,7 @@ from typing import Any
 from overedit.editing.storage.checksums import digest
 from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.tasks.engine import EngineStart
-from overedit.tasks.measure import Subject
+from overedit.tasks.evaluation.evaluator import Subject
 from overedit.tasks.runs.run import TrajectoryPoint, hardware, versions
 
 

@@ -36,7 +36,7 @@ PROBES = ["edit", "rephrase", "rephrase", "locality", "locality", "locality", "p
 INDEX = [0, 0, 1, 0, 1, 2, 0]
 PROTOCOLS = ["generated", "teacher_forced", "probability"]
 CASES = 10_000
-"""Asked at each checkpoint."""
+"""GenerationSettings at each checkpoint."""
 ROWS_A_PLACE = CASES * len(PROBES) * len(PROTOCOLS)
 COUNTS = [1, 10, 100, 1_000, *range(2_000, 11_000, 1_000)]
 BYTES_A_ROW = 60

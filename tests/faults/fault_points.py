@@ -21,7 +21,7 @@ import safetensors.torch
 
 import overedit.editing.trajectory.runner.checkpoint
 import overedit.editing.trajectory.runner.runner
-import overedit.tasks.measure
+import overedit.tasks.evaluation.probing.evaluator
 from overedit.tasks.engine.transformers_engine import TransformersEngine
 
 FILE_OPERATIONS = {

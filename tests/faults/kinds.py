@@ -42,7 +42,7 @@ def torn(bench: Bench, draw: random.Random) -> tuple[str, list[str]]:
 
 
 def terminated(bench: Bench, draw: random.Random) -> tuple[str, list[str]]:
-    """Asked to stop."""
+    """GenerationSettings to stop."""
     hit = draw_hit(bench, draw, lambda point: True)
     status = attempt(bench, Points(bench.home, hit, terminate))
     return f"SIGTERM at {shown(hit)}", expect(status, STOPPED, -signal.SIGTERM)

@@ -233,7 +233,7 @@ def test_what_fails_is_recorded_and_the_rest_goes_on_and_the_same_command_again_
     """A turn that exceeds the memory, and a checkpoint that every engine dies of."""
     import torch
 
-    import overedit.tasks.measure as measuring
+    import overedit.tasks.evaluation.probing.evaluator as measuring
     from overedit.editing.methods import ft_m
     from overedit.flows.benchmark import benchmark
     from overedit.tasks.engine import EngineDiedError

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-import overedit.tasks.detection
+import overedit.tasks.evaluation.probing.power_analysis
 from overedit.flows.benchmark import benchmark
 from overedit.flows.config import BenchmarkConfig
 from overedit.flows.plan import make_plan
-from overedit.tasks.detection import detection_lines
+from overedit.tasks.evaluation.power_analysis import detection_lines
 from tests.support.lm_eval_tasks import CHOICE, write_tasks
 
 

@@ -9,8 +9,8 @@ import pytest
 from overedit.flows.config import BenchmarkConfig
 from overedit.flows.config_file import validated
 from overedit.flows.presets import asked_of_run, presets_table
-from overedit.tasks.evaluation import EvaluationOptions
-from overedit.tasks.presets import PRESETS, Preset
+from overedit.tasks.evaluation.options import EvaluationOptions
+from overedit.tasks.evaluation.paper_protocols import PRESETS, Preset
 
 
 def config(*presets: str, **more: Any) -> BenchmarkConfig:

@@ -18,9 +18,9 @@ from overedit.tasks.capability.gating import is_due, level, mean_nll
 from overedit.tasks.capability.scoring import Capability, CapabilityOptions
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine import EngineOptions
-from overedit.tasks.evaluation import EvaluationOptions, EvaluationResult
-from overedit.tasks.measure import MeasureOptions, Subject, measure
-from overedit.tasks.perplexity import PerplexityOptions
+from overedit.tasks.evaluation.evaluator import Subject, measure
+from overedit.tasks.evaluation.options import EvaluationOptions, MeasureOptions, PerplexityOptions
+from overedit.tasks.evaluation.probing import EvaluationResult
 from overedit.tasks.runs.run import Run, TrajectoryPoint
 from overedit.tasks.system.progress import unseen
 from overedit.tasks.warehouse.warehouse import Warehouse
@@ -136,11 +136,13 @@ def measured_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         evaluated.append(here[-1])
         return Capability([], [])
 
-    monkeypatch.setattr("overedit.tasks.measure.evaluate_checkpoint", evaluate)
-    monkeypatch.setattr("overedit.tasks.measure.measure_perplexity", perplexity)
-    monkeypatch.setattr("overedit.tasks.measure.measure_capability", capability)
+    monkeypatch.setattr("overedit.tasks.evaluation.evaluator.evaluate_checkpoint", evaluate)
+    monkeypatch.setattr("overedit.tasks.evaluation.evaluator.measure_perplexity", perplexity)
+    monkeypatch.setattr("overedit.tasks.evaluation.evaluator.measure_capability", capability)
     # keys that follow from the inputs alone: a stage's own follows from its code as well, which takes a second to read
-    monkeypatch.setattr("overedit.tasks.measure.stage_key", lambda *modules, **inputs: digest([modules, inputs]))
+    monkeypatch.setattr(
+        "overedit.tasks.evaluation.evaluator.stage_key", lambda *modules, **inputs: digest([modules, inputs])
+    )
     return evaluated
 
 

@@ -10,7 +10,8 @@ import torch
 
 from overedit.tasks.capability.scoring import CapabilityOptions, headline, load_tasks, measure_capability
 from overedit.tasks.engine import Engine
-from overedit.tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
+from overedit.tasks.evaluation.options import PerplexityOptions
+from overedit.tasks.evaluation.perplexity import corpus_texts, measure_perplexity
 from overedit.tasks.warehouse.tables import IDENTITY, TABLES
 from tests.support.lm_eval_tasks import CHOICE, GENERATION, write_tasks
 from tests.support.small_model import COLOURS, FACTS, changed

@@ -23,9 +23,8 @@ from overedit.tasks.capability.scoring import CapabilityOptions, measure_capabil
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine import Engine, EngineDiedError, EngineOptions, LazyEngine
 from overedit.tasks.engine.client import EngineClient
-from overedit.tasks.evaluation import EvaluationOptions
-from overedit.tasks.measure import ENGINES_A_CHECKPOINT, MeasureOptions, Subject, measure
-from overedit.tasks.perplexity import PerplexityOptions
+from overedit.tasks.evaluation.evaluator import ENGINES_A_CHECKPOINT, Subject, measure
+from overedit.tasks.evaluation.options import EvaluationOptions, MeasureOptions, PerplexityOptions
 from overedit.tasks.runs.run import Run, TrajectoryPoint
 from overedit.tasks.system.progress import unseen
 from tests.support.lm_eval_tasks import CHOICE, GENERATION, write_tasks

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from overedit.editing.metrics import exact_match, preferred, same_text, token_accuracy
 from overedit.tasks.engine.base import Generation, Score
-from overedit.tasks.warehouse.vocabulary import ProbeKind, ProtocolName
+from overedit.tasks.evaluation.questions import GenerationSettings, Question
+from overedit.tasks.warehouse.vocabulary import ProtocolName
 
 Row = dict[str, Any]
 Key = tuple[str, str, int, str, str]
@@ -18,31 +19,6 @@ _NO_RIGHT_ANSWER = "no answer is right"
 _NO_OTHER = "the dataset gives no other answer to compare with"
 _SAME_ANSWERS = "the two answers are the same"
 _NOT_A_NUMBER = "the model's likelihoods are not numbers"
-
-
-class Question(NamedTuple):
-    """One probe of one case."""
-
-    position: int
-    """When the case was edited, 1 for the first."""
-    case_id: str
-    probe: ProbeKind
-    probe_index: int
-    prompt: str
-    target: str | None
-    other: str | None
-    """The answer that the probability protocol compares with."""
-    no_score: str | None
-    """Why the target is no longer right at this edit count."""
-    no_agreement: str | None
-    """Why the pre-edit output says nothing about this probe any more."""
-
-
-class Asked(NamedTuple):
-    """How a text was asked for: what a stored output can be told to be under another protocol depends on it."""
-
-    max_tokens: int
-    stop: tuple[str, ...]
 
 
 class Before(NamedTuple):
@@ -76,9 +52,9 @@ def question_key(row: Mapping[str, Any]) -> Key:
 def outcome_row(
     protocol: ProtocolName,
     question: Question,
-    generations: Mapping[tuple[str, Asked], Generation],
+    generations: Mapping[tuple[str, GenerationSettings], Generation],
     scores: Mapping[tuple[str, str], Score],
-    how: Asked,
+    how: GenerationSettings,
 ) -> Row:
     """The row of a question under a protocol, before `with_agreement`; `reason` says why there is no score.
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest
 
 from overedit.tasks.capability.options import CapabilityOptions
-from overedit.tasks.detection import detection_lines
+from overedit.tasks.evaluation.power_analysis import detection_lines
 from overedit.tasks.warehouse.statistics import mcnemar_power, smallest_detectable_drop, smallest_unpaired_drop
 from tests.benchmarks.detection_table import table
 

@@ -14,8 +14,9 @@ from overedit.editing.requests import EditRequest
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions, FileColumns
 from overedit.tasks.engine.base import Generation, Score
-from overedit.tasks.evaluation import EvaluationOptions, evaluate_checkpoint, unanswered
-from overedit.tasks.outcomes import PreEdit
+from overedit.tasks.evaluation.options import EvaluationOptions
+from overedit.tasks.evaluation.outcomes import PreEdit
+from overedit.tasks.evaluation.probing import evaluate_checkpoint, unanswered
 
 CASES = [
     EditRequest(

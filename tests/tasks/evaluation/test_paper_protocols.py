@@ -18,9 +18,10 @@ from overedit.editing.requests import EditRequest
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.engine import EngineOptions, open_engine
-from overedit.tasks.evaluation import EvaluationOptions, evaluate_checkpoint
-from overedit.tasks.outcomes import PreEdit
-from overedit.tasks.presets import PRESETS
+from overedit.tasks.evaluation.options import EvaluationOptions
+from overedit.tasks.evaluation.outcomes import PreEdit
+from overedit.tasks.evaluation.paper_protocols import PRESETS
+from overedit.tasks.evaluation.probing import evaluate_checkpoint
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.paths import REPOSITORY
 

@@ -14,14 +14,10 @@ from pydantic import ValidationError
 from overedit.editing.requests import EditRequest, Probe
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine.base import Generation, Score
-from overedit.tasks.evaluation import (
-    EvaluationOptions,
-    EvaluationResult,
-    evaluate_checkpoint,
-    sampled_positions,
-    unreachable_cases,
-)
-from overedit.tasks.outcomes import PreEdit
+from overedit.tasks.evaluation.options import EvaluationOptions
+from overedit.tasks.evaluation.outcomes import PreEdit
+from overedit.tasks.evaluation.probing import EvaluationResult, evaluate_checkpoint
+from overedit.tasks.evaluation.questions import sampled_positions, unreachable_cases
 from overedit.tasks.warehouse.tables import IDENTITY, TABLES
 
 

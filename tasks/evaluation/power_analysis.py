@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.capability.scoring import is_right_or_wrong
 from overedit.tasks.capability.task_loading import load_tasks
-from overedit.tasks.measure import MeasureOptions, Subject, awaits_capability
+from overedit.tasks.evaluation.evaluator import Subject, awaits_capability
+from overedit.tasks.evaluation.options import MeasureOptions
 from overedit.tasks.warehouse.statistics import ALPHA, CHURN, POWER, smallest_detectable_drop
 
 

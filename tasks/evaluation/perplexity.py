@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from overedit.tasks.data.corpus import open_corpus
 from overedit.tasks.engine import Engine
-
-
-class PerplexityOptions(BaseModel):
-    """The text on which perplexity is measured."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    corpus: Path | None = None
-    """A local file: JSON, JSONL or Parquet rows with a field `text` (or `Text`), or a .txt file, one text a line.
-
-    `pocket` is the pocket world's own; `owner/name:configuration` is a dataset on the hub.
-    """
-    limit: int | None = Field(default=200, ge=1)
-    """The first so many texts; None takes all."""
+from overedit.tasks.evaluation.options import PerplexityOptions
 
 
 def corpus_texts(options: PerplexityOptions) -> list[str]:

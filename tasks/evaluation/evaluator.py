@@ -8,22 +8,25 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from overedit.editing.storage.checksums import digest
 from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.tasks import engine as engine_code
-from overedit.tasks import evaluation, perplexity
 from overedit.tasks.capability import scoring as capability
 from overedit.tasks.capability.gating import is_due, mean_nll
 from overedit.tasks.capability.local_items import files_digest
 from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.capability.scoring import measure_capability
 from overedit.tasks.data.request_store import RequestStore
-from overedit.tasks.engine import EngineDiedError, EngineOptions, LazyEngine
-from overedit.tasks.evaluation import EvaluationOptions, asking_stages, evaluate_checkpoint, unanswered
-from overedit.tasks.outcomes import NO_PRE_EDIT, PreEdit
-from overedit.tasks.perplexity import PerplexityOptions, corpus_texts, measure_perplexity
+from overedit.tasks.engine import EngineDiedError, LazyEngine
+from overedit.tasks.evaluation import perplexity
+from overedit.tasks.evaluation import probing as evaluation
+from overedit.tasks.evaluation.options import MeasureOptions
+from overedit.tasks.evaluation.outcomes import NO_PRE_EDIT, PreEdit
+from overedit.tasks.evaluation.perplexity import corpus_texts, measure_perplexity
+from overedit.tasks.evaluation.probing import evaluate_checkpoint, unanswered
+from overedit.tasks.evaluation.questions import asking_stages
 from overedit.tasks.runs.run import TrajectoryPoint
 from overedit.tasks.system.progress import ShowProgress
 from overedit.tasks.system.stage_key import stage_key
@@ -32,17 +35,6 @@ logger = logging.getLogger(__name__)
 
 ENGINES_A_CHECKPOINT = 3
 """So many engines may die over one checkpoint; a question that kills each of them is not worth a fourth."""
-
-
-class MeasureOptions(BaseModel):
-    """Everything that says how a checkpoint is measured."""
-
-    model_config = ConfigDict(frozen=True)
-
-    evaluation: EvaluationOptions
-    perplexity: PerplexityOptions
-    capability: CapabilityOptions
-    engine: EngineOptions
 
 
 class Subject(NamedTuple):

@@ -1,0 +1,166 @@
+"""What a checkpoint answers: every case edited so far, each of its probes, under each protocol.
+
+Prompts are put to the model raw, without a chat template, and continued greedily (the protocol of the WILD framework,
+Yang et al. 2025, "The Mirage of Model Editing"). Three protocols, never mixed in one column:
+
+- `generated`: free greedy text until a stop string; score = exact match after SQuAD normalisation; agreement = the
+  normalised text is the pre-edit one.
+- `teacher_forced`: the target is given token by token; score = share of its tokens that the model would have put
+  itself; agreement = share of places with the pre-edit greedy token.
+- `probability`: two answers are compared by their mean NLL per token, as ROME and MEMIT do; score = the right one is
+  the likelier; agreement = the same one is preferred as before editing.
+
+Longer texts (the probe `text`, asked only where it is named) are generated with a length of their own and no stop
+string; no answer is right there, and beside each text stands how like the case's references it is.
+
+The right answer is `target_new` for the probes `edit`, `rephrase` and `persona` (compared with `target_true`) and the
+gold answer for `locality` (compared with `target_new`) and `portability` (compared with nothing). What cannot be scored
+is null, with the reason beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from overedit.editing.method import Progress, silent
+from overedit.editing.metrics import TfIdf
+from overedit.editing.requests import EditRequest
+from overedit.tasks.engine.base import Engine, Generation
+from overedit.tasks.evaluation.options import EvaluationOptions
+from overedit.tasks.evaluation.outcomes import (
+    NO_PRE_EDIT,
+    PreEdit,
+    outcome_row,
+    question_key,
+    unanswered_row,
+    with_agreement,
+)
+from overedit.tasks.evaluation.questions import (
+    GenerationSettings,
+    _how,
+    _pairs,
+    _prompts,
+    _protocols,
+    _questions,
+    asking_stages,
+    positions_asked,
+)
+
+_CHUNK = 2048  # prompts handed to the engine at once, so that progress shows
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class StageCost(NamedTuple):
+    """What asking the engine took."""
+
+    stage: str
+    """`generate` or `score`, as in the table `costs`."""
+    seconds: float
+    num_items: int
+
+
+class EvaluationResult(NamedTuple):
+    """Rows of the table `outcomes` without the identity columns, and the costs."""
+
+    rows: list[dict[str, Any]]
+    costs: list[StageCost]
+
+
+def evaluate_checkpoint(
+    engine: Engine,
+    requests: Sequence[EditRequest],
+    edit_count: int,
+    options: EvaluationOptions,
+    *,
+    pre_edit: PreEdit | None = None,
+    edit_counts: Sequence[int] = (),
+    progress: Progress = silent,
+) -> EvaluationResult:
+    """Ask the engine's model, which holds the checkpoint's weights, about the cases edited so far.
+
+    At edit count 0, the pristine model, what any of the run's checkpoints will ask is asked: these rows are what
+    `PreEdit.of` takes, and they agree with themselves. A case whose prompt a later edit, applied already, gave another
+    target is asked but not scored; nor is a probe whose prompt was itself edited to another answer.
+
+    Args:
+        engine: Holds the weights of the checkpoint.
+        requests: The planned edits in order of editing, at least `edit_count`.
+        edit_count: Edits in the weights.
+        options: What is asked.
+        pre_edit: The pristine model's answers; without them agreement is null.
+        edit_counts: Of the run's checkpoints; without them the pristine model is asked about all requests.
+        progress: Called with (done, total) calls of the engine.
+
+    Raises:
+        ValueError: `edit_count` is negative or more than there are requests.
+    """
+    if not 0 <= edit_count <= len(requests):
+        raise ValueError(f"edit_count: {edit_count} is not between 0 and the {len(requests)} planned edits")
+    stops = [edit_count] if edit_count else edit_counts
+    positions = positions_asked(stops, options.sample) if stops else range(1, len(requests) + 1)
+    asked = list(_questions(requests, edit_count, positions, options))
+    prompts = _prompts(asked, options)
+    pairs = list(dict.fromkeys(pair for q in asked for pair in _pairs(q, options)))
+    num_prompts = sum(map(len, prompts.values()))
+    total = num_prompts + len(pairs)
+
+    begun = time.perf_counter()
+    generations: dict[tuple[str, GenerationSettings], Generation] = {}
+    for how, some in prompts.items():
+        generate = partial(engine.generate, max_tokens=how.max_tokens, stop=how.stop)
+        texts = _ask(generate, some, partial(_advance, progress, len(generations), total))
+        generations |= {(prompt, how): text for prompt, text in texts.items()}
+    middle = time.perf_counter()
+    scores = _ask(engine.score, pairs, partial(_advance, progress, num_prompts, total))
+    ended = time.perf_counter()
+
+    likeness = _likeness(requests, options)
+    rows = []
+    for question in asked:
+        for protocol in _protocols(question.probe, options):
+            row = outcome_row(protocol, question, generations, scores, _how(question.probe, options))
+            if question.probe == "text":
+                row["similarity"] = likeness.similarity(row["output"], requests[question.position - 1].references)
+            known = PreEdit.of([row]) if edit_count == 0 else pre_edit or NO_PRE_EDIT
+            before = known.answers.get(question_key(row))
+            rows.append(with_agreement(row, question, before))
+    costs = [StageCost("generate", middle - begun, num_prompts), StageCost("score", ended - middle, len(pairs))]
+    return EvaluationResult(rows, [cost for cost in costs if cost.stage in asking_stages(options)])
+
+
+def unanswered(
+    requests: Sequence[EditRequest], edit_count: int, options: EvaluationOptions, reason: str
+) -> list[dict[str, Any]]:
+    """Rows of the table `outcomes` for a checkpoint that cannot be asked: every question, no answer, and why."""
+    positions = positions_asked([edit_count], options.sample)
+    return [
+        unanswered_row(protocol, question, reason)
+        for question in _questions(requests, edit_count, positions, options)
+        for protocol in _protocols(question.probe, options)
+    ]
+
+
+def _likeness(requests: Sequence[EditRequest], options: EvaluationOptions) -> TfIdf:
+    """What tells references apart, learnt from those of all planned edits, whatever is asked at this edit count."""
+    readers = requests if "text" in options.probes else ()
+    return TfIdf.of(text for request in readers for text in request.references)
+
+
+def _advance(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
+
+
+def _ask(
+    call: Callable[[list[Item]], list[Answer]], items: list[Item], done: Callable[[int], None]
+) -> dict[Item, Answer]:
+    answers: dict[Item, Answer] = {}
+    for start in range(0, len(items), _CHUNK):
+        chunk = items[start : start + _CHUNK]
+        answers.update(zip(chunk, call(chunk), strict=True))
+        done(start + len(chunk))
+    return answers
