@@ -18,9 +18,9 @@ from overedit.flows.run_names import check_names, check_same_configuration, fold
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.evaluation.perplexity import corpus_texts
-from overedit.tasks.hard_cases import save_hard_cases, scan_line
 from overedit.tasks.runs.run import Run, TrajectoryPoint
-from overedit.tasks.scan import ScanJob, run_scan
+from overedit.tasks.scan.hard_cases import save_hard_cases, scan_line
+from overedit.tasks.scan.scan import ScanJob, run_scan
 from overedit.tasks.system.locks import run_lock
 from overedit.tasks.system.progress import ShowProgress, shown, unseen
 

@@ -19,16 +19,16 @@ from overedit.editing.model.weights import Delta, Replacement, WeightUpdate, app
 from overedit.editing.requests import EditRequest, Probe
 from overedit.editing.trajectory.interruption import StoppedError
 from overedit.editing.trajectory.runner import turn_seed
-from overedit.tasks import scan as scanning
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine.transformers_batches import LocalModel
-from overedit.tasks.hard_cases import save_hard_cases, scan_line
 from overedit.tasks.models.loading import LoadedModel, load_model
 from overedit.tasks.runs.run import Run, TrajectoryPoint
 from overedit.tasks.runs.verify import verify
-from overedit.tasks.scan import Gauge, ScanJob, editing_alone, perplexity, run_scan, scan
+from overedit.tasks.scan import scan as scanning
+from overedit.tasks.scan.hard_cases import save_hard_cases, scan_line
+from overedit.tasks.scan.scan import PerplexityProbe, ScanJob, editing_alone, perplexity, run_scan, scan
 from tests.editing.methods.test_every_method import config_of, covariance_of
 from tests.support.small_model import FACTS
 from tests.support.teachable_models import byte_tokenizer, some_requests
@@ -72,7 +72,7 @@ def test_rows_are_what_the_edited_model_says_and_the_weights_are_put_back(loaded
     model, tokenizer = loaded
     bits = {name: checksum(tensor) for name, tensor in model.state_dict().items()}
     edit = editing_alone(loaded, METHOD, seed=0, inputs={})
-    rows = list(scan(loaded, REQUESTS[:3], Gauge.of(loaded, TEXTS), edit, first=5))
+    rows = list(scan(loaded, REQUESTS[:3], PerplexityProbe.of(loaded, TEXTS), edit, first=5))
     assert {name: checksum(tensor) for name, tensor in model.state_dict().items()} == bits
 
     def of_texts() -> list[list[float]]:
@@ -99,7 +99,7 @@ def test_rows_are_what_the_edited_model_says_and_the_weights_are_put_back(loaded
 
 
 def test_learned_is_every_token_of_the_answer(small_model: Path) -> None:
-    gauge = Gauge.of(load_model(str(small_model)), TEXTS)
+    gauge = PerplexityProbe.of(load_model(str(small_model)), TEXTS)
     asked = [EditRequest(case_id="1", prompt=prompt, target_new=answer) for prompt, answer in FACTS[:20]]
     assert sum(bool(gauge.read(request).learned) for request in asked) > 15
     first = asked[0].target_new
@@ -139,7 +139,7 @@ def breaking(loaded: LoadedModel) -> Any:
 
 def test_edits_that_break_the_model_become_a_dataset(loaded: LoadedModel, tmp_path: Path) -> None:
     here = place(tmp_path)
-    rows = list(scan(loaded, REQUESTS, Gauge.of(loaded, TEXTS), breaking(loaded)))
+    rows = list(scan(loaded, REQUESTS, PerplexityProbe.of(loaded, TEXTS), breaking(loaded)))
     assert rows[4]["error"] == "the matrix is singular"
     assert "perplexity" not in rows[4]
     assert rows[2]["perplexity"] == rows[2]["ratio"] == rows[2]["update_norm"] == math.inf
@@ -166,18 +166,18 @@ def test_edits_that_break_the_model_become_a_dataset(loaded: LoadedModel, tmp_pa
 def test_a_model_whose_own_perplexity_is_not_finite_is_refused(loaded: LoadedModel) -> None:
     broken = {WEIGHT: Replacement(torch.full_like(loaded.model.get_parameter(WEIGHT), math.nan))}
     with applied(loaded.model, broken), pytest.raises(ValueError, match="pristine model's own perplexity"):
-        next(scan(loaded, REQUESTS, Gauge.of(loaded, TEXTS), breaking(loaded)))
+        next(scan(loaded, REQUESTS, PerplexityProbe.of(loaded, TEXTS), breaking(loaded)))
 
 
 def test_texts_of_one_token_have_no_perplexity() -> None:
     loaded = LoadedModel(tiny("llama"), byte_tokenizer())
     with pytest.raises(ValueError, match="no text has two tokens"):
-        Gauge.of(loaded, ["a", "b"])
+        PerplexityProbe.of(loaded, ["a", "b"])
 
 
 def test_long_texts_are_read_in_windows() -> None:
     loaded = LoadedModel(tiny("llama"), byte_tokenizer())
-    gauge = Gauge.of(loaded, ["x" * 200])
+    gauge = PerplexityProbe.of(loaded, ["x" * 200])
     assert [len(piece) for piece in gauge.pieces[0]] == [63, 63, 63, 14]
     wide = LocalModel(*loaded, 64, [], 10**6, OomHalver())
     assert gauge.read().perplexity == pytest.approx(gauge._replace(local=wide).read().token_perplexity, rel=1e-5)

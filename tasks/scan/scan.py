@@ -110,7 +110,7 @@ def run_scan(
         edit = editing_alone(
             loaded, job.method, seed=job.seed, inputs=method_inputs(job.method, loaded, model_digest, show)
         )
-        gauge = Gauge.of(loaded, texts)
+        gauge = PerplexityProbe.of(loaded, texts)
         with show(f"Scanning with {label}", "edits") as progress:
             for first in missing:
                 rows = []
@@ -150,7 +150,7 @@ class Measured(NamedTuple):
     """Every token of the answer is the model's own choice, given those before; None where no request was asked."""
 
 
-class Gauge(NamedTuple):
+class PerplexityProbe(NamedTuple):
     """The texts on which a model's perplexity is measured, ready to be read."""
 
     local: LocalModel
@@ -158,7 +158,7 @@ class Gauge(NamedTuple):
     """Of each text the windows, token ids."""
 
     @classmethod
-    def of(cls, loaded: LoadedModel, texts: Sequence[str]) -> Gauge:
+    def of(cls, loaded: LoadedModel, texts: Sequence[str]) -> PerplexityProbe:
         """A gauge for a model, its weights whatever they are when it is read.
 
         Raises:
@@ -187,7 +187,7 @@ class Gauge(NamedTuple):
 
 
 def scan(
-    loaded: LoadedModel, requests: Sequence[EditRequest], gauge: Gauge, edit: Edit, *, first: int = 1
+    loaded: LoadedModel, requests: Sequence[EditRequest], gauge: PerplexityProbe, edit: Edit, *, first: int = 1
 ) -> Iterator[dict[str, Any]]:
     """Rows of the table `scans`, without identity and label: one a request, each edited alone.
 
