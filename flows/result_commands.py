@@ -54,7 +54,7 @@ def compare(
 ) -> None:
     """Set two runs side by side: what differs in their settings, and what differs by more than chance."""
     from overedit.tasks.comparison.compare import compare
-    from overedit.tasks.comparison.text import FORMATS, comparison_json, comparison_markdown, comparison_table
+    from overedit.tasks.comparison.rendering import FORMATS, comparison_json, comparison_markdown, comparison_table
     from overedit.tasks.warehouse.warehouse import Warehouse
 
     if output not in FORMATS:

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from overedit.tasks.report.data import Line, Row, RunData
-from overedit.tasks.report.maps import case_data, heat_data, scatter_data
-from overedit.tasks.report.series import series
-from overedit.tasks.report.signs import Chart, sign_charts, speed_charts, update_charts
+from overedit.tasks.report.line_charts import Chart, series, sign_charts, speed_charts, update_charts
+from overedit.tasks.report.page_data import case_data, heat_data, scatter_data
 
 _MEASURES = {
     "reliability": "Edit prompts answered with the new fact.",

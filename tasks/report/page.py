@@ -10,10 +10,11 @@ from html import escape
 from pathlib import Path
 
 from overedit.editing.storage.atomic import replace_file
-from overedit.tasks.report import findings, sections
+from overedit.tasks.report import analysis_tables as findings
+from overedit.tasks.report import main_tables as sections
 from overedit.tasks.report.charts import chart_data
 from overedit.tasks.report.data import RunData, collect
-from overedit.tasks.report.gaps import gaps
+from overedit.tasks.report.not_measured import gaps
 from overedit.tasks.warehouse.formatting import rounded
 from overedit.tasks.warehouse.warehouse import Warehouse
 

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from overedit.editing.storage.atomic import replace_file
-from overedit.tasks.report import sections
+from overedit.tasks.report import main_tables as sections
 from overedit.tasks.report.data import Line, Row, RunData, collect
-from overedit.tasks.report.gaps import gaps
+from overedit.tasks.report.not_measured import gaps
 from overedit.tasks.warehouse.formatting import markdown_table, rounded
 from overedit.tasks.warehouse.warehouse import Warehouse
 

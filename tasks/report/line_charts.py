@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from overedit.tasks.report.data import Row, RunData, is_of
-from overedit.tasks.report.series import series
 
 Chart = dict[str, Any]
 
@@ -146,3 +146,30 @@ def speed_charts(data: RunData) -> Iterable[Chart]:
         hint = "The median turn of each stretch with one leading digit (10, 20, ... 100, 200, ...)."
         title = "Seconds per 1,000 edits"
         yield {"group": "cost", "title": title, "hint": hint, "y": "positive", "lines": {"all": lines}}
+
+
+def series(
+    line: int,
+    rows: list[Row],
+    *,
+    x: str = "edit_count",
+    value: str = "value",
+    bounds: tuple[str, str] | None = ("low", "high"),
+    size: str | None = "n",
+) -> dict[str, Any]:
+    """One line of a chart."""
+    points = [
+        {
+            "x": row[x],
+            "y": _finite(row[value]),
+            "low": _finite(row[bounds[0]]) if bounds else None,
+            "high": _finite(row[bounds[1]]) if bounds else None,
+            "n": row[size] if size else None,
+        }
+        for row in rows
+    ]
+    return {"line": line, "points": points}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from overedit.tasks.comparison.compare import Comparison, compare
 from overedit.tasks.comparison.differences import Difference
+from overedit.tasks.comparison.rendering import comparison_json, comparison_markdown, comparison_table
 from overedit.tasks.comparison.settings import Setting
-from overedit.tasks.comparison.text import comparison_json, comparison_markdown, comparison_table
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.synthetic_run import run_row
 from tests.support.two_runs import fill_two, identity, outcome, write

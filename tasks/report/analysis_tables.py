@@ -7,7 +7,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from overedit.tasks.report.data import Line, Row, RunData, is_of
-from overedit.tasks.report.sections import DASH, base_or, by_view, key, percent, protocol_name, table
+from overedit.tasks.report.html import DASH, base_or, by_view, key, percent, protocol_name, table
 from overedit.tasks.warehouse.formatting import rounded
 
 Cell = Callable[[Row], str]

@@ -3,53 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from typing import Any
 
 from overedit.tasks.report import queries
 from overedit.tasks.report.data import Line, Row, RunData, is_of
-from overedit.tasks.report.maps import cut, mark
+from overedit.tasks.report.html import DASH, base_or, by_view, key, percent, protocol_name, table
+from overedit.tasks.report.page_data import cut, mark
 from overedit.tasks.warehouse.formatting import rounded
 from overedit.tasks.warehouse.views import view_sql
-
-DASH = "–"
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: Collection[int] = (0,)) -> str:
-    """An HTML table; the cells are HTML already, the headings are not."""
-    classes = ['class="text"' if index in text_columns else "" for index in range(len(headings))]
-    head = "".join(f"<th scope=col {kind}>{escape(name)}</th>" for name, kind in zip(headings, classes, strict=True))
-    body = "".join(
-        "<tr>" + "".join(f"<td {kind}>{cell}</td>" for cell, kind in zip(row, classes, strict=True)) + "</tr>\n"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
-    )
-
-
-def key(line: Line) -> str:
-    """A method's name beside its colour."""
-    return f'<span class="key" style="--color:var(--c{line.color % 10})"></span>{escape(line.name)}'
-
-
-def by_view(view: str, title: str, content: str) -> str:
-    """Content that is shown while a protocol or a preset is chosen; all of it, each under its name, without scripts."""
-    return f'<div data-view="{escape(view)}"><p class="view">{escape(title)}</p>{content}</div>'
-
-
-def protocol_name(protocol: str) -> str:
-    """A protocol as readers see it."""
-    return f"{protocol.replace('_', '-').capitalize()} protocol"
-
-
-def percent(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """A share as percent, its interval under it."""
-    if value is None:
-        return DASH
-    interval = "" if low is None or high is None else f"<small>{100 * low:.1f} to {100 * high:.1f}</small>"
-    return f"{100 * value:.1f}{interval}"
 
 
 def verdicts(data: RunData) -> str:
@@ -148,11 +110,6 @@ def _preset_cell(row: Row | None) -> str:
         return percent(row["value"], row["low"], row["high"])
     bounds = "" if row["low"] is None else f"<small>{rounded(row['low'])} to {rounded(row['high'])}</small>"
     return f"{rounded(row['value'])}{bounds}"
-
-
-def base_or(count: int) -> str:
-    """An edit count; the pristine model is the base."""
-    return "base" if count == 0 else f"{count:,}"
 
 
 def _cells(data: RunData, line: Line, count: int, protocol: str) -> list[str]:

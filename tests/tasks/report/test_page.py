@@ -13,7 +13,7 @@ import pytest
 from overedit.tasks.report.charts import chart_data
 from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.report.files import write_files
-from overedit.tasks.report.gaps import gaps
+from overedit.tasks.report.not_measured import gaps
 from overedit.tasks.report.page import render_report, write_report
 from overedit.tasks.warehouse.statistics import smallest_detectable_drop
 from overedit.tasks.warehouse.views import view_sql

@@ -1,0 +1,51 @@
+"""HTML of the report's tables, and how it shows numbers and names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from html import escape
+
+from overedit.tasks.report.data import Line
+
+DASH = "–"
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: Collection[int] = (0,)) -> str:
+    """An HTML table; the cells are HTML already, the headings are not."""
+    classes = ['class="text"' if index in text_columns else "" for index in range(len(headings))]
+    head = "".join(f"<th scope=col {kind}>{escape(name)}</th>" for name, kind in zip(headings, classes, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f"<td {kind}>{cell}</td>" for cell, kind in zip(row, classes, strict=True)) + "</tr>\n"
+        for row in rows
+    )
+    return (
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
+    )
+
+
+def key(line: Line) -> str:
+    """A method's name beside its colour."""
+    return f'<span class="key" style="--color:var(--c{line.color % 10})"></span>{escape(line.name)}'
+
+
+def by_view(view: str, title: str, content: str) -> str:
+    """Content that is shown while a protocol or a preset is chosen; all of it, each under its name, without scripts."""
+    return f'<div data-view="{escape(view)}"><p class="view">{escape(title)}</p>{content}</div>'
+
+
+def protocol_name(protocol: str) -> str:
+    """A protocol as readers see it."""
+    return f"{protocol.replace('_', '-').capitalize()} protocol"
+
+
+def percent(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A share as percent, its interval under it."""
+    if value is None:
+        return DASH
+    interval = "" if low is None or high is None else f"<small>{100 * low:.1f} to {100 * high:.1f}</small>"
+    return f"{100 * value:.1f}{interval}"
+
+
+def base_or(count: int) -> str:
+    """An edit count; the pristine model is the base."""
+    return "base" if count == 0 else f"{count:,}"
