@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import torch
-from prefect import Task, flow, task
+from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
-from overedit.editing.method import Progress
-from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.editing.trajectory.checkpoint import Checkpoint
-from overedit.flows.config import BenchmarkConfig
-from overedit.flows.editing_processes import edit_in_processes
+from overedit.flows.config.models import BenchmarkConfig
+from overedit.flows.config.run_identity import write_configuration
+from overedit.flows.parallel_editing import edit_in_processes
 from overedit.flows.plan import Plan, Trajectory, make_plan
-from overedit.flows.run_names import write_configuration
+from overedit.flows.prefect_runtime import (
+    device_tags,
+    in_task,
+    is_input_output,
+    lines_in_flow,
+    publish,
+    shown_in_flow,
+)
 from overedit.tasks.editing_job.job import run_editing_job, written_checkpoints
 from overedit.tasks.engine import LazyEngine
 from overedit.tasks.engine.options import engine_kind
 from overedit.tasks.evaluation.evaluator import Subject, measure
 from overedit.tasks.models.loading import locate
-from overedit.tasks.publish import progress_artifact, publish
 from overedit.tasks.runs.records import store_checkpoint, store_engine_starts, store_requests, store_run
 from overedit.tasks.system.locks import run_lock
 from overedit.tasks.system.progress import shown
@@ -109,11 +109,6 @@ def edit_at_once(plan: Plan) -> dict[Trajectory, str]:
     return edit_in_processes(plan, show=lines_in_flow)
 
 
-def device_tags() -> list[str]:
-    """What Prefect counts editing tasks by; a tag is asked of the server, so there is none that limits nothing."""
-    return ["gpu"] if torch.cuda.is_available() else []
-
-
 def edit_or_fail(
     plan: Plan, trajectory: Trajectory, *, failed: str | None = None
 ) -> tuple[list[Checkpoint], str | None]:
@@ -136,13 +131,6 @@ def edit_or_fail(
     folder, requests = plan.checkpoints_folder(trajectory), plan.planned(trajectory.order_seed)
     before = written_checkpoints(trajectory.job, requests, folder)
     return store_checkpoints(plan, trajectory, before), failed
-
-
-def in_task(work: Task[..., Any], *arguments: Any, name: str, tags: Sequence[str] = ()) -> Any:
-    """Do work in a task run that says what it is; outside a flow run, where there is no server to tell, plainly."""
-    if FlowRunContext.get() is None:
-        return work.fn(*arguments)
-    return work.with_options(task_run_name=name, tags=tags)(*arguments)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -175,15 +163,6 @@ def measure_or_fail(plan: Plan, subject: Subject, engine: LazyEngine) -> str | N
     return None
 
 
-def is_input_output(_task: Any, _run: Any, state: Any) -> bool:
-    """Whether a failure is worth another try: a disk's or a server's, never a wrong number's or a full memory's."""
-    error = state.result(raise_on_failure=False)
-    if not isinstance(error, OSError) or isinstance(error, NoSpaceError):
-        return False
-    logger.warning("a disk or a server failed, which may pass: %s", one_line(error))
-    return True
-
-
 @task(cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5, retry_condition_fn=is_input_output)
 def measure_stored(plan: Plan, subject: Subject, engine: LazyEngine) -> None:
     """Ask every probe, the perplexity and the general benchmarks of one checkpoint, if they are not stored yet."""
@@ -213,13 +192,3 @@ def publish_run(plan: Plan, failed: dict[Trajectory, str], started_at: datetime)
 def store_costs_of_engine(plan: Plan, engine: LazyEngine) -> None:
     """Store a row for each start of the engine: one for all trajectories, unless it had to be started again."""
     store_engine_starts(plan.base(plan.config.order_seeds[0]).place, engine.starts)
-
-
-def shown_in_flow(title: str, unit: str) -> AbstractContextManager[Progress]:
-    """Progress on the terminal and as an artifact in the UI."""
-    return shown(title, unit, artifact=progress_artifact())
-
-
-def lines_in_flow(title: str, unit: str) -> AbstractContextManager[Progress]:
-    """The same for several pieces of work at once."""
-    return shown(title, unit, artifact=progress_artifact(), lines=True)

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from overedit.editing.methods import MethodConfig
 from overedit.editing.trajectory.checkpoint import Checkpoint
-from overedit.flows.config import with_preset
-from overedit.flows.config_file import validated, with_settings
+from overedit.flows.config.loading import validated, with_settings
+from overedit.flows.config.models import with_preset
 from overedit.flows.plan import check_corpora, check_model, check_requests
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions

@@ -16,8 +16,8 @@ from overedit.editing.methods import METHODS
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.editing.trajectory.runner import check_counts
-from overedit.flows.config import BenchmarkConfig
-from overedit.flows.run_names import check_names, check_same_configuration, folder_name, short_name
+from overedit.flows.config.models import BenchmarkConfig
+from overedit.flows.config.run_identity import check_names, check_same_configuration, folder_name, short_name
 from overedit.tasks.data.length_check import check_lengths
 from overedit.tasks.data.loader import RequestSet, load_requests
 from overedit.tasks.data.request_store import RequestStore

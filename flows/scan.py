@@ -11,10 +11,16 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from overedit.flows.benchmark import device_tags, in_task, shown_in_flow
-from overedit.flows.config import ScanConfig
+from overedit.flows.config.models import ScanConfig
+from overedit.flows.config.run_identity import (
+    check_names,
+    check_same_configuration,
+    folder_name,
+    short_name,
+    write_configuration,
+)
 from overedit.flows.plan import check_corpora, check_model, check_requests
-from overedit.flows.run_names import check_names, check_same_configuration, folder_name, short_name, write_configuration
+from overedit.flows.prefect_runtime import device_tags, in_task, shown_in_flow
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.evaluation.perplexity import corpus_texts

@@ -18,8 +18,8 @@ import yaml
 
 from overedit.tasks.runs.prune import prune_run
 from overedit.tasks.warehouse.warehouse import Warehouse
+from tests.flows.cli.test_main import ROWS, Run, files, overedit
 from tests.flows.test_benchmark import configuration, prefect_server, servers_settings
-from tests.flows.test_command_line import ROWS, Run, files, overedit
 from tests.support.paths import REPOSITORY
 from tests.tasks.runs.test_prune import COUNTS, ended, write
 from tests.tasks.warehouse.test_warehouse import PLACE, rows
@@ -281,7 +281,7 @@ def test_texts_of_a_dataset_name_no_files(overedit: Run, files: dict[str, str], 
 
 @pytest.mark.parametrize("label", [*AWAY, "x" * 5_000, "\x00", "FT-M (site=../../../away)"])
 def test_a_trajectorys_name_is_one_folder_below_its_run(label: str, tmp_path: Path) -> None:
-    from overedit.flows.run_names import folder_name
+    from overedit.flows.config.run_identity import folder_name
 
     name = folder_name(label)
     assert re.fullmatch(r"[a-z0-9-]{0,100}", name)

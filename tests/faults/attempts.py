@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from overedit.editing.trajectory.interruption import StoppedError
-from overedit.flows.config import BenchmarkConfig
+from overedit.flows.config.models import BenchmarkConfig
 from tests.faults.comparison import Made, made
 from tests.faults.fault_points import Point, Points
 from tests.faults.small_run import configuration, run, warm_up, write_inputs

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import yaml
 
-from overedit.flows.config import BenchmarkConfig
+from overedit.flows.config.models import BenchmarkConfig
 
 COMMAND = (sys.executable, "-c", "from overedit.flows.command_line import main; main()", "run")
 SERVER, ENGINE = "uvicorn", "overedit.tasks.engine.server"

@@ -17,7 +17,7 @@ import overedit.flows.benchmark
 import overedit.tasks.editing_job.job.job
 import overedit.tasks.report.figures
 import overedit.tasks.system.stage_key
-from overedit.flows.config import BenchmarkConfig
+from overedit.flows.config.models import BenchmarkConfig
 from overedit.tasks.capability.scoring import CapabilityOptions, load_tasks
 from tests.support.lm_eval_tasks import CHOICE, write_tasks
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from overedit.flows.config import BenchmarkConfig
+from overedit.flows.config.models import BenchmarkConfig
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.paths import REPOSITORY
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from overedit.flows.config import BenchmarkConfig, ScanConfig
-from overedit.flows.config_file import read_yaml, validated, with_settings
+from overedit.flows.config.loading import read_yaml, validated, with_settings
+from overedit.flows.config.models import BenchmarkConfig, ScanConfig
 from tests.support.paths import REPOSITORY
 
 DEPLOYMENTS = REPOSITORY / "deployments"

@@ -11,7 +11,7 @@ import pytest
 
 import overedit.tasks.evaluation.probing.power_analysis
 from overedit.flows.benchmark import benchmark
-from overedit.flows.config import BenchmarkConfig
+from overedit.flows.config.models import BenchmarkConfig
 from overedit.flows.plan import make_plan
 from overedit.tasks.evaluation.power_analysis import detection_lines
 from tests.support.lm_eval_tasks import CHOICE, write_tasks

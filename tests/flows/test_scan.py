@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from overedit.flows.config import BenchmarkConfig, ScanConfig
+from overedit.flows.config.models import BenchmarkConfig, ScanConfig
 from overedit.flows.plan import make_plan
 from overedit.flows.scan import scan  # its body alone, `scan.fn`, needs no server
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.warehouse.warehouse import Warehouse
+from tests.flows.cli.test_main import Run, overedit
 from tests.flows.test_benchmark import ROWS
-from tests.flows.test_command_line import Run, overedit
 
 __all__ = ["overedit"]
 

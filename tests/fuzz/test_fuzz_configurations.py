@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from hypothesis import given
 
-from overedit.flows.config import BenchmarkConfig
-from overedit.flows.config_file import read_yaml, validated, with_settings
+from overedit.flows.config.loading import read_yaml, validated, with_settings
+from overedit.flows.config.models import BenchmarkConfig
 from tests.fuzz import strategies
 from tests.fuzz.conftest import Outcome
 

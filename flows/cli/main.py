@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from overedit.editing.storage.disk_space import NoSpaceError
-from overedit.flows.launch import launch, prepare_logging, prepare_prefect
-from overedit.flows.result_commands import Home, compare, report, sql
+from overedit.flows.cli.results import Home, compare, report, sql
+from overedit.flows.prefect_runtime import launch, prepare_logging, prepare_prefect
 from overedit.tasks.system.untrusted import printable
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ def run(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for whoever works on this run now.")] = False,
 ) -> None:
     """Run a benchmark, or continue it; a run that is complete is left as it is."""
-    from overedit.flows.config_file import read_yaml
+    from overedit.flows.config.loading import read_yaml
 
     _benchmark(read_yaml(config), settings or [], where=str(config), wait=wait)
 
@@ -48,7 +48,7 @@ def run(
 @app.command()
 def demo(settings: Settings = None) -> None:
     """Run the benchmark on the pocket world: a small model that knows its facts, edited until it breaks."""
-    from overedit.flows.config_file import read_yaml
+    from overedit.flows.config.loading import read_yaml
 
     _benchmark(read_yaml(benchmarks_folder() / "demo.yaml"), settings or [], where="demo")
 
@@ -61,8 +61,8 @@ def scan(
 ) -> None:
     """Edit with every request alone, find those that break the model, and save them as a dataset."""
     prepare_prefect()
-    from overedit.flows.config import ScanConfig
-    from overedit.flows.config_file import read_yaml, validated, with_settings
+    from overedit.flows.config.loading import read_yaml, validated, with_settings
+    from overedit.flows.config.models import ScanConfig
     from overedit.flows.scan import make_scan_plan
     from overedit.flows.scan import scan as scan_flow
     from overedit.tasks.system.locks import check_run_is_free
@@ -139,7 +139,7 @@ def datasets() -> None:
 @app.command()
 def presets() -> None:
     """List papers' own protocols: what each measures, and what it asks of a run."""
-    from overedit.flows.presets import presets_table
+    from overedit.flows.config.presets import presets_table
 
     Console().print(presets_table())
 
@@ -241,8 +241,8 @@ def _end(message: str, code: int) -> NoReturn:
 
 def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str, wait: bool = False) -> None:
     prepare_prefect()
-    from overedit.flows.config import BenchmarkConfig
-    from overedit.flows.config_file import validated, with_settings
+    from overedit.flows.config.loading import validated, with_settings
+    from overedit.flows.config.models import BenchmarkConfig
     from overedit.flows.plan import make_plan
     from overedit.tasks.system.locks import check_run_is_free
     from overedit.tasks.system.progress import shown

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from overedit.editing.locate_then_edit.covariance import CovarianceOptions
 from overedit.editing.methods import METHODS, MethodConfig
 from overedit.editing.trajectory.runner import check_counts
-from overedit.flows.presets import asked_of_run, check_known, missing
+from overedit.flows.config.presets import asked_of_run, check_known, missing
 from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.engine import EngineOptions

@@ -9,7 +9,7 @@ from typing import Any
 
 from overedit.editing.storage.atomic import replace_file
 from overedit.editing.storage.checksums import digest, sealed, unsealed
-from overedit.flows.config import EditingConfig
+from overedit.flows.config.models import EditingConfig
 from overedit.tasks.runs.run import Run
 
 logger = logging.getLogger(__name__)

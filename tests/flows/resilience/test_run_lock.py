@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.flows.cli.test_main import Run, files, overedit
 from tests.flows.test_benchmark import _checkpoints, _rows, configuration, finished, prefect_server, servers_settings
-from tests.flows.test_command_line import Run, files, overedit
 from tests.support.paths import REPOSITORY
 
 __all__ = ["files", "finished", "overedit", "prefect_server"]
@@ -103,9 +103,9 @@ def test_two_edits_into_one_folder(overedit: Run, files: dict[str, str], tmp_pat
 
 def test_a_configuration_that_came_in_between_is_refused(files: dict[str, str], tmp_path: Path) -> None:
     """Two plans of one name were made at the same moment; the second one gets its turn when the first is done."""
-    from overedit.flows.config import BenchmarkConfig
+    from overedit.flows.config.models import BenchmarkConfig
+    from overedit.flows.config.run_identity import write_configuration
     from overedit.flows.plan import make_plan
-    from overedit.flows.run_names import write_configuration
 
     content = yaml.safe_load((tmp_path / "c.yaml").read_text()) | {"home": tmp_path}
     content["dataset"]["path"] = str(tmp_path / "rows.json")

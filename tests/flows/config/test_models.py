@@ -8,8 +8,8 @@ import pytest
 
 from overedit.editing.methods import METHODS
 from overedit.editing.methods.memit import PRESETS as MEMIT
-from overedit.flows.config import BenchmarkConfig
-from overedit.flows.config_file import validated
+from overedit.flows.config.loading import validated
+from overedit.flows.config.models import BenchmarkConfig
 
 ACCEPTED = ", ".join(map(repr, METHODS))
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from overedit.flows.config import BenchmarkConfig
-from overedit.flows.config_file import validated
-from overedit.flows.presets import asked_of_run, presets_table
+from overedit.flows.config.loading import validated
+from overedit.flows.config.models import BenchmarkConfig
+from overedit.flows.config.presets import asked_of_run, presets_table
 from overedit.tasks.evaluation.options import EvaluationOptions
 from overedit.tasks.evaluation.paper_protocols import PRESETS, Preset
 

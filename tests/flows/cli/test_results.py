@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.test_command_line import Run, overedit
+from tests.flows.cli.test_main import Run, overedit
 from tests.support.two_runs import fill_two
 
 __all__ = ["overedit"]

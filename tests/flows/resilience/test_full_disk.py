@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from overedit.editing.storage.disk_space import NoSpaceError
-from overedit.flows.config import BenchmarkConfig
+from overedit.flows.config.models import BenchmarkConfig
 from tests.faults.comparison import differences, made
 from tests.faults.small_run import configuration, write_inputs
 from tests.support.small_disk import small_disk

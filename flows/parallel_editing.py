@@ -22,7 +22,7 @@ from typing import Self
 
 from overedit.editing.method import Progress
 from overedit.editing.trajectory.interruption import StoppedError, stop_on_signals
-from overedit.flows.config import BenchmarkConfig
+from overedit.flows.config.models import BenchmarkConfig
 from overedit.flows.plan import Plan, Trajectory, make_plan
 from overedit.tasks.editing_job.job import finished_checkpoints, run_editing_job
 from overedit.tasks.models.loading import editing_threads

@@ -21,10 +21,10 @@ from overedit.editing.method import Progress
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
 from overedit.editing.trajectory.interruption import StoppedError
 from overedit.flows.benchmark import run_plan
-from overedit.flows.config import BenchmarkConfig
-from overedit.flows.editing_processes import _edit, edit_in_processes
+from overedit.flows.config.models import BenchmarkConfig
+from overedit.flows.config.run_identity import write_configuration
+from overedit.flows.parallel_editing import _edit, edit_in_processes
 from overedit.flows.plan import Plan, make_plan
-from overedit.flows.run_names import write_configuration
 from overedit.tasks.editing_job.job import run_editing_job
 from tests.flows.test_benchmark import configuration
 from tests.support.paths import REPOSITORY
@@ -96,7 +96,7 @@ def test_a_process_that_is_killed_is_one_trajectory_that_failed(
             os.kill(begun_first.pid, signal.SIGKILL)
         yield lambda done, total: None
 
-    monkeypatch.setattr("overedit.flows.benchmark.lines_in_flow", show)
+    monkeypatch.setattr("overedit.flows.prefect_runtime.lines_in_flow", show)
     why = "RuntimeError: its process was ended by SIGKILL, as the system does where memory runs out"
     with pytest.raises(RuntimeError, match=f"^LocFT-BF failed: {why}$"):
         run_plan(plan, datetime.now(UTC))
@@ -126,8 +126,8 @@ def test_errors_come_over_as_what_they_are(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("overedit.flows.editing_processes.run_editing_job", fail)
-    monkeypatch.setattr("overedit.flows.editing_processes._end_with_parent", lambda: None)
+    monkeypatch.setattr("overedit.flows.parallel_editing.run_editing_job", fail)
+    monkeypatch.setattr("overedit.flows.parallel_editing._end_with_parent", lambda: None)
     mine, theirs = multiprocessing.Pipe()
     _edit(plan_in(tmp_path, tiny_model).config, 0, 1, theirs)
     said = mine.recv() if mine.poll() else None

@@ -14,7 +14,7 @@ import yaml
 
 from overedit.editing.locate_then_edit.covariance import SecondMoment
 from overedit.editing.storage.disk_space import NoSpaceError
-from overedit.flows.command_line import main
+from overedit.flows.cli.main import main
 from overedit.tasks.editing_job.covariance_files import write_covariance
 
 Run = Callable[..., tuple[int, str, str]]
@@ -226,7 +226,7 @@ def test_a_full_disk_ends_with_advice(monkeypatch: pytest.MonkeyPatch, capsys: p
     def full(**_: Any) -> None:
         raise NoSpaceError("/x could not be written: No space left on device; what was written before is whole")
 
-    monkeypatch.setattr("overedit.flows.command_line.app", full)
+    monkeypatch.setattr("overedit.flows.cli.main.app", full)
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 1

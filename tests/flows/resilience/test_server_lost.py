@@ -14,7 +14,7 @@ import httpx
 import pytest
 import yaml
 
-from overedit.flows.config import BenchmarkConfig
+from overedit.flows.config.models import BenchmarkConfig
 from overedit.tasks import publish
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.flows.test_benchmark import configuration

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from overedit.flows.config_file import read_yaml, validated, with_settings
+from overedit.flows.config.loading import read_yaml, validated, with_settings
 
 
 class Apple(BaseModel):

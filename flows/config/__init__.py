@@ -1,0 +1,1 @@
+"""Configurations: their models, their files, presets, and what makes two of them the same run."""
