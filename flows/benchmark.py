@@ -24,9 +24,9 @@ from overedit.flows.prefect_runtime import (
     shown_in_flow,
 )
 from overedit.tasks.editing_job.job import run_editing_job, written_checkpoints
-from overedit.tasks.engine import LazyEngine
+from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.engine.options import engine_kind
-from overedit.tasks.evaluation.evaluator import Subject, measure
+from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint, measure
 from overedit.tasks.models.loading import locate
 from overedit.tasks.runs.records import store_checkpoint, store_engine_starts, store_requests, store_run
 from overedit.tasks.system.locks import run_lock
@@ -81,7 +81,7 @@ def run_plan(plan: Plan, started_at: datetime) -> str:
         for trajectory, checkpoints, edit_error in edited:
             errors = [edit_error, base[trajectory.order_seed]]
             if errors[1] is None:  # without the pristine model's answers there is nothing to compare with
-                errors += [measure_or_fail(plan, plan.subject(trajectory, done), engine) for done in checkpoints]
+                errors += [measure_or_fail(plan, plan.measured(trajectory, done), engine) for done in checkpoints]
             if any(errors):
                 failed[trajectory] = "; ".join(error for error in errors if error)
         store_costs_of_engine(plan, engine)
@@ -145,39 +145,40 @@ def edit(plan: Plan, trajectory: Trajectory) -> list[Checkpoint]:
 def store_checkpoints(plan: Plan, trajectory: Trajectory, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
     """Store what is known of each checkpoint: its tensors, its turns, and what they took."""
     for checkpoint in checkpoints:
-        store_checkpoint(plan.place(trajectory, checkpoint.record.edit_count), checkpoint)
+        store_checkpoint(plan.point(trajectory, checkpoint.record.edit_count), checkpoint)
     return checkpoints
 
 
-def measure_or_fail(plan: Plan, subject: Subject, engine: LazyEngine) -> str | None:
+def measure_or_fail(plan: Plan, measured: MeasuredCheckpoint, engine: LazyEngine) -> str | None:
     """Measure one checkpoint, in a task run that says which; an engine that cannot do it is no end of the run.
 
     Returns:
         How it failed, if it did; what was measured of it before is stored.
     """
-    name = f"measure {subject.place.trajectory} at {subject.place.edit_count}"
+    name = f"measure {measured.point.trajectory} at {measured.point.edit_count}"
     try:
-        in_task(measure_stored, plan, subject, engine, name=name)
+        in_task(measure_stored, plan, measured, engine, name=name)
     except (RuntimeError, MemoryError) as error:
         return f"{name}: {one_line(error)}"
     return None
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5, retry_condition_fn=is_input_output)
-def measure_stored(plan: Plan, subject: Subject, engine: LazyEngine) -> None:
+def measure_stored(plan: Plan, measured: MeasuredCheckpoint, engine: LazyEngine) -> None:
     """Ask every probe, the perplexity and the general benchmarks of one checkpoint, if they are not stored yet."""
-    measure(subject, plan.measure_options(), engine=engine, show=shown_in_flow)
+    measure(measured, plan.measure_options(), engine=engine, show=shown_in_flow)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5, retry_condition_fn=is_input_output)
 def publish_run(plan: Plan, failed: dict[Trajectory, str], started_at: datetime) -> None:
     """Store how each trajectory ended, and write the report, the curve and the artifacts."""
     for order_seed in plan.config.order_seeds:
-        store_requests(plan.base(order_seed))
+        base = plan.base(order_seed)
+        store_requests(base.point, base.requests, digest_of_requests=base.requests.digest, overwritten=base.overwritten)
     for trajectory in plan.trajectories():
-        place = plan.place(trajectory, plan.config.edit_counts[-1])
+        point = plan.point(trajectory, plan.config.edit_counts[-1])
         store_run(
-            place,
+            point,
             label=trajectory.label,
             method_config=trajectory.job.method.model_dump_json(),
             config=plan.config.model_dump_json(),
@@ -191,4 +192,4 @@ def publish_run(plan: Plan, failed: dict[Trajectory, str], started_at: datetime)
 
 def store_costs_of_engine(plan: Plan, engine: LazyEngine) -> None:
     """Store a row for each start of the engine: one for all trajectories, unless it had to be started again."""
-    store_engine_starts(plan.base(plan.config.order_seeds[0]).place, engine.starts)
+    store_engine_starts(plan.base(plan.config.order_seeds[0]).point, engine.starts)

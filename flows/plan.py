@@ -23,7 +23,7 @@ from overedit.tasks.data.loader import RequestSet, load_requests
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.covariance_cache import check_covariance
 from overedit.tasks.editing_job.job import EditingJob
-from overedit.tasks.evaluation.evaluator import Subject
+from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint
 from overedit.tasks.evaluation.options import MeasureOptions
 from overedit.tasks.evaluation.questions import positions_asked
 from overedit.tasks.models.loading import context_length, load_config, locate, weights_digest
@@ -84,7 +84,7 @@ class Plan(NamedTuple):
             engine=config.engine,
         )
 
-    def place(self, trajectory: Trajectory, edit_count: int) -> TrajectoryPoint:
+    def point(self, trajectory: Trajectory, edit_count: int) -> TrajectoryPoint:
         """A point of a trajectory."""
         method = trajectory.job.method.method
         seed = trajectory.order_seed
@@ -92,22 +92,22 @@ class Plan(NamedTuple):
             run=self.run, trajectory=trajectory.name, method=method, order_seed=seed, edit_count=edit_count
         )
 
-    def base(self, order_seed: int) -> Subject:
+    def base(self, order_seed: int) -> MeasuredCheckpoint:
         """The pristine model, to be measured."""
-        place = TrajectoryPoint(run=self.run, trajectory=BASE, method="none", order_seed=order_seed, edit_count=0)
-        return self._subject(place, None, is_last=False)
+        point = TrajectoryPoint(run=self.run, trajectory=BASE, method="none", order_seed=order_seed, edit_count=0)
+        return self._measured(point, None, is_last=False)
 
-    def subject(self, trajectory: Trajectory, checkpoint: Checkpoint) -> Subject:
+    def measured(self, trajectory: Trajectory, checkpoint: Checkpoint) -> MeasuredCheckpoint:
         """A checkpoint, to be measured."""
         count = checkpoint.record.edit_count
         is_last = count == self.config.edit_counts[-1] or not checkpoint.record.finite
-        return self._subject(self.place(trajectory, count), checkpoint, is_last=is_last)
+        return self._measured(self.point(trajectory, count), checkpoint, is_last=is_last)
 
-    def _subject(self, place: TrajectoryPoint, checkpoint: Checkpoint | None, *, is_last: bool) -> Subject:
-        return Subject(
-            place=place,
-            requests=self.planned(place.order_seed),
-            overwritten=self.requests[place.order_seed].report.overwritten,
+    def _measured(self, point: TrajectoryPoint, checkpoint: Checkpoint | None, *, is_last: bool) -> MeasuredCheckpoint:
+        return MeasuredCheckpoint(
+            point=point,
+            requests=self.planned(point.order_seed),
+            overwritten=self.requests[point.order_seed].report.overwritten,
             edit_counts=self.config.edit_counts,
             checkpoint=checkpoint,
             model_digest=self.model_digest,

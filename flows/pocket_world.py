@@ -15,7 +15,9 @@ from prefect import flow, get_run_logger, task
 
 from overedit.tasks.pocket_model.lm_eval_scores import lm_eval_scores
 from overedit.tasks.pocket_model.training import TrainingConfig, measure_folder, train
-from overedit.tasks.pocket_world import World, chance_levels, default_world, model_folder
+from overedit.tasks.pocket_world.lm_eval_items import chance_levels
+from overedit.tasks.pocket_world.model import model_folder
+from overedit.tasks.pocket_world.world import World, default_world
 
 RECIPE = "recipe.json"
 PACKAGES = ("torch", "transformers", "tokenizers", "lm-eval")

@@ -27,8 +27,6 @@ from prefect.context import FlowRunContext
 from overedit.editing.method import Progress
 from overedit.editing.storage.atomic import remove_leftovers
 from overedit.editing.storage.disk_space import NoSpaceError
-from overedit.flows.benchmark import logger
-from overedit.tasks.publish import logger
 from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.report.figures import save_figures
 from overedit.tasks.report.page import write_page

@@ -332,7 +332,7 @@ def test_secrets_of_the_environment_are_in_nothing_that_a_run_leaves(
     config = configuration(home, tiny_model, methods=methods, edit_counts=[1])
     (home / "c.yaml").write_text(yaml.safe_dump(config))
     done = subprocess.run(
-        [sys.executable, "-c", "from overedit.flows.command_line import main; main()", "run", str(home / "c.yaml")],
+        [sys.executable, "-c", "from overedit.flows.cli.main import main; main()", "run", str(home / "c.yaml")],
         cwd=REPOSITORY,
         env=os.environ | servers_settings() | SECRETS | {"PREFECT_LOGGING_LEVEL": "DEBUG"},
         capture_output=True,

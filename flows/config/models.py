@@ -13,7 +13,7 @@ from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config.presets import asked_of_run, check_known, missing
 from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.data.options import DatasetOptions
-from overedit.tasks.engine import EngineOptions
+from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.evaluation.options import EvaluationOptions, PerplexityOptions
 from overedit.tasks.evaluation.paper_protocols import PRESETS
 from overedit.tasks.runs.run import NAME

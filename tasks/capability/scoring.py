@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from overedit.tasks.capability.options import POCKET, CapabilityOptions
 from overedit.tasks.capability.task_loading import load_tasks, quiet
-from overedit.tasks.engine import Engine
+from overedit.tasks.engine.base import Engine
 from overedit.tasks.warehouse.vocabulary import HEADLINES, PERCENT, RIGHT_OR_WRONG
 
 logger = logging.getLogger(__name__)
@@ -223,6 +223,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _pocket_chance() -> dict[str, float]:
-    from overedit.tasks.pocket_world import chance_levels
+    from overedit.tasks.pocket_world.lm_eval_items import chance_levels
 
     return chance_levels()

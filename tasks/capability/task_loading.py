@@ -157,7 +157,7 @@ def _parts(groups: dict[str, Any]) -> dict[str, str]:
 
 def _pocket_tasks() -> Path:
     """The pocket world's tasks, always in the same place, since `datasets` keeps a copy for each place it read from."""
-    from overedit.tasks.pocket_world import write_lm_eval_tasks
+    from overedit.tasks.pocket_world.lm_eval_items import write_lm_eval_tasks
 
     folder = Path(tempfile.gettempdir()) / f"overedit-pocket-tasks-{os.getuid()}"
     write_lm_eval_tasks(folder)

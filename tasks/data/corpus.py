@@ -68,7 +68,7 @@ def _is_on_hub(name: str) -> bool:
 
 
 def _pocket_texts(limit: int | None, pocket: Callable[[int | None], Iterable[str]] | None) -> Iterable[str]:
-    from overedit.tasks.pocket_world import training_texts
+    from overedit.tasks.pocket_world.corpus import training_texts
 
     return (pocket or training_texts)(limit)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from overedit.tasks.capability.options import CapabilityOptions
-from overedit.tasks.engine import EngineOptions
+from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.warehouse.vocabulary import ProbeKind, ProtocolName
 
 

@@ -1,7 +1,7 @@
 """Papers' own protocols: what each asks of a run, and what it measures.
 
 Papers disagree because they measure differently. A preset is one paper's way; one run, asked enough, is scored under
-several of them from the same stored rows (`queries/preset_scores.sql`), so what differs is the protocol alone. What
+several of them from the same stored rows (`views/preset_scores.sql`), so what differs is the protocol alone. What
 each counts as right, and where it still differs from the paper's own code, is in `docs/protocols.md`.
 """
 
@@ -19,7 +19,7 @@ class Paper(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """One number of a preset; how it is computed is in `queries/preset_measures.sql`, under the same name."""
+    """One number of a preset; how it is computed is in `views/preset_measures.sql`, under the same name."""
 
     name: str
     definition: str

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from overedit.tasks.data.corpus import open_corpus
-from overedit.tasks.engine import Engine
+from overedit.tasks.engine.base import Engine
 from overedit.tasks.evaluation.options import PerplexityOptions
 
 
@@ -38,6 +38,6 @@ def measure_perplexity(engine: Engine, texts: Sequence[str], corpus: str) -> lis
 
 
 def _pocket_texts(limit: int | None) -> list[str]:
-    from overedit.tasks.pocket_world import perplexity_texts
+    from overedit.tasks.pocket_world.corpus import perplexity_texts
 
     return perplexity_texts(limit or 200)

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping
 from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.capability.scoring import is_right_or_wrong
 from overedit.tasks.capability.task_loading import load_tasks
-from overedit.tasks.evaluation.evaluator import Subject, awaits_capability
+from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint, awaits_capability
 from overedit.tasks.evaluation.options import MeasureOptions
 from overedit.tasks.warehouse.statistics import ALPHA, CHURN, POWER, smallest_detectable_drop
 
 
-def before_the_run(bases: Iterable[Subject], options: MeasureOptions) -> list[str]:
+def before_the_run(bases: Iterable[MeasuredCheckpoint], options: MeasureOptions) -> list[str]:
     """Find every benchmark before anything long starts, and say what the run will be able to see.
 
     Args:

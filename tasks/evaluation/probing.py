@@ -40,13 +40,13 @@ from overedit.tasks.evaluation.outcomes import (
 )
 from overedit.tasks.evaluation.questions import (
     GenerationSettings,
-    _how,
-    _pairs,
-    _prompts,
-    _protocols,
-    _questions,
     asking_stages,
+    pairs_of,
     positions_asked,
+    prompts_of,
+    protocols_of,
+    questions_of,
+    settings_of,
 )
 
 _CHUNK = 2048  # prompts handed to the engine at once, so that progress shows
@@ -103,9 +103,9 @@ def evaluate_checkpoint(
         raise ValueError(f"edit_count: {edit_count} is not between 0 and the {len(requests)} planned edits")
     stops = [edit_count] if edit_count else edit_counts
     positions = positions_asked(stops, options.sample) if stops else range(1, len(requests) + 1)
-    asked = list(_questions(requests, edit_count, positions, options))
-    prompts = _prompts(asked, options)
-    pairs = list(dict.fromkeys(pair for q in asked for pair in _pairs(q, options)))
+    asked = list(questions_of(requests, edit_count, positions, options))
+    prompts = prompts_of(asked, options)
+    pairs = list(dict.fromkeys(pair for q in asked for pair in pairs_of(q, options)))
     num_prompts = sum(map(len, prompts.values()))
     total = num_prompts + len(pairs)
 
@@ -122,8 +122,8 @@ def evaluate_checkpoint(
     likeness = _likeness(requests, options)
     rows = []
     for question in asked:
-        for protocol in _protocols(question.probe, options):
-            row = outcome_row(protocol, question, generations, scores, _how(question.probe, options))
+        for protocol in protocols_of(question.probe, options):
+            row = outcome_row(protocol, question, generations, scores, settings_of(question.probe, options))
             if question.probe == "text":
                 row["similarity"] = likeness.similarity(row["output"], requests[question.position - 1].references)
             known = PreEdit.of([row]) if edit_count == 0 else pre_edit or NO_PRE_EDIT
@@ -140,8 +140,8 @@ def unanswered(
     positions = positions_asked([edit_count], options.sample)
     return [
         unanswered_row(protocol, question, reason)
-        for question in _questions(requests, edit_count, positions, options)
-        for protocol in _protocols(question.probe, options)
+        for question in questions_of(requests, edit_count, positions, options)
+        for protocol in protocols_of(question.probe, options)
     ]
 
 

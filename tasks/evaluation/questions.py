@@ -40,11 +40,19 @@ def unreachable_cases(requests: Sequence[EditRequest], options: EvaluationOption
     return [request.case_id for request in requests if cut_by_stop(request.target_new, options.stop)]
 
 
-def _questions(
+def questions_of(
     requests: Sequence[EditRequest], edit_count: int, positions: Sequence[int], options: EvaluationOptions
 ) -> Iterator[Question]:
+    """The questions of a checkpoint, case by case, each with the reason why it cannot be scored, if there is one.
+
+    Args:
+        requests: In the order of editing.
+        edit_count: Edits applied so far.
+        positions: Which of them are asked, 1 for the first.
+        options: Which probes, and how many of each.
+    """
     asked = {position: requests[position - 1] for position in positions}
-    held = _holders(asked.values(), islice(requests, edit_count), options)
+    held = _last_edits(asked.values(), islice(requests, edit_count), options)
     for position, request in asked.items():
         holder = held.get(prompt_key(request.prompt), request)
         lost = f"overwritten by case {holder.case_id}" if holder.target_new != request.target_new else None
@@ -62,7 +70,7 @@ def _questions(
                 yield Question(position, request.case_id, kind, index, prompt, target, other, no_score, no_agreement)
 
 
-def _holders(
+def _last_edits(
     asked: Collection[EditRequest], edited: Iterable[EditRequest], options: EvaluationOptions
 ) -> dict[str, EditRequest]:
     """Prompt -> the last edit of it, of those prompts alone that are asked: the edits may be a million."""
@@ -90,12 +98,13 @@ def _probes_of(
     return [(probe.prompt, probe.answer or None, None) for probe in request.portability[: options.max_portability]]
 
 
-def _protocols(kind: ProbeKind, options: EvaluationOptions) -> tuple[ProtocolName, ...]:
+def protocols_of(kind: ProbeKind, options: EvaluationOptions) -> tuple[ProtocolName, ...]:
     """A longer text is generated or is none."""
     return tuple(name for name in options.protocols if kind != "text" or name == "generated")
 
 
-def _how(kind: ProbeKind, options: EvaluationOptions) -> GenerationSettings:
+def settings_of(kind: ProbeKind, options: EvaluationOptions) -> GenerationSettings:
+    """How long a generated answer may be, and what ends it."""
     return (
         GenerationSettings(options.text_tokens, ())
         if kind == "text"
@@ -103,15 +112,15 @@ def _how(kind: ProbeKind, options: EvaluationOptions) -> GenerationSettings:
     )
 
 
-def _prompts(asked: Collection[Question], options: EvaluationOptions) -> dict[GenerationSettings, list[str]]:
+def prompts_of(asked: Collection[Question], options: EvaluationOptions) -> dict[GenerationSettings, list[str]]:
     """The prompts to be continued, each once, by how."""
     found: dict[GenerationSettings, dict[str, None]] = {}
     for question in asked if "generated" in options.protocols else ():
-        found.setdefault(_how(question.probe, options), {})[question.prompt] = None
+        found.setdefault(settings_of(question.probe, options), {})[question.prompt] = None
     return {how: list(prompts) for how, prompts in found.items()}
 
 
-def _pairs(question: Question, options: EvaluationOptions) -> Iterator[tuple[str, str]]:
+def pairs_of(question: Question, options: EvaluationOptions) -> Iterator[tuple[str, str]]:
     """The (prompt, continuation) pairs that a question needs scored."""
     if question.target is None:
         return

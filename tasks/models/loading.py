@@ -51,7 +51,7 @@ def locate(name: str) -> str:
         ValueError: The name looks like a folder, and there is none, or it is not a model's, or holds pickles only.
     """
     if name == "pocket":
-        from overedit.tasks.pocket_world import model_folder
+        from overedit.tasks.pocket_world.model import model_folder
 
         return str(model_folder())
     path = Path(name).expanduser()

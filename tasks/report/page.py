@@ -10,15 +10,14 @@ from html import escape
 from pathlib import Path
 
 from overedit.editing.storage.atomic import replace_file
-from overedit.tasks.report import analysis_tables as findings
-from overedit.tasks.report import main_tables as sections
+from overedit.tasks.report import analysis_tables, main_tables
 from overedit.tasks.report.charts import chart_data
 from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.report.not_measured import gaps
 from overedit.tasks.warehouse.formatting import rounded
 from overedit.tasks.warehouse.warehouse import Warehouse
 
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parent / "web"
 _SCRIPTS = ("scales.js", "curves.js", "maps.js", "cases.js", "page.js")
 """In this order one script; the last one starts what the others define."""
 
@@ -80,28 +79,30 @@ def render_report(data: RunData) -> str:
         "run": escape(data.run),
         "model": escape(about["model"]),
         "facts": _facts(data),
-        "verdicts": sections.verdicts(data),
-        "leaderboards": sections.leaderboards(data),
-        "all_points": sections.all_points(data),
-        "capability": sections.capability(data),
-        "costs": sections.costs(data),
-        "samples": sections.samples(data),
-        "retention_tables": findings.retention_tables(data),
-        "correlation_sentence": escape(findings.correlation_sentence(data)),
-        "stages": _part("Measuring as well", findings.stages(data), _STAGES_NOTE),
-        "half_life": _part("Half-life of an edit", findings.half_life(data), _HALF_LIFE_NOTE),
-        "definitions": _part("Collapse by other definitions", findings.collapse_definitions(data), _DEFINITIONS_NOTE),
+        "verdicts": main_tables.verdicts(data),
+        "leaderboards": main_tables.leaderboards(data),
+        "all_points": main_tables.all_points(data),
+        "capability": main_tables.capability(data),
+        "costs": main_tables.costs(data),
+        "samples": main_tables.samples(data),
+        "retention_tables": analysis_tables.retention_tables(data),
+        "correlation_sentence": escape(analysis_tables.correlation_sentence(data)),
+        "stages": _part("Measuring as well", analysis_tables.stages(data), _STAGES_NOTE),
+        "half_life": _part("Half-life of an edit", analysis_tables.half_life(data), _HALF_LIFE_NOTE),
+        "definitions": _part(
+            "Collapse by other definitions", analysis_tables.collapse_definitions(data), _DEFINITIONS_NOTE
+        ),
         "change": _part(
-            "Against the pristine model, on the same items", findings.capability_change(data), _CHANGE_NOTE
+            "Against the pristine model, on the same items", analysis_tables.capability_change(data), _CHANGE_NOTE
         ),
-        "early": _part("Which sign warned first", findings.warnings(data), _WARNINGS_NOTE),
+        "early": _part("Which sign warned first", analysis_tables.warnings(data), _WARNINGS_NOTE),
         "correlation": _part(
-            "How closely each sign goes with capability", findings.correlation(data), _CORRELATION_NOTE
+            "How closely each sign goes with capability", analysis_tables.correlation(data), _CORRELATION_NOTE
         ),
-        "gating": _part("Benchmarks only where perplexity has moved", findings.gating(data), _GATING_NOTE),
+        "gating": _part("Benchmarks only where perplexity has moved", analysis_tables.gating(data), _GATING_NOTE),
         "missing": "\n".join(f"<li>{escape(gap)}</li>" for gap in gaps(data)),
-        "sql": sections.sql(data.run),
-        "configuration": sections.configuration(data),
+        "sql": main_tables.sql(data.run),
+        "configuration": main_tables.configuration(data),
         "data": json.dumps(chart_data(data), allow_nan=False).replace("<", "\\u003c"),
         "style": (_FOLDER / "page.css").read_text(encoding="utf-8"),
         "script": script,

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from overedit.editing.storage.atomic import replace_file
-from overedit.tasks.report import main_tables as sections
 from overedit.tasks.report.data import Line, Row, RunData, collect
+from overedit.tasks.report.html import protocol_name
+from overedit.tasks.report.main_tables import verdict
 from overedit.tasks.report.not_measured import gaps
 from overedit.tasks.warehouse.formatting import markdown_table, rounded
 from overedit.tasks.warehouse.warehouse import Warehouse
@@ -50,11 +51,11 @@ def summary_markdown(data: RunData, pictures: Mapping[str, str] | None = None) -
     """
     about = data.views["leaderboard"][0]
     parts = [f"# Overedit: {data.run}", f"{about['model']} on {about['dataset']}, each method at its last edit count."]
-    parts.append("\n".join(f"- **{line.name}** {' '.join(sections.verdict(data, line))}" for line in data.lines))
+    parts.append("\n".join(f"- **{line.name}** {' '.join(verdict(data, line))}" for line in data.lines))
     parts += [f"![{title}]({quote(link)})" for title, link in (pictures or {}).items()]
     for protocol in data.protocols or ("generated",):
         parts += [
-            f"## {sections.protocol_name(protocol)}",
+            f"## {protocol_name(protocol)}",
             markdown_table(_COLUMNS, _summary(data, protocol), text_columns=(0, len(_COLUMNS) - 1)),
         ]
     parts.append(

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
+from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
 from overedit.editing.trajectory.checkpoint import Checkpoint
-from overedit.tasks.engine import EngineStart
-from overedit.tasks.evaluation.evaluator import Subject
 from overedit.tasks.runs.run import TrajectoryPoint, hardware, versions
 
 
-def store_checkpoint(place: TrajectoryPoint, checkpoint: Checkpoint) -> None:
+def store_checkpoint(point: TrajectoryPoint, checkpoint: Checkpoint) -> None:
     """Store a checkpoint's tensors and costs as rows."""
     record, costs = checkpoint.record, checkpoint.costs
     tables = ("diagnostics", "checkpoints")
-    if all(place.holds(table, record.key) for table in tables) and place.holds("costs", record.key, part="edit"):
+    if all(point.holds(table, record.key) for table in tables) and point.holds("costs", record.key, part="edit"):
         return
     weights = checkpoint.folder / "weights.safetensors"
     rows = [
@@ -35,9 +34,9 @@ def store_checkpoint(place: TrajectoryPoint, checkpoint: Checkpoint) -> None:
         for name, tensor in record.tensors.items()
     ]
     rows_of_turns = chain(diagnostics(record.log), turn_seconds(record.log, costs.turn_seconds))
-    place.store("diagnostics", rows_of_turns, key=record.key)
-    place.store("checkpoints", rows, key=record.key)
-    place.store_cost("edit", costs.seconds, costs.num_edits, key=record.key, peak_memory_bytes=costs.peak_memory_bytes)
+    point.store("diagnostics", rows_of_turns, key=record.key)
+    point.store("checkpoints", rows, key=record.key)
+    point.store_cost("edit", costs.seconds, costs.num_edits, key=record.key, peak_memory_bytes=costs.peak_memory_bytes)
 
 
 def diagnostics(log: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -58,7 +57,7 @@ def turn_seconds(log: Sequence[Mapping[str, Any]], seconds: Sequence[float]) -> 
 
 
 def store_run(
-    place: TrajectoryPoint,
+    point: TrajectoryPoint,
     *,
     label: str,
     method_config: str,
@@ -70,7 +69,7 @@ def store_run(
 ) -> None:
     """Store how a trajectory ended, at its last planned edit count; a row that says so already is left as it is."""
     key = digest([model_digest, method_config, error])
-    if place.holds("runs", key):
+    if point.holds("runs", key):
         return
     row = {
         "label": label,
@@ -84,12 +83,21 @@ def store_run(
         "status": "failed" if error else "completed",
         "error": error,
     }
-    place.store("runs", [row], key=key)
+    point.store("runs", [row], key=key)
 
 
-def store_requests(base: Subject) -> None:
-    """Store the requests in the order of editing, once a run and ordering."""
-    run, seed = base.place.run, base.place.order_seed
+def store_requests(
+    point: TrajectoryPoint, requests: Iterable[EditRequest], *, digest_of_requests: str, overwritten: Mapping[str, str]
+) -> None:
+    """Store the requests in the order of editing, once per run and ordering.
+
+    Args:
+        point: Any point of that ordering.
+        requests: In the order of editing.
+        digest_of_requests: Of their content.
+        overwritten: Case id -> the case whose later edit has the same prompt and another target.
+    """
+    run, seed = point.run, point.order_seed
     columns = ("case_id", "prompt", "subject", "target_new", "target_true")
     rows = (
         {
@@ -97,19 +105,19 @@ def store_requests(base: Subject) -> None:
             "dataset": run.dataset,
             "order_seed": seed,
             "position": position,
-            "overwritten_by": base.overwritten.get(request.case_id),
+            "overwritten_by": overwritten.get(request.case_id),
             **{column: getattr(request, column) for column in columns},
         }
-        for position, request in enumerate(base.requests, start=1)
+        for position, request in enumerate(requests, start=1)
     )
     partition: dict[str, str | int] = {"run": run.name, "order_seed": seed}
-    key = digest([run.dataset, base.requests.digest, dict(base.overwritten)])
+    key = digest([run.dataset, digest_of_requests, dict(overwritten)])
     if not run.warehouse.holds("requests", partition, key):
         run.warehouse.write("requests", rows, partition=partition, key=key)
 
 
-def store_engine_starts(place: TrajectoryPoint, starts: Sequence[EngineStart]) -> None:
-    """Store a row for each start of the engine; a run that was stopped and continued has one for each time."""
-    for start in starts:
+def store_engine_starts(point: TrajectoryPoint, starts: Iterable[tuple[str, float]]) -> None:
+    """Store a row per start of the engine, (kind, seconds); a run that was stopped and continued has one per time."""
+    for kind, seconds in starts:
         part = f"engine_start-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-        place.store_cost("engine_start", start.seconds, 1, key=part, part=part, engine=start.kind)
+        point.store_cost("engine_start", seconds, 1, key=part, part=part, engine=kind)

@@ -1,6 +1,6 @@
 """The sums of a file's outcomes, kept in the file's own footer.
 
-The views need counts and sums of outcomes, not the outcomes. What `queries/_outcome_sums.sql` makes of a file's rows is
+The views need counts and sums of outcomes, not the outcomes. What `sql/outcome_sums.sql` makes of a file's rows is
 therefore kept where they are, in the footer of the Parquet file: rows and sums appear and are replaced in one move, and
 to sum a hundred million rows is to read the footers. The entry's name holds a digest of the query, so that sums made by
 another query than today's are as good as none. A file without sums is summed by the same query when it is read, and
@@ -19,9 +19,9 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-_QUERIES = Path(__file__).parent / "queries"
-_QUERY = (_QUERIES / "_outcome_sums.sql").read_text()
-_MACROS = (_QUERIES / "_macros.sql").read_text()
+_SQL = Path(__file__).parent / "sql"
+_QUERY = (_SQL / "outcome_sums.sql").read_text()
+_MACROS = (_SQL / "macros" / "common.sql").read_text()
 
 _KEYS = {
     **dict.fromkeys(("run", "trajectory", "model", "method", "dataset"), "VARCHAR"),
@@ -38,7 +38,7 @@ _SUMS = {
 }
 _ARROW = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64()}
 SCHEMA = pa.schema([(name, _ARROW[sql_type]) for name, sql_type in (_KEYS | _SUMS).items()])
-"""What `queries/_outcome_sums.sql` answers."""
+"""What `sql/outcome_sums.sql` answers."""
 
 
 def _definition() -> str:
@@ -51,7 +51,7 @@ SUMS_KEY = f"overedit.sums.{hashlib.sha256(_definition().encode()).hexdigest()[:
 
 
 def sums_of(rows: pa.Table) -> pa.Table:
-    """The sums of rows of the table `outcomes`, by `queries/_outcome_sums.sql`."""
+    """The sums of rows of the table `outcomes`, by `sql/outcome_sums.sql`."""
     with duckdb.connect(":memory:", config={"threads": 1}) as connection:  # one thread adds up in the rows' order
         connection.execute(_MACROS)
         connection.register("outcomes", rows)

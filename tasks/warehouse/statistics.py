@@ -1,4 +1,4 @@
-"""Statistics that are computed rather than queried; intervals of shares and of paired items stand in `queries/`."""
+"""Statistics that are computed rather than queried; intervals of shares and of paired items stand in `sql/macros/`."""
 
 from __future__ import annotations
 

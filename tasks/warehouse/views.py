@@ -1,4 +1,4 @@
-"""The views of the warehouse: one over the files of each table, and one for each file of `queries/`."""
+"""The views of the warehouse: one over the files of each table, and one for each file of `sql/views/`."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from overedit.tasks.warehouse.outcome_sums import SCHEMA as SUMS_SCHEMA
 from overedit.tasks.warehouse.outcome_sums import sums_view
 from overedit.tasks.warehouse.tables import TABLES
 
-_FOLDER = Path(__file__).parent / "queries"
-_MACROS = ("_macros", "_statistics", "_text_macros")
+_SQL = Path(__file__).parent / "sql"
+_MACROS = ("common", "statistics", "text")
 _SUMS = "outcome_sums"
 _TOO_LONG = ("preset_outcomes",)  # to be kept as a table: a row a question, as `outcomes` has
 
 
 def view_names() -> list[str]:
     """The query views, by name."""
-    return sorted(path.stem for path in _FOLDER.glob("*.sql") if not path.stem.startswith("_"))
+    return sorted(path.stem for path in (_SQL / "views").glob("*.sql"))
 
 
 def view_sql(name: str) -> str:
     """A view's query as its file has it, with the comment that says what it is."""
-    return (_FOLDER / f"{name}.sql").read_text()
+    return (_SQL / "views" / f"{name}.sql").read_text()
 
 
 def create_views(
@@ -51,7 +51,7 @@ def create_views(
     for table, glob in files.items():
         connection.execute(f"CREATE VIEW {table} AS FROM ({_table_view(TABLES[table], glob)}){where}")
     for name in _MACROS:
-        connection.execute(view_sql(name))
+        connection.execute((_SQL / "macros" / f"{name}.sql").read_text())
     for name in TopologicalSorter(_needs()).static_order():
         if wanted is not None and name not in wanted:
             continue

@@ -18,7 +18,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from overedit.tasks.engine import Engine, EngineOptions, open_engine
+from overedit.tasks.engine.base import Engine
+from overedit.tasks.engine.lazy import open_engine
+from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.models.base_weights import BaseWeights
 from overedit.tasks.models.loading import locate
 from tests.support.small_model import FACTS, changed, write_small_model

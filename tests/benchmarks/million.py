@@ -65,7 +65,7 @@ def compared(warehouse: Warehouse, sql: str, title: str, unit: str) -> bool:
 def run(home: Path) -> bool:
     """Run the benchmark and print how long it took; whether that is within the bound."""
     begun = time.perf_counter()
-    start = "from overedit.flows.command_line import main; main()"
+    start = "from overedit.flows.cli.main import main; main()"
     settings = [str(HOUSE / "deployments/benchmarks/million.yaml"), "--set", f"home={home}"]
     ended = subprocess.run([sys.executable, "-c", start, "run", *settings], check=False, cwd=HOUSE)
     if ended.returncode:

@@ -29,7 +29,7 @@ def examples(page: Path) -> list[tuple[str, str]]:
 def output_of(command: str, home: Path) -> str:
     """What a command of the command line prints, asked of the warehouse in a home."""
     arguments = [*shlex.split(command)[1:], "--home", str(home)]
-    program = [sys.executable, "-c", "from overedit.flows.command_line import main; main()"]
+    program = [sys.executable, "-c", "from overedit.flows.cli.main import main; main()"]
     surroundings = os.environ | {"COLUMNS": str(COLUMNS)}
     done = subprocess.run(
         [*program, *arguments], env=surroundings, capture_output=True, text=True, check=False, timeout=300

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from overedit.tasks.engine import EngineOptions
+from overedit.tasks.engine.options import EngineOptions
 from tests.faults.attempts import ENDED, Bench, attempt, prepare
 from tests.faults.comparison import differences, made
 from tests.faults.kinds import KINDS, expect

@@ -21,7 +21,7 @@ import safetensors.torch
 
 import overedit.editing.trajectory.runner.checkpoint
 import overedit.editing.trajectory.runner.runner
-import overedit.tasks.evaluation.probing.evaluator
+import overedit.tasks.evaluation.evaluator
 from overedit.tasks.engine.transformers_engine import TransformersEngine
 
 FILE_OPERATIONS = {
@@ -102,7 +102,7 @@ class Points:
             (TransformersEngine, "generate", "scoring"),
             (TransformersEngine, "score", "scoring"),
             (TransformersEngine, "token_nlls", "scoring"),
-            (overedit.tasks.measure, "measure_capability", "scoring"),
+            (overedit.tasks.evaluation.evaluator, "measure_capability", "scoring"),
         ):
             setattr(owner, name, self._wrapped(getattr(owner, name), Point(phase, name)))
         overedit.editing.trajectory.checkpoint.save_file = self._save_file

@@ -20,7 +20,7 @@ import yaml
 
 from overedit.flows.config.models import BenchmarkConfig
 
-COMMAND = (sys.executable, "-c", "from overedit.flows.command_line import main; main()", "run")
+COMMAND = (sys.executable, "-c", "from overedit.flows.cli.main import main; main()", "run")
 SERVER, ENGINE = "uvicorn", "overedit.tasks.engine.server"
 """Words of their command lines."""
 SECONDS_TO_COME_THIS_FAR = 300.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import overedit.flows.benchmark
-import overedit.tasks.editing_job.job.job
+import overedit.tasks.editing_job.job
 import overedit.tasks.report.figures
 import overedit.tasks.system.stage_key
 from overedit.flows.config.models import BenchmarkConfig
@@ -25,7 +25,10 @@ NAME = "r"
 CODE = (
     ("overedit.editing.methods.ultraedit", "overedit.editing.trajectory.runner"),
     ("overedit.editing.methods.locft_bf", "overedit.editing.trajectory.runner"),
-    *((f"overedit.tasks.{stage}", "overedit.tasks.engine") for stage in ("evaluation", "perplexity", "capability")),
+    *(
+        (f"overedit.tasks.{stage}", "overedit.tasks.engine.lazy", "overedit.tasks.engine.server")
+        for stage in ("evaluation.probing", "evaluation.perplexity", "capability.scoring")
+    ),
 )
 """Whose syntax trees the keys of its stages are made from."""
 
@@ -67,7 +70,7 @@ def warm_up(options: CapabilityOptions) -> None:
     """Do once what every attempt would do anew: load lm-eval's tasks, read the code for the stages' keys."""
     load_tasks(options)
     for name in ("_closure", "_code_digest"):
-        setattr(overedit.tasks.stage_key, name, cache(getattr(overedit.tasks.stage_key, name)))
+        setattr(overedit.tasks.system.stage_key, name, cache(getattr(overedit.tasks.system.stage_key, name)))
     for modules in CODE:
         overedit.tasks.system.stage_key.stage_key(*map(import_module, modules))
     gc.collect()

@@ -233,10 +233,10 @@ def test_what_fails_is_recorded_and_the_rest_goes_on_and_the_same_command_again_
     """A turn that exceeds the memory, and a checkpoint that every engine dies of."""
     import torch
 
-    import overedit.tasks.evaluation.probing.evaluator as measuring
+    import overedit.tasks.evaluation.evaluator as measuring
     from overedit.editing.methods import ft_m
     from overedit.flows.benchmark import benchmark
-    from overedit.tasks.engine import EngineDiedError
+    from overedit.tasks.engine.base import EngineDiedError
 
     tune, evaluate, turns = ft_m.fine_tune_depth_first, measuring.evaluate_checkpoint, iter(range(1, 100))
 

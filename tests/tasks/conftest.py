@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from overedit.editing.trajectory.checkpoint import Costs, Norms, write_checkpoint
-from overedit.tasks.engine import Engine, EngineOptions, open_engine
+from overedit.tasks.engine.base import Engine
 from overedit.tasks.engine.factory import load_in_process
+from overedit.tasks.engine.lazy import open_engine
+from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.small_model import write_small_model

@@ -20,8 +20,8 @@ __all__ = ["files", "finished", "overedit", "prefect_server"]
 COMMAND = """
 import sys, time
 from pathlib import Path
-from overedit.flows.command_line import main
-from overedit.flows.launch import prepare_logging
+from overedit.flows.cli.main import main
+from overedit.flows.prefect_runtime import prepare_logging
 
 prepare_logging()  # before Prefect is imported, as main does
 import overedit.flows.benchmark

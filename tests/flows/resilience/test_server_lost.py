@@ -14,12 +14,12 @@ import httpx
 import pytest
 import yaml
 
+from overedit.flows import prefect_runtime as publish
 from overedit.flows.config.models import BenchmarkConfig
-from overedit.tasks import publish
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.flows.test_benchmark import configuration
 
-COMMAND = (sys.executable, "-c", "from overedit.flows.command_line import main; main()", "run")
+COMMAND = (sys.executable, "-c", "from overedit.flows.cli.main import main; main()", "run")
 
 
 def rows(home: Path, table: str) -> list[dict[str, Any]]:

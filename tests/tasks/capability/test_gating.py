@@ -17,8 +17,8 @@ from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.tasks.capability.gating import is_due, level, mean_nll
 from overedit.tasks.capability.scoring import Capability, CapabilityOptions
 from overedit.tasks.data.request_store import RequestStore
-from overedit.tasks.engine import EngineOptions
-from overedit.tasks.evaluation.evaluator import Subject, measure
+from overedit.tasks.engine.options import EngineOptions
+from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint, measure
 from overedit.tasks.evaluation.options import EvaluationOptions, MeasureOptions, PerplexityOptions
 from overedit.tasks.evaluation.probing import EvaluationResult
 from overedit.tasks.runs.run import Run, TrajectoryPoint
@@ -158,13 +158,13 @@ def options_of(folder: Path, **capability: Any) -> MeasureOptions:
 
 def measure_trajectory(home: Path, options: MeasureOptions, write: WriteCheckpoint) -> None:
     run = Run(name="r", home=home, model="m", dataset="d")
-    requests = RequestStore([EditRequest(case_id="1", prompt="a", subject=None, target_new="b", target_true=None)])
+    requests = RequestStore([EditRequest(case_id="1", prompt="a", measured=None, target_new="b", target_true=None)])
     for count in (0, *STOPS):
         trajectory, method = ("t", "x") if count else ("base", "none")
-        place = TrajectoryPoint(run=run, trajectory=trajectory, method=method, order_seed=0, edit_count=count)
+        point = TrajectoryPoint(run=run, trajectory=trajectory, method=method, order_seed=0, edit_count=count)
         done = read_checkpoint(write({"weight": torch.full((1,), float(count))})) if count else None
-        subject = Subject(place, requests, {}, STOPS, done, model_digest="0", is_last=count == STOPS[-1])
-        measure(subject, options, engine=NoEngine(), show=unseen)  # type: ignore[arg-type]
+        measured = MeasuredCheckpoint(point, requests, {}, STOPS, done, model_digest="0", is_last=count == STOPS[-1])
+        measure(measured, options, engine=NoEngine(), show=unseen)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,11 @@ from overedit.tasks.capability.scoring import Capability, measure_capability
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job.job import EditingJob, run_editing_job
-from overedit.tasks.engine import Engine, EngineOptions
+from overedit.tasks.engine.base import Engine
 from overedit.tasks.engine.factory import load_in_process
+from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.models.export import export_checkpoint
-from overedit.tasks.pocket_world import write_lm_eval_tasks
+from overedit.tasks.pocket_world.lm_eval_items import write_lm_eval_tasks
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from overedit.tasks.capability.scoring import CapabilityOptions, headline, load_tasks, measure_capability
-from overedit.tasks.engine import Engine
+from overedit.tasks.engine.base import Engine
 from overedit.tasks.evaluation.options import PerplexityOptions
 from overedit.tasks.evaluation.perplexity import corpus_texts, measure_perplexity
 from overedit.tasks.warehouse.tables import IDENTITY, TABLES

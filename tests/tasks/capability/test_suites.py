@@ -17,7 +17,7 @@ from overedit.tasks.capability.options import AskedTask, CapabilityOptions
 from overedit.tasks.capability.scoring import headline, is_right_or_wrong, measure_capability
 from overedit.tasks.capability.suites import SUITES
 from overedit.tasks.capability.task_loading import load_tasks
-from overedit.tasks.engine import Engine
+from overedit.tasks.engine.base import Engine
 from tests.support.lm_eval_tasks import CHOICE, GENERATION, write_tasks
 from tests.support.small_model import COLOURS, FACTS
 

@@ -28,7 +28,7 @@ from overedit.tasks.editing_job.covariance_cache import check_covariance, covari
 from overedit.tasks.editing_job.covariance_files import read_record
 from overedit.tasks.editing_job.job import EditingJob, run_editing_job
 from overedit.tasks.models.loading import LoadedModel, load_model, weights_digest
-from overedit.tasks.pocket_world import training_texts
+from overedit.tasks.pocket_world.corpus import training_texts
 from overedit.tasks.system.progress import unseen
 
 SITES = ("0.down_proj", "1.down_proj")

@@ -18,8 +18,9 @@ import overedit.tasks.engine.lazy as lazy
 import overedit.tasks.engine.options as options
 import overedit.tasks.engine.vllm_weights as vllm_worker
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
-from overedit.tasks.engine import Engine, EngineOptions, Generation, LazyEngine, Score, SwapReport, engine_kind
-from overedit.tasks.engine.base import NO_TOKEN
+from overedit.tasks.engine.base import NO_TOKEN, Engine, Generation, Score, SwapReport
+from overedit.tasks.engine.lazy import LazyEngine
+from overedit.tasks.engine.options import EngineOptions, engine_kind
 from overedit.tasks.engine.tokenization import check_lengths, encode, eos_ids, generation, windows
 from overedit.tasks.engine.transformers_engine import TransformersEngine
 from overedit.tasks.engine.vllm_environment import kv_cache_bytes, vllm_named

@@ -21,9 +21,11 @@ from overedit.editing.requests import EditRequest, Probe
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError, read_checkpoint
 from overedit.tasks.capability.scoring import CapabilityOptions, measure_capability
 from overedit.tasks.data.request_store import RequestStore
-from overedit.tasks.engine import Engine, EngineDiedError, EngineOptions, LazyEngine
+from overedit.tasks.engine.base import Engine, EngineDiedError
 from overedit.tasks.engine.client import EngineClient
-from overedit.tasks.evaluation.evaluator import ENGINES_A_CHECKPOINT, Subject, measure
+from overedit.tasks.engine.lazy import LazyEngine
+from overedit.tasks.engine.options import EngineOptions
+from overedit.tasks.evaluation.evaluator import ENGINES_A_CHECKPOINT, MeasuredCheckpoint, measure
 from overedit.tasks.evaluation.options import EvaluationOptions, MeasureOptions, PerplexityOptions
 from overedit.tasks.runs.run import Run, TrajectoryPoint
 from overedit.tasks.system.progress import unseen
@@ -181,12 +183,12 @@ def options(general_ability: CapabilityOptions, tmp_path: Path) -> MeasureOption
     )
 
 
-def subject_in(home: Path, folder: Path | None) -> Subject:
+def measured_in(home: Path, folder: Path | None) -> MeasuredCheckpoint:
     requests = RequestStore(
         EditRequest(
             case_id=f"{i}",
             prompt=prompt,
-            subject=None,
+            measured=None,
             target_new="red",
             target_true=answer,
             locality=(Probe(prompt=PROMPTS[i + 1], answer=FACTS[i + 1][1]),),
@@ -195,11 +197,11 @@ def subject_in(home: Path, folder: Path | None) -> Subject:
     )
     run = Run(name="r", home=home, model="small", dataset="facts")
     method, count = ("none", 0) if folder is None else ("test", 60)
-    place = TrajectoryPoint(
+    point = TrajectoryPoint(
         run=run, trajectory="base" if folder is None else "t", method=method, order_seed=0, edit_count=count
     )
     done = None if folder is None else read_checkpoint(folder)
-    return Subject(place, requests, {}, (60,), done, model_digest="0", is_last=True)
+    return MeasuredCheckpoint(point, requests, {}, (60,), done, model_digest="0", is_last=True)
 
 
 TABLES = ("outcomes", "perplexity", "capability", "capability_samples")
@@ -223,8 +225,8 @@ def test_vllm_killed_in_the_middle_is_started_again_and_the_rows_are_the_same(
     folder = checkpoint(changed(small_weights, DOWN))
     with LazyEngine(str(small_model), options.engine) as engine:
         for step in (None, folder):
-            measure(subject_in(tmp_path / "whole", step), options, engine=engine, show=unseen)
-        measure(subject_in(tmp_path / "shot", None), options, engine=engine, show=unseen)
+            measure(measured_in(tmp_path / "whole", step), options, engine=engine, show=unseen)
+        measure(measured_in(tmp_path / "shot", None), options, engine=engine, show=unseen)
         assert len(engine.starts) == 1
 
         deadly = {"generate", "loglikelihood"}
@@ -238,7 +240,7 @@ def test_vllm_killed_in_the_middle_is_started_again_and_the_rows_are_the_same(
             return exchange(self, question)
 
         monkeypatch.setattr(EngineClient, "_exchange", shot)
-        measure(subject_in(tmp_path / "shot", folder), options, engine=engine, show=unseen)
+        measure(measured_in(tmp_path / "shot", folder), options, engine=engine, show=unseen)
         assert len(engine.starts) == 3 and not deadly
     for table in TABLES:
         assert rows_of(tmp_path / "shot", table) == rows_of(tmp_path / "whole", table) != []
@@ -289,19 +291,19 @@ def test_only_so_many_engines_may_die_over_a_checkpoint(
     few = options.model_copy(update={"capability": CapabilityOptions(), "perplexity": PerplexityOptions()})
     folder = checkpoint(changed(small_weights, DOWN))
     with LazyEngine("model", few.engine) as engine:
-        measure(subject_in(tmp_path, None), few, engine=engine, show=unseen)
+        measure(measured_in(tmp_path, None), few, engine=engine, show=unseen)
         DyingEngine.deaths = deaths
         if deaths < ENGINES_A_CHECKPOINT:
-            measure(subject_in(tmp_path, folder), few, engine=engine, show=unseen)
+            measure(measured_in(tmp_path, folder), few, engine=engine, show=unseen)
         else:
             with pytest.raises(EngineDiedError):
-                measure(subject_in(tmp_path, folder), few, engine=engine, show=unseen)
+                measure(measured_in(tmp_path, folder), few, engine=engine, show=unseen)
             assert not rows_of(tmp_path, "outcomes WHERE edit_count > 0")
         assert [one.closed for one in started[:deaths]] == [True] * deaths
-        measure(subject_in(tmp_path, folder), few, engine=engine, show=unseen)
+        measure(measured_in(tmp_path, folder), few, engine=engine, show=unseen)
         assert len(engine.starts) == deaths + 1
     alone = LazyEngine("model", few.engine)
     alone.hold(folder)
-    measure(subject_in(tmp_path / "alone", None), few, engine=alone, show=unseen)
-    measure(subject_in(tmp_path / "alone", folder), few, engine=alone, show=unseen)
+    measure(measured_in(tmp_path / "alone", None), few, engine=alone, show=unseen)
+    measure(measured_in(tmp_path / "alone", folder), few, engine=alone, show=unseen)
     assert rows_of(tmp_path, "outcomes") == rows_of(tmp_path / "alone", "outcomes")

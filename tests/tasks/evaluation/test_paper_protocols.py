@@ -17,7 +17,8 @@ from overedit.editing.metrics import ngram_entropy, same_text, squad_normalize, 
 from overedit.editing.requests import EditRequest
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
-from overedit.tasks.engine import EngineOptions, open_engine
+from overedit.tasks.engine.lazy import open_engine
+from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.evaluation.options import EvaluationOptions
 from overedit.tasks.evaluation.outcomes import PreEdit
 from overedit.tasks.evaluation.paper_protocols import PRESETS

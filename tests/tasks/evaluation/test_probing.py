@@ -369,7 +369,7 @@ def tiny_model(folder: Path) -> Path:
 
 
 def test_with_a_real_engine(tmp_path: Path) -> None:
-    from overedit.tasks.engine import EngineOptions
+    from overedit.tasks.engine.options import EngineOptions
     from overedit.tasks.engine.transformers_engine import TransformersEngine
 
     engine = TransformersEngine(str(tiny_model(tmp_path)), EngineOptions(kind="transformers"))

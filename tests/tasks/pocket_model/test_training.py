@@ -16,19 +16,12 @@ from overedit.tasks.pocket_model.knowledge import exact_match, perplexity
 from overedit.tasks.pocket_model.lm_eval_scores import lm_eval_scores
 from overedit.tasks.pocket_model.tokenizer import build_tokenizer
 from overedit.tasks.pocket_model.training import TrainingConfig, build_model, fit
-from overedit.tasks.pocket_world import (
-    World,
-    chance_levels,
-    corpus,
-    default_world,
-    model_folder,
-    perplexity_texts,
-    skills,
-    write_lm_eval_tasks,
-)
-from overedit.tasks.pocket_world.lm_eval_items import task_items
+from overedit.tasks.pocket_world import corpus, skills
+from overedit.tasks.pocket_world.corpus import perplexity_texts
+from overedit.tasks.pocket_world.lm_eval_items import chance_levels, task_items, write_lm_eval_tasks
+from overedit.tasks.pocket_world.model import model_folder
 from overedit.tasks.pocket_world.relations import FIRST_NAMES, LAST_NAMES, RELATIONS
-from overedit.tasks.pocket_world.world import Statement
+from overedit.tasks.pocket_world.world import Statement, World, default_world
 
 TINY = World(num_editable=6, num_neighbours=3, num_bystanders=1)
 
