@@ -31,7 +31,8 @@ from overedit.editing.method import Progress, silent
 from overedit.editing.model.hooks import frozen
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.tokenization import pad
-from overedit.editing.partial_forward.shifted_suffix import Packed, ShiftedSuffix, placed_tokens, tokens_that_fit
+from overedit.editing.partial_forward.batching import placed_tokens
+from overedit.editing.partial_forward.shifted_suffix import Packed, ShiftedSuffix, tokens_that_fit
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 

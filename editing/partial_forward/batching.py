@@ -44,3 +44,8 @@ def batches(sequences: Sequence[Placed], max_tokens: int) -> Iterator[list[int]]
         waiting.append(i)
     if waiting:
         yield waiting
+
+
+def placed_tokens(sequence: Placed) -> int:
+    """How many tokens of a sequence run in a pass: those from the shifted place on."""
+    return len(sequence.ids) - sequence.place

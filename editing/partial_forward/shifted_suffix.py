@@ -28,6 +28,7 @@ from transformers.pytorch_utils import Conv1D
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import standing_in, traced
 from overedit.editing.model.tokenization import Placed, TokenPair
+from overedit.editing.partial_forward.batching import placed_tokens
 from overedit.editing.partial_forward.packing import (
     Lanes,
     check_attention,
@@ -246,11 +247,6 @@ class _KeptLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
-
-
-def placed_tokens(sequence: Placed) -> int:
-    """How many tokens of a sequence run in a pass: those from the shifted place on."""
-    return len(sequence.ids) - sequence.place
 
 
 def tokens_that_fit(model: PreTrainedModel, site: str, sequences: Sequence[Placed]) -> int:

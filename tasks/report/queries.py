@@ -32,9 +32,9 @@ BENEATH = (
     "preset_measures",
     "preset_outcomes",
     "trajectories",
-    "_macros",
-    "_statistics",
-    "_text_macros",
+    "common",
+    "statistics",
+    "text",
 )
 """What those views are made of."""
 

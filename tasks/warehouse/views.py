@@ -26,8 +26,8 @@ def view_names() -> list[str]:
 
 
 def view_sql(name: str) -> str:
-    """A view's query as its file has it, with the comment that says what it is."""
-    return (_SQL / "views" / f"{name}.sql").read_text()
+    """The SQL of a view, or of a file of macros, as its file has it: with the comment that says what it is."""
+    return (_SQL / ("macros" if name in _MACROS else "views") / f"{name}.sql").read_text()
 
 
 def create_views(
@@ -51,7 +51,7 @@ def create_views(
     for table, glob in files.items():
         connection.execute(f"CREATE VIEW {table} AS FROM ({_table_view(TABLES[table], glob)}){where}")
     for name in _MACROS:
-        connection.execute((_SQL / "macros" / f"{name}.sql").read_text())
+        connection.execute(view_sql(name))
     for name in TopologicalSorter(_needs()).static_order():
         if wanted is not None and name not in wanted:
             continue

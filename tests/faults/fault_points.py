@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import safetensors
 import safetensors.torch
 
+import overedit.editing.trajectory.runner
 import overedit.editing.trajectory.runner.checkpoint
-import overedit.editing.trajectory.runner.runner
 import overedit.tasks.evaluation.evaluator
 from overedit.tasks.engine.transformers_engine import TransformersEngine
 

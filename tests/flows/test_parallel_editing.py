@@ -138,9 +138,9 @@ PARENT = """
 import json, sys
 from overedit.flows.benchmark import run_plan
 from overedit.flows.config import BenchmarkConfig
-from overedit.flows.editing_processes import edit_in_processes
+from overedit.flows.parallel_editing import edit_in_processes
 from overedit.flows.plan import make_plan
-from overedit.tasks.progress import unseen
+from overedit.tasks.system.progress import unseen
 if __name__ == "__main__":
     print(edit_in_processes(make_plan(BenchmarkConfig.model_validate(json.loads(sys.argv[1]))), show=unseen))
 """

@@ -43,7 +43,7 @@ RTOL_TEXT = 1e-5
 """The same, of the sum over a thousand tokens."""
 
 COMMAND_LINE = """
-from overedit.tasks.engine.vllm_platform import starting_vllm, vllm_named
+from overedit.tasks.engine.vllm_environment import starting_vllm, vllm_named
 with starting_vllm(), vllm_named():
     from lm_eval.__main__ import cli_evaluate
     cli_evaluate()

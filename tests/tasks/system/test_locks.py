@@ -18,7 +18,7 @@ from overedit.tasks.system.locks import HeldError, check_free, held, holder
 HOLD = """
 import sys
 from pathlib import Path
-from overedit.tasks.locks import held
+from overedit.tasks.system.locks import held
 with held(Path(sys.argv[1]), "run 'r'"):
     print("held", flush=True)
     sys.stdin.readline()
@@ -26,7 +26,7 @@ with held(Path(sys.argv[1]), "run 'r'"):
 HOLD_A_GPU = """
 import sys
 from pathlib import Path
-from overedit.tasks.gpus import one_held
+from overedit.tasks.system.gpu_locks import one_held
 with one_held(sys.argv[2:], Path(sys.argv[1])) as index:
     print(index, flush=True)
     sys.stdin.readline()
@@ -34,7 +34,7 @@ with one_held(sys.argv[2:], Path(sys.argv[1])) as index:
 FOUR_AT_ONCE = """
 import sys, time
 from pathlib import Path
-from overedit.tasks.locks import HeldError, held
+from overedit.tasks.system.locks import HeldError, held
 folder, number = Path(sys.argv[1]), sys.argv[2]
 (folder / f"ready-{number}").touch()
 while len(list(folder.glob("ready-*"))) < 4:

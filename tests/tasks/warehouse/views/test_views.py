@@ -77,7 +77,7 @@ def texts(place: Row, *nlls: float) -> list[Row]:
 
 
 def test_every_view_is_tested_and_says_what_it_is() -> None:
-    tested = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    tested = "".join(path.read_text() for path in Path(__file__).parents[2].rglob("test_*.py"))
     for view in view_names():
         assert view_sql(view).startswith("-- ")
         assert f'"{view}"' in tested, f"{view} has no test"
