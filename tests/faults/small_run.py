@@ -69,10 +69,10 @@ def configuration(home: Path, inputs: Path, model: Path, **more: Any) -> Benchma
 def warm_up(options: CapabilityOptions) -> None:
     """Do once what every attempt would do anew: load lm-eval's tasks, read the code for the stages' keys."""
     load_tasks(options)
-    for name in ("_closure", "_code_digest"):
-        setattr(overedit.tasks.system.stage_key, name, cache(getattr(overedit.tasks.system.stage_key, name)))
+    index = overedit.tasks.system.stage_key.SourceIndex()
+    overedit.tasks.system.stage_key.SourceIndex = lambda: index  # type: ignore[assignment, misc]
     for modules in CODE:
-        overedit.tasks.system.stage_key.stage_key(*map(import_module, modules))
+        index.key(*map(import_module, modules))
     gc.collect()
     gc.freeze()  # what was imported is never looked through again
     gc.disable()

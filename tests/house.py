@@ -1,0 +1,226 @@
+"""Counts how the house is built: rooms, circles, imports against the law, cohesion. `python tests/house.py [FOLDER]`.
+
+A room is a folder of modules, or a module that is in none (directly in `editing/`, `tasks/` or `flows/`). An import
+is counted once for each pair of files. Imports inside functions count like any other.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+FOLDERS = ("editing", "tasks", "flows")
+SMALL = 40
+"""Lines; a smaller file that is no method and no `__init__` is a shaving."""
+
+LAW: dict[str, set[str]] = {
+    # editing: the paper
+    "editing.requests": set(),
+    "editing.metrics": set(),
+    "editing.storage": set(),
+    "editing.model": {"editing.requests"},
+    "editing.method": {"editing.model"},
+    "editing.partial_forward": {"editing.model"},
+    "editing.fine_tuning": {"editing.method", "editing.partial_forward", "editing.model", "editing.requests"},
+    "editing.locate_then_edit": {"editing.method", "editing.partial_forward", "editing.model", "editing.requests"},
+    "editing.gradients": {"editing.method", "editing.partial_forward", "editing.model", "editing.requests"},
+    "editing.methods": {
+        "editing.fine_tuning",
+        "editing.locate_then_edit",
+        "editing.gradients",
+        "editing.method",
+        "editing.model",
+        "editing.requests",
+    },
+    "editing.trajectory": {"editing.method", "editing.model", "editing.storage", "editing.requests"},
+    # tasks: the laboratory; each room may import all of editing
+    "tasks.system": set(),
+    "tasks.pocket_world": set(),
+    "tasks.warehouse": {"tasks.system"},
+    "tasks.models": {"tasks.system", "tasks.pocket_world"},
+    "tasks.data": {"tasks.system", "tasks.pocket_world"},
+    "tasks.runs": {"tasks.warehouse", "tasks.system"},
+    "tasks.engine": {"tasks.models", "tasks.system"},
+    "tasks.editing_job": {"tasks.data", "tasks.models", "tasks.runs", "tasks.warehouse", "tasks.system"},
+    "tasks.report": {"tasks.warehouse", "tasks.runs", "tasks.system"},
+    "tasks.comparison": {"tasks.warehouse", "tasks.runs", "tasks.system"},
+    "tasks.capability": {"tasks.engine", "tasks.data", "tasks.warehouse", "tasks.pocket_world", "tasks.system"},
+    "tasks.pocket_model": {"tasks.engine", "tasks.models", "tasks.pocket_world", "tasks.system"},
+    "tasks.scan": {
+        "tasks.editing_job",
+        "tasks.engine",
+        "tasks.data",
+        "tasks.models",
+        "tasks.runs",
+        "tasks.warehouse",
+        "tasks.system",
+    },
+    "tasks.evaluation": {
+        "tasks.capability",
+        "tasks.engine",
+        "tasks.data",
+        "tasks.models",
+        "tasks.runs",
+        "tasks.warehouse",
+        "tasks.system",
+    },
+    # flows: the protocol; each room may import all of tasks and editing. No flow imports a flow.
+    "flows.config": set(),
+    "flows.prefect_runtime": set(),
+    "flows.plan": {"flows.config"},
+    "flows.parallel_editing": {"flows.plan", "flows.config"},
+    "flows.benchmark": {"flows.plan", "flows.config", "flows.prefect_runtime", "flows.parallel_editing"},
+    "flows.scan": {"flows.plan", "flows.config", "flows.prefect_runtime"},
+    "flows.edit": {"flows.plan", "flows.config"},
+    "flows.pocket_world": {"flows.prefect_runtime"},
+    "flows.deploy": set(),
+    "flows.cli": {"*"},
+}
+"""Room -> the rooms of its own folder that it may import. `tasks` may import `editing`, `flows` both, nobody a folder
+to its right."""
+
+
+class House:
+    """The imports between the source files of a checkout."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        paths = [path for folder in FOLDERS for path in sorted((root / folder).rglob("*.py"))]
+        self.lines = {_name(path.relative_to(root)): len(path.read_text().splitlines()) for path in paths}
+        """Module -> its lines, by its name below the root (`tasks.engine.client`)."""
+        self._paths = {_name(path.relative_to(root)): path for path in paths}
+        self.packages = {name for name, path in self._paths.items() if path.name == "__init__.py"}
+        self.imports = {name: set(self._imported(path)) - {name} for name, path in self._paths.items()}
+        """Module -> the modules that it imports."""
+
+    def _imported(self, path: Path) -> Iterator[str]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                module = node.module.removeprefix("overedit.")
+                for alias in node.names:
+                    inside = f"{module}.{alias.name}"
+                    yield from (name for name in (inside if inside in self._paths else module,) if name in self._paths)
+            elif isinstance(node, ast.Import):
+                names = (alias.name.removeprefix("overedit.") for alias in node.names)
+                yield from (name for name in names if name in self._paths)
+
+    def room(self, module: str) -> str:
+        """The room of a module: its folder, or itself where it is directly in one of the three."""
+        parts = module.split(".")
+        return ".".join(parts[:2])
+
+    @cached_property
+    def rooms(self) -> dict[str, list[str]]:
+        """Room -> its files, without `__init__`."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for name in self.lines:
+            if name not in self.packages or name.count(".") > 1:
+                found[self.room(name)].append(name)
+        return dict(found)
+
+    @cached_property
+    def pairs(self) -> set[tuple[str, str]]:
+        """(importing file, imported file)."""
+        return {(one, other) for one, others in self.imports.items() for other in others}
+
+    @property
+    def share_in_room(self) -> float:
+        """Share of the imports that stay in their room."""
+        return sum(self.room(one) == self.room(other) for one, other in self.pairs) / len(self.pairs)
+
+    @property
+    def against_the_law(self) -> list[str]:
+        """Imports that the table does not allow; rooms that it does not name."""
+        found = [f"{room} is not in the table" for room in self.rooms if room not in LAW]
+        for one, other in sorted(self.pairs):
+            folders = one.split(".")[0], other.split(".")[0]
+            here, there = self.room(one), self.room(other)
+            if FOLDERS.index(folders[1]) > FOLDERS.index(folders[0]):
+                found.append(f"{one} imports {other}")
+            elif folders[0] == folders[1] and here != there and not LAW.get(here, set()) & {there, "*"}:
+                found.append(f"{one} imports {other}")
+        return found
+
+    @cached_property
+    def circles(self) -> list[list[str]]:
+        """Groups of files that import each other in a circle (strongly connected components; Tarjan 1972)."""
+        index: dict[str, int] = {}
+        low: dict[str, int] = {}
+        stack: list[str] = []
+        found: list[list[str]] = []
+
+        def visit(name: str) -> None:
+            index[name] = low[name] = len(index)
+            stack.append(name)
+            for other in self.imports[name]:
+                if other not in index:
+                    visit(other)
+                    low[name] = min(low[name], low[other])
+                elif other in stack:
+                    low[name] = min(low[name], index[other])
+            if low[name] == index[name]:
+                group = stack[stack.index(name) :]
+                del stack[stack.index(name) :]
+                if len(group) > 1:
+                    found.append(sorted(group))
+
+        for name in self.imports:
+            if name not in index:
+                visit(name)
+        return found
+
+    @property
+    def longest_chain(self) -> list[str]:
+        """The longest chain of files of which each imports the next."""
+        best: dict[str, list[str]] = {}
+
+        def chain(name: str, above: tuple[str, ...]) -> list[str]:
+            if name not in best:
+                tails = [chain(other, (*above, name)) for other in self.imports[name] if other not in above]
+                best[name] = [name, *max(tails, key=len, default=[])]
+            return best[name]
+
+        return max((chain(name, ()) for name in self.imports), key=len)
+
+    @property
+    def shavings(self) -> list[str]:
+        """Files of fewer than `SMALL` lines that are no method and no `__init__`."""
+        return [
+            name
+            for name, lines in self.lines.items()
+            if lines < SMALL and name not in self.packages and self.room(name) != "editing.methods"
+        ]
+
+    def table(self) -> list[tuple[str, str]]:
+        """What is counted, as (what, number)."""
+        sizes = sorted(len(files) for files in self.rooms.values())
+        directly = [name for name in self.lines if name.startswith("tasks.") and name.count(".") == 1]
+        return [
+            ("files", str(len(self.lines) - len(self.packages))),
+            ("rooms", str(len(self.rooms))),
+            ("files per room, median and most", f"{sizes[len(sizes) // 2]}, {sizes[-1]}"),
+            ("circles of files", str(len(self.circles))),
+            ("imports against the law", str(len(self.against_the_law))),
+            ("imports between files", str(len(self.pairs))),
+            ("of them inside a room", f"{self.share_in_room:.0%}"),
+            ("longest import chain, files", str(len(self.longest_chain))),
+            ("modules directly in tasks/", str(len([name for name in directly if name not in self.packages]))),
+            (f"files under {SMALL} lines, no method, no __init__", str(len(self.shavings))),
+        ]
+
+
+def _name(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+if __name__ == "__main__":
+    house = House(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parents[1])
+    for what, number in house.table():
+        print(f"{what:<50}{number:>12}")
+    for title, items in (("against the law", house.against_the_law), ("circle", house.circles), ("small", house.shavings)):
+        for item in items if "-v" in sys.argv else ():
+            print(f"  {title}: {item}")
