@@ -6,31 +6,25 @@ import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from overedit.editing.trajectory.checkpoint import Checkpoint
-from overedit.flows.config.models import BenchmarkConfig
+from overedit.flows.config.models import BenchmarkConfig, Trajectory
 from overedit.flows.config.run_identity import write_configuration
-from overedit.flows.parallel_editing import edit_in_processes
-from overedit.flows.plan import Plan, Trajectory, make_plan
-from overedit.flows.prefect_runtime import (
-    device_tags,
-    in_task,
-    is_input_output,
-    lines_in_flow,
-    publish,
-    shown_in_flow,
-)
-from overedit.tasks.editing_job.job import run_editing_job, written_checkpoints
+from overedit.flows.plan import Plan, make_plan
+from overedit.tasks.editing_job.job import written_checkpoints
+from overedit.tasks.editing_job.task import edit, edit_at_once, store_checkpoints
 from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.engine.options import engine_kind
-from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint, measure
+from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint
+from overedit.tasks.evaluation.task import measure_checkpoint
 from overedit.tasks.models.loading import locate
-from overedit.tasks.runs.records import store_checkpoint, store_engine_starts, store_requests, store_run
+from overedit.tasks.report.task import publish
+from overedit.tasks.runs.records import store_engine_starts, store_requests, store_run
 from overedit.tasks.system.locks import run_lock
 from overedit.tasks.system.progress import shown
+from overedit.tasks.system.task_runs import device_tags, in_task
 from overedit.tasks.system.untrusted import one_line
 
 logger = logging.getLogger(__name__)
@@ -54,7 +48,7 @@ def benchmark(config: BenchmarkConfig, wait: bool = False) -> str:
         wait: Where another process works on the run, wait until it has ended, and then do what it has left.
 
     Returns:
-        Where the report page lies.
+        The path of the report page.
 
     Raises:
         ValueError: The configuration does not fit the data or the model; nothing has been written then.
@@ -65,6 +59,18 @@ def benchmark(config: BenchmarkConfig, wait: bool = False) -> str:
     plan = make_plan(config, show=shown)
     with run_lock(plan.run.folder, wait=wait):
         return run_plan(plan, started_at)
+
+
+def flow_of(plan: Plan) -> Flow[..., str]:
+    """The same flow for a plan that is made already; the command line checks its input before a server starts."""
+
+    @flow(name="benchmark", flow_run_name=run_title, persist_result=False)
+    def benchmark(config: BenchmarkConfig, wait: bool = False) -> str:
+        started_at = datetime.now(UTC)
+        with run_lock(plan.run.folder, wait=wait):
+            return run_plan(plan, started_at)
+
+    return benchmark
 
 
 def run_plan(plan: Plan, started_at: datetime) -> str:
@@ -87,26 +93,23 @@ def run_plan(plan: Plan, started_at: datetime) -> str:
         store_costs_of_engine(plan, engine)
     if not (engine.starts or failed):
         logger.info("run %r was complete: nothing was edited or measured again", plan.run.name)
-    in_task(publish_run, plan, failed, started_at, name="publish")
+    store_how_it_ended(plan, failed, started_at)
+    in_task(publish, plan.run, name="publish")
     if failed:
         raise RuntimeError("; ".join(f"{trajectory.label} failed: {error}" for trajectory, error in failed.items()))
     return str(plan.run.report)
 
 
 def edit_all(plan: Plan) -> list[tuple[Trajectory, list[Checkpoint], str | None]]:
-    """Edit along every trajectory, several at once if the configuration says so; those are then found, and stored."""
-    at_once = plan.config.trajectories_at_once > 1
-    failed = in_task(edit_at_once, plan, name="edit several at once", tags=device_tags()) if at_once else {}
+    """Edit along every trajectory: (trajectory, its checkpoints, how it failed, if it did)."""
+    failed: dict[Path, str] = {}
+    if plan.config.trajectories_at_once > 1:
+        arguments = (plan.queued_jobs(), plan.config.trajectories_at_once)
+        failed = in_task(edit_at_once, *arguments, name="edit several at once", tags=device_tags())
     return [
-        (trajectory, *edit_or_fail(plan, trajectory, failed=failed.get(trajectory)))
-        for trajectory in plan.trajectories()
+        (trajectory, *edit_or_fail(plan, trajectory, failed=failed.get(plan.checkpoints_folder(trajectory))))
+        for trajectory in plan.config.trajectories()
     ]
-
-
-@task(cache_policy=NO_CACHE, persist_result=False)
-def edit_at_once(plan: Plan) -> dict[Trajectory, str]:
-    """Edit what is not edited yet, each trajectory in a process of its own; gives why those that failed did."""
-    return edit_in_processes(plan, show=lines_in_flow)
 
 
 def edit_or_fail(
@@ -123,30 +126,15 @@ def edit_or_fail(
         The checkpoints, those before the failure if it failed, and how it failed.
     """
     name = f"edit {trajectory.label}, order {trajectory.order_seed}"
+    folder, requests = plan.checkpoints_folder(trajectory), plan.planned(trajectory.order_seed)
+    point = plan.point(trajectory)
     try:
         if failed is None:
-            return in_task(edit, plan, trajectory, name=name, tags=device_tags()), None
+            arguments = (trajectory.job, requests, folder, point, trajectory.label)
+            return in_task(edit, *arguments, name=name, tags=device_tags()), None
     except (RuntimeError, MemoryError) as error:
         failed = one_line(error)
-    folder, requests = plan.checkpoints_folder(trajectory), plan.planned(trajectory.order_seed)
-    before = written_checkpoints(trajectory.job, requests, folder)
-    return store_checkpoints(plan, trajectory, before), failed
-
-
-@task(cache_policy=NO_CACHE, persist_result=False)
-def edit(plan: Plan, trajectory: Trajectory) -> list[Checkpoint]:
-    """Edit to the last edit count, from the newest whole checkpoint on, and store what each checkpoint took."""
-    requests = plan.planned(trajectory.order_seed)
-    folder, title = plan.checkpoints_folder(trajectory), f"Editing with {trajectory.label}"
-    checkpoints = run_editing_job(trajectory.job, requests, folder, show=shown_in_flow, title=title)
-    return store_checkpoints(plan, trajectory, checkpoints)
-
-
-def store_checkpoints(plan: Plan, trajectory: Trajectory, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-    """Store what is known of each checkpoint: its tensors, its turns, and what they took."""
-    for checkpoint in checkpoints:
-        store_checkpoint(plan.point(trajectory, checkpoint.record.edit_count), checkpoint)
-    return checkpoints
+    return store_checkpoints(point, written_checkpoints(trajectory.job, requests, folder)), failed
 
 
 def measure_or_fail(plan: Plan, measured: MeasuredCheckpoint, engine: LazyEngine) -> str | None:
@@ -157,28 +145,20 @@ def measure_or_fail(plan: Plan, measured: MeasuredCheckpoint, engine: LazyEngine
     """
     name = f"measure {measured.point.trajectory} at {measured.point.edit_count}"
     try:
-        in_task(measure_stored, plan, measured, engine, name=name)
+        in_task(measure_checkpoint, measured, plan.measure_options(), engine, name=name)
     except (RuntimeError, MemoryError) as error:
         return f"{name}: {one_line(error)}"
     return None
 
 
-@task(cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5, retry_condition_fn=is_input_output)
-def measure_stored(plan: Plan, measured: MeasuredCheckpoint, engine: LazyEngine) -> None:
-    """Ask every probe, the perplexity and the general benchmarks of one checkpoint, if they are not stored yet."""
-    measure(measured, plan.measure_options(), engine=engine, show=shown_in_flow)
-
-
-@task(cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5, retry_condition_fn=is_input_output)
-def publish_run(plan: Plan, failed: dict[Trajectory, str], started_at: datetime) -> None:
-    """Store how each trajectory ended, and write the report, the curve and the artifacts."""
+def store_how_it_ended(plan: Plan, failed: dict[Trajectory, str], started_at: datetime) -> None:
+    """Store the requests, and how each trajectory ended."""
     for order_seed in plan.config.order_seeds:
         base = plan.base(order_seed)
         store_requests(base.point, base.requests, digest_of_requests=base.requests.digest, overwritten=base.overwritten)
-    for trajectory in plan.trajectories():
-        point = plan.point(trajectory, plan.config.edit_counts[-1])
+    for trajectory in plan.config.trajectories():
         store_run(
-            point,
+            plan.point(trajectory),
             label=trajectory.label,
             method_config=trajectory.job.method.model_dump_json(),
             config=plan.config.model_dump_json(),
@@ -187,7 +167,6 @@ def publish_run(plan: Plan, failed: dict[Trajectory, str], started_at: datetime)
             error=failed.get(trajectory),
             started_at=started_at,
         )
-    publish(plan.run)
 
 
 def store_costs_of_engine(plan: Plan, engine: LazyEngine) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,28 +16,19 @@ from overedit.editing.methods import METHODS
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.editing.trajectory.runner import check_counts
-from overedit.flows.config.models import BenchmarkConfig
-from overedit.flows.config.run_identity import check_names, check_same_configuration, folder_name, short_name
+from overedit.flows.config.models import BenchmarkConfig, Trajectory
+from overedit.flows.config.run_identity import check_names, check_same_configuration
 from overedit.tasks.data.length_check import check_lengths
 from overedit.tasks.data.loader import RequestSet, load_requests
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.covariance_cache import check_covariance
-from overedit.tasks.editing_job.job import EditingJob
+from overedit.tasks.editing_job.parallel import QueuedJob
 from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint
 from overedit.tasks.evaluation.options import MeasureOptions
 from overedit.tasks.evaluation.questions import positions_asked
 from overedit.tasks.models.loading import context_length, load_config, locate, weights_digest
-from overedit.tasks.runs.run import BASE, Run, TrajectoryPoint
+from overedit.tasks.runs.run import BASE, Run, TrajectoryPoint, short_name
 from overedit.tasks.system.progress import ShowProgress, counted, unseen
-
-
-class Trajectory(NamedTuple):
-    """One method on one ordering of the requests."""
-
-    name: str
-    label: str
-    order_seed: int
-    job: EditingJob
 
 
 class Plan(NamedTuple):
@@ -50,21 +41,6 @@ class Plan(NamedTuple):
     model_digest: str
     can_see: tuple[str, ...] = ()
     """What losses of general ability the run will be able to see, in sentences."""
-
-    def trajectories(self) -> Iterator[Trajectory]:
-        """Every method on every ordering."""
-        for order_seed in self.config.order_seeds:
-            for label, method in zip(self.config.labels, self.config.methods, strict=True):
-                job = EditingJob(
-                    model=self.config.model,
-                    revision=self.config.revision,
-                    dtype=self.config.dtype,
-                    method=method,
-                    edit_counts=self.config.edit_counts,
-                    turn_size=self.config.turn_size,
-                    seed=order_seed,
-                )
-                yield Trajectory(folder_name(label), label, order_seed, job)
 
     def planned(self, order_seed: int) -> RequestStore:
         """The requests that will be edited, in their order."""
@@ -84,8 +60,23 @@ class Plan(NamedTuple):
             engine=config.engine,
         )
 
-    def point(self, trajectory: Trajectory, edit_count: int) -> TrajectoryPoint:
-        """A point of a trajectory."""
+    def queued_jobs(self) -> list[QueuedJob]:
+        """One for each trajectory, for processes that read their own requests."""
+        several = len(self.config.order_seeds) > 1
+        return [
+            QueuedJob(
+                trajectory.job,
+                self.config.dataset.model_copy(update={"order_seed": trajectory.order_seed}),
+                self.planned(trajectory.order_seed),
+                self.checkpoints_folder(trajectory),
+                f"Editing with {trajectory.label}" + (f", order {trajectory.order_seed}" if several else ""),
+            )
+            for trajectory in self.config.trajectories()
+        ]
+
+    def point(self, trajectory: Trajectory, edit_count: int | None = None) -> TrajectoryPoint:
+        """A point of a trajectory; its last planned one by default."""
+        edit_count = self.config.edit_counts[-1] if edit_count is None else edit_count
         method = trajectory.job.method.method
         seed = trajectory.order_seed
         return TrajectoryPoint(

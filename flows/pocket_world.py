@@ -1,6 +1,6 @@
 """The recipe of the shipped pocket model: generate the world, train, measure, save.
 
-`python -m flows.pocket_world` makes the shipped folder again.
+`python -m overedit.flows.pocket_world` makes the shipped folder again.
 """
 
 from __future__ import annotations
@@ -11,45 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow
 
-from overedit.tasks.pocket_model.lm_eval_scores import lm_eval_scores
-from overedit.tasks.pocket_model.training import TrainingConfig, measure_folder, train
+from overedit.tasks.pocket_model.task import measure_capability, measure_knowledge, train_model
+from overedit.tasks.pocket_model.training import TrainingConfig
 from overedit.tasks.pocket_world.lm_eval_items import chance_levels
 from overedit.tasks.pocket_world.model import model_folder
 from overedit.tasks.pocket_world.world import World, default_world
 
 RECIPE = "recipe.json"
 PACKAGES = ("torch", "transformers", "tokenizers", "lm-eval")
-
-
-@task(name="train the pocket model")
-def train_model(world: World, config: TrainingConfig, folder: Path) -> dict[str, float]:
-    """Train and save; a line with the rate and the time left every half minute."""
-    logger, started, told = get_run_logger(), time.monotonic(), time.monotonic()
-
-    def progress(done: int, total: int, loss: float) -> None:
-        nonlocal told
-        if time.monotonic() - told > 30 or done == total:
-            told = time.monotonic()
-            rate = done / (told - started)
-            logger.info(
-                "step %d of %d, loss %.3f, %.1f a second, %.0f s left", done, total, loss, rate, (total - done) / rate
-            )
-
-    return train(world, config, folder, progress)
-
-
-@task(name="measure what the pocket model knows")
-def measure_knowledge(world: World, folder: Path) -> dict[str, float]:
-    """Exact match by kind of statement, and perplexity."""
-    return measure_folder(world, folder)
-
-
-@task(name="measure general ability with lm-eval")
-def measure_capability(folder: Path) -> dict[str, float]:
-    """Scores of the four tasks."""
-    return lm_eval_scores(folder)
 
 
 @flow(name="train the pocket world's model")

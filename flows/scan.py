@@ -7,28 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from overedit.flows.config.models import ScanConfig
-from overedit.flows.config.run_identity import (
-    check_names,
-    check_same_configuration,
-    folder_name,
-    short_name,
-    write_configuration,
-)
+from overedit.flows.config.run_identity import check_names, check_same_configuration, write_configuration
 from overedit.flows.plan import check_corpora, check_model, check_requests
-from overedit.flows.prefect_runtime import device_tags, in_task, shown_in_flow
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.evaluation.perplexity import corpus_texts
-from overedit.tasks.runs.run import Run, TrajectoryPoint
+from overedit.tasks.runs.run import Run, TrajectoryPoint, folder_name, short_name
+from overedit.tasks.scan import task
 from overedit.tasks.scan.hard_cases import save_hard_cases, scan_line
-from overedit.tasks.scan.scan import ScanJob, run_scan
+from overedit.tasks.scan.scan import ScanJob
 from overedit.tasks.system.locks import run_lock
 from overedit.tasks.system.progress import ShowProgress, shown, unseen
+from overedit.tasks.system.task_runs import device_tags, in_task
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +31,7 @@ class MethodScan(NamedTuple):
     """One method over all requests."""
 
     label: str
-    place: TrajectoryPoint
+    point: TrajectoryPoint
     job: ScanJob
 
 
@@ -57,11 +51,11 @@ class ScanPlan(NamedTuple):
         for label, method in zip(config.labels, config.methods, strict=True):
             seed = config.dataset.order_seed or 0
             name = folder_name(label)
-            place = TrajectoryPoint(run=self.run, trajectory=name, method=method.method, order_seed=seed, edit_count=1)
+            point = TrajectoryPoint(run=self.run, trajectory=name, method=method.method, order_seed=seed, edit_count=1)
             job = ScanJob(
                 model=config.model, revision=config.revision, dtype=config.dtype, method=method, seed=config.seed
             )
-            yield MethodScan(label, place, job)
+            yield MethodScan(label, point, job)
 
 
 def make_scan_plan(config: ScanConfig, *, show: ShowProgress = unseen) -> ScanPlan:
@@ -108,21 +102,28 @@ def scan(config: ScanConfig, wait: bool = False) -> str:
         ValueError: The configuration does not fit the data or the model; nothing has been written then.
         RuntimeError: Another process works on the run, and nothing has been done.
     """
-    plan = make_scan_plan(config, show=shown)
+    return run_scan_plan(make_scan_plan(config, show=shown), wait=wait)
+
+
+def flow_of(plan: ScanPlan) -> Flow[..., str]:
+    """The same flow for a plan that is made already; the command line checks its input before a server starts."""
+
+    @flow(name="scan", flow_run_name=scan_title, persist_result=False)
+    def scan(config: ScanConfig, wait: bool = False) -> str:
+        return run_scan_plan(plan, wait=wait)
+
+    return scan
+
+
+def run_scan_plan(plan: ScanPlan, *, wait: bool = False) -> str:
+    """Scan with every method and save the hard cases; see `scan`."""
     with run_lock(plan.run.folder, wait=wait):
         write_configuration(plan.run, plan.config)
         plan.run.warehouse.set_aside_damaged(plan.run.name)
         lines = []
-        for method_scan in plan.scans():
-            in_task(scan_with, plan, method_scan, name=f"scan {method_scan.label}", tags=device_tags())
-            path = save_hard_cases(method_scan.place, plan.requests)
-            lines.append(scan_line(method_scan.place, path))
+        for label, point, job in plan.scans():
+            in_task(task.scan, job, plan.requests, plan.texts, point, label, name=f"scan {label}", tags=device_tags())
+            path = save_hard_cases(point, plan.requests)
+            lines.append(scan_line(point, path))
         plan.run.warehouse.publish()
     return "\n".join(lines)
-
-
-@task(cache_policy=NO_CACHE, persist_result=False)
-def scan_with(plan: ScanPlan, method_scan: MethodScan) -> None:
-    """Scan all requests with one method, and store a row for each."""
-    label, place, job = method_scan
-    run_scan(job, plan.requests, plan.texts, place, label=label, show=shown_in_flow)

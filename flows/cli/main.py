@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from overedit.editing.storage.disk_space import NoSpaceError
+from overedit.flows.cli.launch import launch, prepare_logging, prepare_prefect
 from overedit.flows.cli.results import Home, compare, report, sql
-from overedit.flows.prefect_runtime import launch, prepare_logging, prepare_prefect
 from overedit.tasks.system.untrusted import printable
 
 app = typer.Typer(
@@ -63,8 +63,7 @@ def scan(
     prepare_prefect()
     from overedit.flows.config.loading import read_yaml, validated, with_settings
     from overedit.flows.config.models import ScanConfig
-    from overedit.flows.scan import make_scan_plan
-    from overedit.flows.scan import scan as scan_flow
+    from overedit.flows.scan import flow_of, make_scan_plan
     from overedit.tasks.system.locks import check_run_is_free
     from overedit.tasks.system.progress import shown
 
@@ -72,7 +71,7 @@ def scan(
     plan = make_scan_plan(validated(ScanConfig, content, where=str(config)), show=shown)
     if not wait:
         check_run_is_free(plan.run.folder)
-    launch(scan_flow, plan.config, wait=wait, show=print)
+    launch(flow_of(plan), plan.config, wait=wait, show=print)
 
 
 @app.command()
@@ -248,14 +247,14 @@ def _benchmark(content: dict[str, Any], settings: Sequence[str], *, where: str, 
     from overedit.tasks.system.progress import shown
 
     config = validated(BenchmarkConfig, with_settings(content, settings), where=where)
-    run = make_plan(config, show=shown).run  # bad input ends here, before a server is started
+    plan = make_plan(config, show=shown)  # bad input ends here, before a server is started
     if not wait:
-        check_run_is_free(run.folder)  # and so does a run that is another process's
-    from overedit.flows.benchmark import benchmark
+        check_run_is_free(plan.run.folder)  # and so does a run that is another process's
+    from overedit.flows.benchmark import flow_of
     from overedit.tasks.report.summary import summary_table
 
     def show(page: str) -> None:
-        Console().print(summary_table(run.warehouse, config.name))
+        Console().print(summary_table(plan.run.warehouse, config.name))
         print(f"report: {page}")
 
-    launch(benchmark, config, wait=wait, show=show)
+    launch(flow_of(plan), config, wait=wait, show=show)

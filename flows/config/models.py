@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -13,10 +14,11 @@ from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config.presets import asked_of_run, check_known, missing
 from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.data.options import DatasetOptions
+from overedit.tasks.editing_job.job import EditingJob
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.evaluation.options import EvaluationOptions, PerplexityOptions
 from overedit.tasks.evaluation.paper_protocols import PRESETS
-from overedit.tasks.runs.run import NAME
+from overedit.tasks.runs.run import NAME, folder_name
 
 
 class EditingConfig(BaseModel):
@@ -125,6 +127,30 @@ class BenchmarkConfig(EditingConfig):
         except ValueError as error:
             raise ValueError(str(error).removeprefix("edit_counts: ")) from None
         return edited
+
+    def trajectories(self) -> Iterator[Trajectory]:
+        """Every method on every ordering."""
+        for order_seed in self.order_seeds:
+            for label, method in zip(self.labels, self.methods, strict=True):
+                job = EditingJob(
+                    model=self.model,
+                    revision=self.revision,
+                    dtype=self.dtype,
+                    method=method,
+                    edit_counts=self.edit_counts,
+                    turn_size=self.turn_size,
+                    seed=order_seed,
+                )
+                yield Trajectory(folder_name(label), label, order_seed, job)
+
+
+class Trajectory(NamedTuple):
+    """One method on one ordering of the requests."""
+
+    name: str
+    label: str
+    order_seed: int
+    job: EditingJob
 
 
 class ScanConfig(EditingConfig):

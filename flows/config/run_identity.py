@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from overedit.editing.storage.atomic import replace_file
-from overedit.editing.storage.checksums import digest, sealed, unsealed
+from overedit.editing.storage.checksums import sealed, unsealed
 from overedit.flows.config.models import EditingConfig
-from overedit.tasks.runs.run import Run
+from overedit.tasks.runs.run import Run, folder_name
 
 logger = logging.getLogger(__name__)
-
-_LONGEST_NAME = 100  # characters of a trajectory's name, which is a folder's
 
 
 def check_names(config: EditingConfig) -> None:
@@ -78,16 +76,3 @@ def _as_json(config: EditingConfig) -> str:
 def _shown(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-def short_name(model: str) -> str:
-    """A model's name in tables: the folder's or the hub name, without what leads there."""
-    path = Path(model)
-    return path.resolve().name if path.is_dir() else model
-
-
-def folder_name(label: str) -> str:
-    """A label as the name of a folder: it leads to no other, and is short enough for every file system."""
-    kept = "".join(character if character.isascii() and character.isalnum() else "-" for character in label.lower())
-    name = "-".join(part for part in kept.split("-") if part)
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 17]}-{digest(label)}"

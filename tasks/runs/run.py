@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from overedit.editing.storage.checksums import digest
 from overedit.tasks.system.untrusted import shown_value
 from overedit.tasks.warehouse.views import literal
 from overedit.tasks.warehouse.warehouse import Warehouse
@@ -20,6 +21,8 @@ from overedit.tasks.warehouse.warehouse import Warehouse
 BASE = "base"
 """The trajectory of the pristine model: edit count 0, method `none`, shared by all methods of a run."""
 
+
+_LONGEST_NAME = 100  # characters of a trajectory's name, which is a folder's
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """What a run may be called: its name is that of a folder, and leads to no other."""
@@ -88,6 +91,10 @@ class TrajectoryPoint(BaseModel):
         """The identity columns of each of its rows."""
         return self.partition | {"model": self.run.model, "method": self.method, "dataset": self.run.dataset}
 
+    def at(self, edit_count: int) -> TrajectoryPoint:
+        """Another point of the same trajectory."""
+        return self.model_copy(update={"edit_count": edit_count})
+
     def store(self, table: str, rows: Iterable[Mapping[str, Any]], *, key: str, part: str = "") -> None:
         """Write the rows of this place (and part), in the place of those that were there."""
         whole = (self.identity | dict(row) for row in rows)
@@ -101,6 +108,19 @@ class TrajectoryPoint(BaseModel):
         """Write what a stage took: one row a stage, or a stage and part."""
         row = {"stage": stage, "seconds": seconds, "num_items": num_items} | more
         self.store("costs", [row], key=key, part=part or stage)
+
+
+def short_name(model: str) -> str:
+    """A model's name in tables: the folder's or the hub name, without what leads there."""
+    path = Path(model)
+    return path.resolve().name if path.is_dir() else model
+
+
+def folder_name(label: str) -> str:
+    """A label as the name of a folder: it leads to no other, and is short enough for every file system."""
+    kept = "".join(character if character.isascii() and character.isalnum() else "-" for character in label.lower())
+    name = "-".join(part for part in kept.split("-") if part)
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 17]}-{digest(label)}"
 
 
 def versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any

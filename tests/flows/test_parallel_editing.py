@@ -23,9 +23,9 @@ from overedit.editing.trajectory.interruption import StoppedError
 from overedit.flows.benchmark import run_plan
 from overedit.flows.config.models import BenchmarkConfig
 from overedit.flows.config.run_identity import write_configuration
-from overedit.flows.parallel_editing import _edit, edit_in_processes
 from overedit.flows.plan import Plan, make_plan
 from overedit.tasks.editing_job.job import run_editing_job
+from overedit.tasks.editing_job.parallel import _edit, edit_in_processes
 from tests.flows.test_benchmark import configuration
 from tests.support.paths import REPOSITORY
 
@@ -40,7 +40,7 @@ def plan_in(home: Path, tiny_model: Path, **more: Any) -> Plan:
 
 
 def edited_one_after_another(plan: Plan) -> Plan:
-    for trajectory in plan.trajectories():
+    for trajectory in plan.config.trajectories():
         run_editing_job(
             trajectory.job, plan.planned(trajectory.order_seed), plan.checkpoints_folder(trajectory), threads=1
         )
@@ -68,7 +68,7 @@ def test_two_at_once_leave_the_bits_of_one_after_another(tiny_model: Path, tmp_p
         yield lambda done, total: counts.update({title: done})
         open_now.remove(title)
 
-    assert edit_in_processes(at_once, show=show) == {}
+    assert edit_in_processes(at_once.queued_jobs(), 2, show=show) == {}
     assert max(most) == 2, "they were edited at the same time"
     assert counts == {"Editing with LocFT-BF": 12, "Editing with FT-M": 12}
     there = kept(at_once)
@@ -76,7 +76,9 @@ def test_two_at_once_leave_the_bits_of_one_after_another(tiny_model: Path, tmp_p
     assert there == kept(edited_one_after_another(plan_in(tmp_path / "one-by-one", tiny_model)))
     assert multiprocessing.active_children() == []
     before = {path: path.stat().st_mtime_ns for path in at_once.run.folder.rglob("*")}
-    assert edit_in_processes(at_once, show=lambda *_: pytest.fail("what is there is edited again")) == {}
+    assert (
+        edit_in_processes(at_once.queued_jobs(), 2, show=lambda *_: pytest.fail("what is there is edited again")) == {}
+    )
     assert {path: path.stat().st_mtime_ns for path in at_once.run.folder.rglob("*")} == before
 
 
@@ -86,7 +88,7 @@ def test_a_process_that_is_killed_is_one_trajectory_that_failed(
 ) -> None:
     """The run measures the other, records why this one failed, and says so at its end."""
     plan = plan_in(tmp_path, tiny_model, trajectories_at_once=2)
-    first, second = plan.trajectories()
+    first, second = plan.config.trajectories()
 
     @contextmanager
     def show(title: str, unit: str) -> Iterator[Progress]:
@@ -96,7 +98,7 @@ def test_a_process_that_is_killed_is_one_trajectory_that_failed(
             os.kill(begun_first.pid, signal.SIGKILL)
         yield lambda done, total: None
 
-    monkeypatch.setattr("overedit.flows.prefect_runtime.lines_in_flow", show)
+    monkeypatch.setattr("overedit.tasks.editing_job.task.lines_in_flow", show)
     why = "RuntimeError: its process was ended by SIGKILL, as the system does where memory runs out"
     with pytest.raises(RuntimeError, match=f"^LocFT-BF failed: {why}$"):
         run_plan(plan, datetime.now(UTC))
@@ -126,23 +128,24 @@ def test_errors_come_over_as_what_they_are(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("overedit.flows.parallel_editing.run_editing_job", fail)
-    monkeypatch.setattr("overedit.flows.parallel_editing._end_with_parent", lambda: None)
+    monkeypatch.setattr("overedit.tasks.editing_job.parallel.run_editing_job", fail)
+    monkeypatch.setattr("overedit.tasks.editing_job.parallel._end_with_parent", lambda: None)
     mine, theirs = multiprocessing.Pipe()
-    _edit(plan_in(tmp_path, tiny_model).config, 0, 1, theirs)
+    queued = plan_in(tmp_path, tiny_model).queued_jobs()[0]
+    _edit(queued.job, queued.dataset, queued.folder, queued.title, 1, theirs)
     said = mine.recv() if mine.poll() else None
     assert (type(said), str(said)) == (type(comes_over), str(comes_over))
 
 
 PARENT = """
 import json, sys
-from overedit.flows.benchmark import run_plan
-from overedit.flows.config import BenchmarkConfig
-from overedit.flows.parallel_editing import edit_in_processes
+from overedit.flows.config.models import BenchmarkConfig
+from overedit.tasks.editing_job.parallel import edit_in_processes
 from overedit.flows.plan import make_plan
 from overedit.tasks.system.progress import unseen
 if __name__ == "__main__":
-    print(edit_in_processes(make_plan(BenchmarkConfig.model_validate(json.loads(sys.argv[1]))), show=unseen))
+    plan = make_plan(BenchmarkConfig.model_validate(json.loads(sys.argv[1])))
+    print(edit_in_processes(plan.queued_jobs(), 2, show=unseen))
 """
 
 
@@ -207,7 +210,7 @@ def test_a_kill_of_the_parent_and_a_stop_reach_the_children(tiny_model: Path, tm
     signals = [os.getpid()]
     plan = make_plan(BenchmarkConfig.model_validate(config))
     with pytest.raises(StoppedError, match="stopped after the turns that were going on, as asked"):
-        edit_in_processes(plan, show=show)
+        edit_in_processes(plan.queued_jobs(), 2, show=show)
     records = [json.loads(path.read_text()) for path in (tmp_path / "stopped").rglob("interim/checkpoint.json")]
     assert records, "what lay between two counts is kept"
     assert all(1 < record["edit_count"] < 12 for record in records)

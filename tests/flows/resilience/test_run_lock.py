@@ -21,22 +21,21 @@ COMMAND = """
 import sys, time
 from pathlib import Path
 from overedit.flows.cli.main import main
-from overedit.flows.prefect_runtime import prepare_logging
+from overedit.flows.cli.launch import prepare_logging
 
 prepare_logging()  # before Prefect is imported, as main does
 import overedit.flows.benchmark
 
-make_plan = overedit.flows.benchmark.make_plan
+flow_of = overedit.flows.benchmark.flow_of
 home, number = Path(sys.argv.pop(1)), sys.argv.pop(1)
 
-def when_all_are_there(config, **options):
-    plan = make_plan(config, **options)
+def when_all_are_there(plan):
     (home / f"ready-{number}").touch()
     while len(list(home.glob("ready-*"))) < 2 or ("--wait" in sys.argv and not (home / "runs/r/lock").exists()):
         time.sleep(0.001)
-    return plan
+    return flow_of(plan)
 
-overedit.flows.benchmark.make_plan = when_all_are_there
+overedit.flows.benchmark.flow_of = when_all_are_there
 main()
 """
 
@@ -78,7 +77,7 @@ def test_a_run_of_another_process_is_refused_before_a_server_is_started(
 ) -> None:
     from overedit.tasks.system.locks import run_lock
 
-    monkeypatch.setattr("overedit.flows.benchmark.benchmark", lambda *_, **__: pytest.fail("the flow was called"))
+    monkeypatch.setattr("overedit.flows.benchmark.flow_of", lambda *_: pytest.fail("the flow was called"))
     with run_lock(tmp_path / "runs" / "r"):
         before = sorted(tmp_path.rglob("*"))
         code, out, err = overedit("run", files["config"])

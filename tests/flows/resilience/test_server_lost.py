@@ -14,8 +14,8 @@ import httpx
 import pytest
 import yaml
 
-from overedit.flows import prefect_runtime as publish
 from overedit.flows.config.models import BenchmarkConfig
+from overedit.tasks.system import task_runs
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.flows.test_benchmark import configuration
 
@@ -80,8 +80,8 @@ def test_progress_that_cannot_be_told_is_told_no_more(
         asked.append(1)
         raise httpx.ConnectError("Connection refused")
 
-    monkeypatch.setattr(publish, "create_progress_artifact", refused)
-    artifact = publish._ProgressArtifact()
+    monkeypatch.setattr(task_runs, "create_progress_artifact", refused)
+    artifact = task_runs._ProgressArtifact()
     for percent in (1.0, 2.0, 3.0):
         artifact(percent, "edits")
     assert asked == [1]

@@ -1,8 +1,7 @@
 """Several trajectories at once, each edited in a process of its own.
 
-A process makes its own plan from the configuration, edits one trajectory, and leaves its checkpoints where the run
-expects them; whoever began it finds them there. It ends with its parent, whatever ended that: nothing goes on editing
-in a run that nobody looks after.
+A process reads its own requests, edits one trajectory, and leaves its checkpoints where the run expects them; the
+parent finds them there. It ends when its parent ends, for whatever reason: nothing goes on editing unattended.
 """
 
 from __future__ import annotations
@@ -12,44 +11,61 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from threading import Thread
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from overedit.editing.method import Progress
 from overedit.editing.trajectory.interruption import StoppedError, stop_on_signals
-from overedit.flows.config.models import BenchmarkConfig
-from overedit.flows.plan import Plan, Trajectory, make_plan
-from overedit.tasks.editing_job.job import finished_checkpoints, run_editing_job
+from overedit.tasks.data.loader import load_requests
+from overedit.tasks.data.options import DatasetOptions
+from overedit.tasks.data.request_store import RequestStore
+from overedit.tasks.editing_job.job import EditingJob, finished_checkpoints, run_editing_job
 from overedit.tasks.models.loading import editing_threads
 from overedit.tasks.system.progress import ShowProgress
+from overedit.tasks.system.untrusted import one_line
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_REPORTS = 0.5
 
 
-def edit_in_processes(plan: Plan, *, show: ShowProgress) -> dict[Trajectory, str]:
-    """Edit the trajectories that are not finished, so many at once as the configuration says.
+class QueuedJob(NamedTuple):
+    """An editing job, and where a process of its own finds the requests and puts the checkpoints."""
+
+    job: EditingJob
+    dataset: DatasetOptions
+    """Read anew by the process, in the order of editing."""
+    requests: RequestStore
+    """The same requests as the parent has read them."""
+    folder: Path
+    title: str
+    """What the progress is called."""
+
+
+def edit_in_processes(jobs: Sequence[QueuedJob], num_processes: int, *, show: ShowProgress) -> dict[Path, str]:
+    """Run the jobs that are not finished, at most `num_processes` at once.
 
     Args:
-        plan: The run.
+        jobs: One for each trajectory.
+        num_processes: How many at once; each has its share of the processor's cores.
         show: Shows the progress of each; several are shown at once.
 
     Returns:
-        Why a trajectory failed, of those that did.
+        Folder -> why its job failed, for those that did.
 
     Raises:
         StoppedError: SIGTERM or Ctrl-C came; each has kept what it had, and the same call continues.
-        ValueError, OSError: One of them ended so, and the others were ended with it.
+        ValueError, OSError: A job ended so, and the others were ended with it.
     """
-    waiting = deque(_unfinished(plan))
-    with stop_on_signals() as stop_asked, _Processes(plan, show) as processes:
+    waiting = deque(job for job in jobs if not _is_finished(job))
+    with stop_on_signals() as stop_asked, _Processes(num_processes, show) as processes:
         while waiting or processes.running:
-            while waiting and len(processes.running) < plan.config.trajectories_at_once and not stop_asked():
+            while waiting and len(processes.running) < num_processes and not stop_asked():
                 processes.begin(waiting.popleft())
             if stop_asked():
                 waiting.clear()
@@ -60,25 +76,22 @@ def edit_in_processes(plan: Plan, *, show: ShowProgress) -> dict[Trajectory, str
         return processes.failed
 
 
-def _unfinished(plan: Plan) -> Iterator[Trajectory]:
-    for trajectory in plan.trajectories():
-        key = trajectory.job.key(plan.planned(trajectory.order_seed))
-        if not finished_checkpoints(trajectory.job, key, plan.checkpoints_folder(trajectory)):
-            yield trajectory
+def _is_finished(queued: QueuedJob) -> bool:
+    return bool(finished_checkpoints(queued.job, queued.job.key(queued.requests), queued.folder))
 
 
 class _Running:
-    """A process that edits a trajectory, and what it has said."""
+    """A process that edits a trajectory, and the messages it has sent."""
 
-    def __init__(self, trajectory: Trajectory, process: BaseProcess, messages: Connection) -> None:
-        self.trajectory, self.process, self.messages = trajectory, process, messages
+    def __init__(self, folder: Path, process: BaseProcess, messages: Connection) -> None:
+        self.folder, self.process, self.messages = folder, process, messages
         self.error: Exception | None = None
         self.title: str | None = None
         self.advance: Progress
         self.shown = ExitStack()
 
     def listen(self, show: ShowProgress) -> None:
-        """Take in what it has said since."""
+        """Read the messages sent since."""
         try:
             while self.messages.poll():
                 said = self.messages.recv()
@@ -94,7 +107,7 @@ class _Running:
             return
 
     def end(self) -> None:
-        """Take leave of a process that has ended, or end it."""
+        """End the process if it runs, and release what belongs to it."""
         self.process.kill()
         self.process.join()
         self.messages.close()
@@ -102,12 +115,12 @@ class _Running:
 
 
 class _Processes:
-    """The processes that are going on; they end with the block."""
+    """The running processes; they end with the block."""
 
-    def __init__(self, plan: Plan, show: ShowProgress) -> None:
-        self.plan, self.show = plan, show
+    def __init__(self, num_processes: int, show: ShowProgress) -> None:
+        self.num_processes, self.show = num_processes, show
         self.running: list[_Running] = []
-        self.failed: dict[Trajectory, str] = {}
+        self.failed: dict[Path, str] = {}
         self.asked_to_stop = False
 
     def __enter__(self) -> Self:
@@ -119,29 +132,29 @@ class _Processes:
         for each in self.running:
             each.end()
 
-    def begin(self, trajectory: Trajectory) -> None:
-        """Begin a trajectory."""
+    def begin(self, queued: QueuedJob) -> None:
+        """Start a process for a job."""
         context = multiprocessing.get_context("spawn")  # a fork would take over torch's threads as they stand
         mine, theirs = context.Pipe()
-        place = list(self.plan.trajectories()).index(trajectory)
-        threads = editing_threads(self.plan.config.trajectories_at_once)
-        process = context.Process(target=_edit, args=(self.plan.config, place, threads, theirs), daemon=True)
+        threads = editing_threads(self.num_processes)
+        arguments = (queued.job, queued.dataset, queued.folder, queued.title, threads, theirs)
+        process = context.Process(target=_edit, args=arguments, daemon=True)
         with _signals_for_the_parent():
             process.start()
         theirs.close()
-        self.running.append(_Running(trajectory, process, mine))
+        self.running.append(_Running(queued.folder, process, mine))
 
     def ask_to_stop(self) -> None:
-        """Ask each to stop after the turn that it is in; one that has not come so far, and waits perhaps, is ended."""
+        """Ask each to stop after its present turn; one that has not begun to edit is ended."""
         for each in () if self.asked_to_stop else self.running:
             if each.title is None:
                 each.process.kill()
             else:
-                _say(each.messages, None)
+                _send(each.messages, None)
         self.asked_to_stop = True
 
     def attend(self) -> None:
-        """Wait a moment for what they say, and take leave of those that have ended."""
+        """Wait a moment for messages, and collect the processes that have ended."""
         wait([end for each in self.running for end in (each.messages, each.process.sentinel)], SECONDS_BETWEEN_LOOKS)
         for each in list(self.running):
             has_ended = each.process.exitcode is not None  # looked at before its last words are heard
@@ -152,13 +165,13 @@ class _Processes:
                 self._judge(each)
 
     def _judge(self, ended: _Running) -> None:
-        """Whether it failed is a result; what is wrong with the input or the disk is the end of all."""
+        """Store a failure as a result; a mistake in the input, or a full disk, ends all of them."""
         if isinstance(ended.error, ValueError | OSError):
             raise ended.error
         if ended.error is not None:
-            self.failed[ended.trajectory] = str(ended.error)
+            self.failed[ended.folder] = str(ended.error)
         elif ended.process.exitcode:
-            self.failed[ended.trajectory] = f"RuntimeError: its process {_end_in_words(ended.process.exitcode)}"
+            self.failed[ended.folder] = f"RuntimeError: its process {_end_in_words(ended.process.exitcode)}"
 
 
 def _end_in_words(code: int) -> str:
@@ -168,32 +181,23 @@ def _end_in_words(code: int) -> str:
     return f"was ended by {signal.Signals(-code).name}{often}"
 
 
-def _edit(config: BenchmarkConfig, place: int, threads: int, messages: Connection) -> None:
-    """What a process does: edit the trajectory at a place of the plan, and say how it goes."""
+def _edit(
+    job: EditingJob, dataset: DatasetOptions, folder: Path, title: str, threads: int, messages: Connection
+) -> None:
+    """What a process does: run a job, and send messages about its progress and its end."""
     Thread(target=_end_with_parent, daemon=True).start()
     try:
-        plan = make_plan(config)
-        trajectory = list(plan.trajectories())[place]
-        order = f", order {trajectory.order_seed}" if len(config.order_seeds) > 1 else ""
-        run_editing_job(
-            trajectory.job,
-            plan.planned(trajectory.order_seed),
-            plan.checkpoints_folder(trajectory),
-            show=_said_to(messages),
-            title=f"Editing with {trajectory.label}{order}",
-            threads=threads,
-            stop_asked=messages.poll,
-        )
+        requests = load_requests(dataset).requests
+        show, stop_asked = _sender(messages), messages.poll
+        run_editing_job(job, requests, folder, show=show, title=title, threads=threads, stop_asked=stop_asked)
     except StoppedError:
         return
     except ValueError as error:
-        _say(messages, ValueError(str(error)))
+        _send(messages, ValueError(str(error)))
     except OSError as error:
-        _say(messages, OSError(str(error)))
+        _send(messages, OSError(str(error)))
     except (RuntimeError, MemoryError) as error:
-        from overedit.tasks.system.untrusted import one_line
-
-        _say(messages, RuntimeError(one_line(error)))
+        _send(messages, RuntimeError(one_line(error)))
 
 
 def _end_with_parent() -> None:
@@ -204,11 +208,11 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _said_to(messages: Connection) -> ShowProgress:
+def _sender(messages: Connection) -> ShowProgress:
     @contextmanager
     def show(title: str, unit: str) -> Iterator[Progress]:
-        _say(messages, (title, unit, 0, 0))
-        yield _now_and_then(lambda done, total: _say(messages, (title, unit, done, total)))
+        _send(messages, (title, unit, 0, 0))
+        yield _now_and_then(lambda done, total: _send(messages, (title, unit, done, total)))
 
     return show
 
@@ -226,8 +230,8 @@ def _now_and_then(advance: Progress) -> Progress:
     return some
 
 
-def _say(messages: Connection, what: object) -> None:
-    """Say something to the other side, which may have ended."""
+def _send(messages: Connection, what: object) -> None:
+    """Send a message to the other side, which may have ended."""
     try:
         messages.send(what)
     except OSError:

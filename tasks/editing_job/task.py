@@ -1,0 +1,42 @@
+"""Editing, as Prefect tasks: one trajectory, or several at once in processes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from overedit.editing.trajectory.checkpoint import Checkpoint
+from overedit.tasks.data.request_store import RequestStore
+from overedit.tasks.editing_job.job import EditingJob, run_editing_job
+from overedit.tasks.editing_job.parallel import QueuedJob, edit_in_processes
+from overedit.tasks.runs.records import store_checkpoint
+from overedit.tasks.runs.run import TrajectoryPoint
+from overedit.tasks.system.task_runs import lines_in_flow, shown_in_flow, stage
+
+
+@stage
+def edit(job: EditingJob, requests: RequestStore, folder: Path, point: TrajectoryPoint, label: str) -> list[Checkpoint]:
+    """Edit to the last edit count, from the newest whole checkpoint on, and store what is known of each checkpoint.
+
+    Args:
+        job: What to do.
+        requests: In the order of editing.
+        folder: Where the checkpoints are written.
+        point: Any point of the trajectory.
+        label: What the progress calls the method.
+    """
+    checkpoints = run_editing_job(job, requests, folder, show=shown_in_flow, title=f"Editing with {label}")
+    return store_checkpoints(point, checkpoints)
+
+
+@stage
+def edit_at_once(jobs: Sequence[QueuedJob], num_processes: int) -> dict[Path, str]:
+    """Edit several trajectories at once, each in a process of its own; see `edit_in_processes`."""
+    return edit_in_processes(jobs, num_processes, show=lines_in_flow)
+
+
+def store_checkpoints(point: TrajectoryPoint, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """Store what is known of each checkpoint of a trajectory: its tensors, its turns, and what they took."""
+    for checkpoint in checkpoints:
+        store_checkpoint(point.at(checkpoint.record.edit_count), checkpoint)
+    return checkpoints

@@ -1,0 +1,54 @@
+"""Publishing a run, as a Prefect task: the report page, the pictures, and artifacts that show them in the UI."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from httpx import HTTPError
+from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
+from prefect.context import FlowRunContext
+
+from overedit.editing.storage.atomic import remove_leftovers
+from overedit.tasks.report.data import RunData, collect
+from overedit.tasks.report.figures import save_figures
+from overedit.tasks.report.page import write_page
+from overedit.tasks.report.summary import summary_markdown
+from overedit.tasks.runs.run import Run
+from overedit.tasks.system.task_runs import retried_stage
+from overedit.tasks.system.untrusted import one_line
+
+logger = logging.getLogger(__name__)
+
+
+@retried_stage
+def publish(run: Run) -> Path:
+    """Write the report page and the pictures, and, inside a flow run, the artifacts that show them in the UI."""
+    for folder in (run.folder, run.report.parent):
+        remove_leftovers(folder)
+    data = collect(run.warehouse, run.name)
+    write_page(data, run.report)
+    pictures = save_figures(data, run.report, protocol=(data.protocols or ("generated",))[0])
+    run.warehouse.publish()
+    if FlowRunContext.get() is not None:
+        _publish_artifacts(run, data, pictures)
+    return run.report
+
+
+def _publish_artifacts(run: Run, data: RunData, pictures: Mapping[str, Path]) -> None:
+    try:
+        _create_artifacts(run, data, pictures)
+    except HTTPError as error:
+        logger.warning("Prefect's server does not answer; the report is not shown in its UI: %s", one_line(error))
+
+
+def _create_artifacts(run: Run, data: RunData, pictures: Mapping[str, Path]) -> None:
+    create_markdown_artifact(key="leaderboard", markdown=summary_markdown(data), description="The tables")
+    for key, picture in pictures.items():
+        image = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+        create_image_artifact(key=key, image_url=image, description=key.replace("-", " ").capitalize())
+    create_link_artifact(
+        key="report", link=run.report.as_uri(), link_text=run.report.name, description="The report page"
+    )
