@@ -6,25 +6,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import overedit
+
 WORK_POOL = "overedit"
 GPU_TAG = "gpu"
 
 
-def deploy_all(prefect_file: Path) -> None:
-    """Make the work pool and the limit that lets one task at a time have the GPU, and register all deployments.
-
-    Args:
-        prefect_file: The deployments.
+def deploy_all() -> None:
+    """Create the work pool and the limit of one task per GPU, and register all deployments of this checkout.
 
     Raises:
-        RuntimeError: Prefect's command line failed; it has said why.
+        ValueError: Overedit is not run from a checkout, which the workers need.
+        RuntimeError: Prefect's command line failed; its own output says why.
     """
-    house = prefect_file.resolve().parents[1]
+    checkout = Path(overedit.__path__[0]).parent
+    prefect_file = checkout / "deployments" / "prefect.yaml"
+    if not prefect_file.is_file():
+        raise ValueError(f"there is no {prefect_file}; overedit deploy works in a checkout of Overedit")
     for command in (
         ("work-pool", "create", WORK_POOL, "--type", "process", "--overwrite"),
         ("concurrency-limit", "create", GPU_TAG, "1"),
         ("--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_file)),
     ):
-        done = subprocess.run([sys.executable, "-m", "prefect", *command], cwd=house, check=False)
+        done = subprocess.run([sys.executable, "-m", "prefect", *command], cwd=checkout, check=False)
         if done.returncode:
             raise RuntimeError(f"prefect {' '.join(command)} failed with exit code {done.returncode}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from overedit.editing.methods import MethodConfig
+from overedit.editing.requests import EditRequest
 from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.flows.config.loading import validated, with_settings
 from overedit.flows.config.models import with_preset
@@ -17,6 +18,7 @@ from overedit.flows.plan import check_corpora, check_model, check_requests
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job.job import EditingJob, run_editing_job
+from overedit.tasks.pocket_world.model import model_folder
 from overedit.tasks.system.locks import held
 from overedit.tasks.system.progress import shown
 
@@ -74,6 +76,44 @@ def edit_file(
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     return checkpoint.model_copy(update={"folder": out})
+
+
+class _Method(BaseModel):
+    method: MethodConfig
+
+
+def method_config(method: str | Mapping[str, Any] | MethodConfig, model: str) -> MethodConfig:
+    """A method's configuration, completed by the published preset for a model.
+
+    Args:
+        method: Its name, its settings with the key `method`, or the configuration itself.
+        model: The model's hub name or folder.
+
+    Raises:
+        ValueError: A setting is wrong or missing; with the key, the value and what is accepted.
+    """
+    if isinstance(method, BaseModel):
+        return method
+    name = "pocket" if Path(model) == model_folder() else model
+    content = with_preset(dict(method) if isinstance(method, Mapping) else method, name)
+    return validated(_Method, {"method": content}, where="edit").method
+
+
+def request_records(requests: Iterable[EditRequest | Mapping[str, Any]]) -> list[EditRequest]:
+    """Edit requests from mappings of their fields; those without a `case_id` are numbered from 1.
+
+    Raises:
+        ValueError: One has a field that is wrong or missing, or there is none.
+    """
+    records = []
+    for number, request in enumerate(requests, start=1):
+        if not isinstance(request, EditRequest):
+            content = {"case_id": str(number)} | dict(request)
+            request = validated(EditRequest, content, where=f"requests: number {number}")
+        records.append(request)
+    if not records:
+        raise ValueError("requests: at least one is needed, got none")
+    return records
 
 
 def _content(model: str, method: str, requests: Path, dataset: str, settings: Sequence[str]) -> dict[str, Any]:

@@ -1,1 +1,226 @@
-"""Overedit: how many edits can a language model take, with this method, before it breaks?"""
+"""Overedit: how many edits can a language model take, with this method, before it breaks?
+
+The Python API. `run` makes a benchmark and gives its results, `read` opens results that are there, `edit` edits a model
+that you hold, `plot` draws, `methods` and `datasets` list. The command line calls the same functions. Nothing heavy is
+imported before it is needed. Examples: docs/python.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from overedit.editing.requests import EditRequest
+    from overedit.tasks.editing_job.in_memory import Edit
+
+__all__ = ["DatasetInfo", "MethodInfo", "Results", "Run", "datasets", "edit", "methods", "plot", "read", "run"]
+
+Format: TypeAlias = Literal["arrow", "pandas", "polars"]
+"""`pyarrow.Table`, `pandas.DataFrame` or `polars.DataFrame`; the last two need their package."""
+
+
+class Results:
+    """The rows of a warehouse, by table, view or SQL.
+
+    Args:
+        home: The folder that holds `warehouse/`, or the warehouse itself.
+
+    Raises:
+        ValueError: There is no warehouse.
+    """
+
+    def __init__(self, home: str | Path) -> None:
+        self.home = _home_of(Path(home))
+
+    def sql(self, query: str, *, format: Format = "arrow") -> Any:
+        """The answer to one SELECT over the tables and views; nothing is ever written.
+
+        Raises:
+            ValueError: Not one reading statement, an unknown table, view or column, or an unknown format.
+        """
+        from overedit.tasks.warehouse.warehouse import Warehouse
+
+        return _converted(Warehouse(self.home / "warehouse").query(query), format)
+
+    def table(self, view: str, *, format: Format = "arrow") -> Any:
+        """All rows of a table or view, e.g. `leaderboard`; raises as `sql` does."""
+        return self.sql(f'SELECT * FROM "{_identifier(view)}"', format=format)
+
+    def runs(self) -> list[Run]:
+        """The runs in it, by name."""
+        names = self.sql("SELECT DISTINCT run FROM runs ORDER BY run")["run"].to_pylist()
+        return [Run(name, self.home) for name in names]
+
+
+class Run(Results):
+    """One run's results.
+
+    Args:
+        name: The run's name.
+        home: The folder that holds `warehouse/`, `runs/` and `reports/`.
+    """
+
+    def __init__(self, name: str, home: str | Path = ".") -> None:
+        super().__init__(home)
+        self.name = name
+
+    def table(self, view: str, *, format: Format = "arrow") -> Any:
+        """The run's rows of a table or view; raises as `sql` does."""
+        name = self.name.replace("'", "''")
+        return self.sql(f"SELECT * FROM \"{_identifier(view)}\" WHERE run = '{name}'", format=format)
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return self.home / "reports" / f"{self.name}.html"
+
+    def __repr__(self) -> str:
+        return f"Run({self.name!r}, home={str(self.home)!r})"
+
+
+class MethodInfo(NamedTuple):
+    """An editing method."""
+
+    name: str
+    """The `method` of its configuration."""
+    label: str
+    """What plots and tables call it."""
+    paper: str
+    presets: tuple[str, ...]
+    """Models for which settings were published."""
+
+
+class DatasetInfo(NamedTuple):
+    """A dataset that can be read."""
+
+    name: str
+    source: str
+    """Where its rows come from."""
+
+
+def run(config: str | Path | Mapping[str, Any], *, wait: bool = False, **settings: Any) -> Run:
+    """Run a benchmark, or continue it; a run that is complete is left as it is.
+
+    Args:
+        config: A YAML file, the name of a configuration that comes with Overedit (`demo`), or a mapping of its keys.
+        wait: Where another process works on the run, wait until it has ended.
+        settings: Keys of the configuration to change, dotted ones as `**{"methods.0.epochs": 10}`.
+
+    Raises:
+        ValueError: The configuration does not fit; with the key, the value and what is accepted.
+        RuntimeError: A trajectory failed (the others are complete), or another process works on the run.
+    """
+    from overedit.flows.config.loading import named_content, with_values
+    from overedit.flows.launch import run_benchmark
+
+    content, where = named_content(config)
+    finished = run_benchmark(with_values(content, settings), where=where, wait=wait)
+    return Run(finished.run.name, finished.run.home)
+
+
+def read(home: str | Path = ".") -> Results:
+    """Open the results in a folder that holds a `warehouse/`, or in a warehouse itself; raises ValueError if none."""
+    return Results(home)
+
+
+def edit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Iterable[EditRequest | Mapping[str, Any]],
+    method: str | Mapping[str, Any] | Any,
+    *,
+    turn_size: int = 100,
+    seed: int = 0,
+) -> Edit:
+    """Edit a model object: its weights are written. In a `with` block they are taken back at its end, bit for bit.
+
+    Args:
+        model: Changed in place; as it was before if this fails.
+        tokenizer: Its tokenizer.
+        requests: `EditRequest`s, or mappings of their fields (`prompt`, `target_new`, and `subject` where the method
+            needs it); at least one, in the order of editing.
+        method: A name (`overedit.methods()`), a mapping of settings with the key `method`, or a configuration. What
+            is left out takes the published preset for the model's name, where there is one.
+        turn_size: The most edits that one call of the method takes.
+        seed: Of all that is random.
+
+    Returns:
+        The edit: `log`, `parameters`, `undo()`.
+
+    Raises:
+        ValueError: A setting, a request or a site that does not fit.
+    """
+    from overedit.flows.edit import method_config, request_records
+    from overedit.tasks.editing_job.in_memory import edit_in_memory
+
+    config = method_config(method, str(model.config.name_or_path))
+    return edit_in_memory(model, tokenizer, request_records(requests), config, turn_size=turn_size, seed=seed)
+
+
+def plot(run: Run, *, protocol: str = "generated") -> Figure:
+    """Draw reliability, generalization, locality and capability against edit count, a line for each method.
+
+    Args:
+        run: A run that has been measured.
+        protocol: How answers are scored: `generated`, `teacher_forced` or `probability`.
+
+    Raises:
+        ValueError: The run is not in its warehouse, or was not asked under that protocol.
+    """
+    from overedit.tasks.report.figures import curve_figure
+    from overedit.tasks.warehouse.warehouse import Warehouse
+
+    return curve_figure(Warehouse(run.home / "warehouse"), run.name, protocol=protocol)
+
+
+def methods() -> list[MethodInfo]:
+    """The editing methods, with their papers and the models that have a published preset."""
+    from overedit.editing.methods import METHODS
+
+    return [MethodInfo(name, entry.label, entry.paper, tuple(entry.presets)) for name, entry in METHODS.items()]
+
+
+def datasets() -> list[DatasetInfo]:
+    """The datasets that can be read, and where they come from."""
+    from overedit.tasks.data.catalog import HUBS
+    from overedit.tasks.data.options import DATASETS
+
+    elsewhere = {"pocket": "generated by Overedit", "file": "your own file: dataset.path, dataset.columns"}
+    found = []
+    for name in DATASETS:
+        on_hub = f"{HUBS[name].dataset_id} on the hub, or " if name in HUBS else ""
+        found.append(DatasetInfo(name, elsewhere.get(name, f"{on_hub}a file: dataset.path")))
+    return found
+
+
+def _home_of(folder: Path) -> Path:
+    if (folder / "warehouse").is_dir():
+        return folder
+    if folder.is_dir() and folder.resolve().name == "warehouse":
+        return folder.resolve().parent
+    raise ValueError(
+        f"there is no warehouse in {folder.resolve()}; run a benchmark first, or name the folder that holds warehouse/"
+    )
+
+
+def _identifier(view: str) -> str:
+    return view.replace('"', '""')
+
+
+def _converted(rows: Any, format: str) -> Any:
+    if format == "arrow":
+        return rows
+    if format == "pandas":
+        return rows.to_pandas()
+    if format == "polars":
+        try:
+            import polars
+        except ImportError as error:
+            raise ValueError("format: 'polars' needs the package polars, which is not installed here") from error
+        return polars.from_arrow(rows)
+    raise ValueError(f"format: {format!r} is unknown; accepted: arrow, pandas, polars")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,6 +95,35 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds no configuration: a mapping of keys to values is needed")
     return found
+
+
+def named_content(config: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The keys of a configuration, and what its errors call it.
+
+    Args:
+        config: A YAML file, the name of a configuration that comes with Overedit (`demo`), or the keys themselves.
+
+    Raises:
+        ValueError: There is no such file or name; or as `read_yaml`.
+    """
+    if isinstance(config, Mapping):
+        return dict(config), "config"
+    shipped = Path(str(files("overedit.benchmarks")))
+    path = Path(config)
+    if not path.exists() and path.name == str(config) and (shipped / f"{config}.yaml").is_file():
+        path = shipped / f"{config}.yaml"
+    return read_yaml(path), str(config)
+
+
+def with_values(content: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with values put in; keys are dotted paths.
+
+    Raises:
+        ValueError: A key leads nowhere.
+    """
+    for key, value in values.items():
+        content = _put(content, key.split("."), value, _shortened(key))
+    return content
 
 
 def with_settings(content: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from overedit.editing.locate_then_edit.covariance import CovarianceOptions
 from overedit.editing.methods import METHODS, MethodConfig
 from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config.presets import asked_of_run, check_known, missing
-from overedit.tasks.capability.options import CapabilityOptions
+from overedit.tasks.capability.options import POCKET, CapabilityOptions
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job.job import EditingJob
 from overedit.tasks.engine.options import EngineOptions
@@ -128,6 +128,17 @@ class BenchmarkConfig(EditingConfig):
             raise ValueError(str(error).removeprefix("edit_counts: ")) from None
         return edited
 
+    @property
+    def is_local(self) -> bool:
+        """Whether every input is a file here or comes with Overedit, so that none can change on a hub."""
+        covariances = [options for method in self.methods if (options := _covariance_of(method)) is not None]
+        named = [self.model, *(options.corpus for options in covariances)]
+        named += [] if self.perplexity.corpus is None else [str(self.perplexity.corpus)]
+        dataset_is_local = self.dataset.name == "pocket" or self.dataset.path is not None
+        own_items = all(task.name in self.capability.files for task in self.capability.asked)
+        tasks_are_local = own_items or self.capability.include_path == POCKET
+        return dataset_is_local and tasks_are_local and all(n == "pocket" or Path(n).exists() for n in named)
+
     def trajectories(self) -> Iterator[Trajectory]:
         """Every method on every ordering."""
         for order_seed in self.order_seeds:
@@ -168,6 +179,11 @@ class ScanConfig(EditingConfig):
         if self.dataset.order_seed is None:
             raise ValueError("dataset.order_seed: null is no seed; a scan's rows are named by it, so give a number")
         return self
+
+
+def _covariance_of(method: Any) -> CovarianceOptions | None:
+    options: CovarianceOptions | None = METHODS[method.method].covariance(method)
+    return options
 
 
 def with_preset(method: Any, model: str) -> Any:

@@ -57,6 +57,21 @@ _STYLE = {
 Draw = Callable[[Figure, RunData, str], None]
 
 
+def curve_figure(warehouse: Warehouse, run: str, *, protocol: str = "generated") -> Figure:
+    """The collapse curve of a run.
+
+    Raises:
+        ValueError: The run is not in the warehouse, or was not asked under that protocol.
+    """
+    data = collect(warehouse, run)
+    _check_protocol(data, protocol)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(12, 3.9), layout="constrained")
+        FigureCanvasAgg(figure)
+        _draw_curve(figure, data, protocol)
+    return figure
+
+
 def save_curve_png(warehouse: Warehouse, run: str, path: Path, *, protocol: str = "generated") -> Path:
     """Write the collapse curve of a run as a PNG (1,920 pixels wide).
 
@@ -82,10 +97,7 @@ def save_figures(data: RunData, page: Path, *, protocol: str = "generated") -> d
     Raises:
         ValueError: Nothing was asked under that protocol.
     """
-    if data.protocols and protocol not in data.protocols:
-        raise ValueError(
-            f"protocol: {protocol!r} was not asked in {data.run}; choose one of {', '.join(data.protocols)}"
-        )
+    _check_protocol(data, protocol)
     files = {"collapse-curve": page.with_suffix(".png")}
     _save(_draw_curve, data, protocol, files["collapse-curve"])
     for name, draw, has_rows in (
@@ -96,6 +108,13 @@ def save_figures(data: RunData, page: Path, *, protocol: str = "generated") -> d
             files[name] = page.with_suffix(f".{name}.png")
             _save(draw, data, protocol, files[name])
     return files
+
+
+def _check_protocol(data: RunData, protocol: str) -> None:
+    if data.protocols and protocol not in data.protocols:
+        raise ValueError(
+            f"protocol: {protocol!r} was not asked in {data.run}; choose one of {', '.join(data.protocols)}"
+        )
 
 
 def _save(draw: Draw, data: RunData, protocol: str, path: Path) -> None:

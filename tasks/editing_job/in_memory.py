@@ -1,0 +1,112 @@
+"""Editing a model that is in memory already: the weights are written, and can be taken back bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from overedit.editing.methods import METHODS
+from overedit.editing.model.weights import apply_update, checksum, read_tensors, write_tensors
+from overedit.editing.requests import EditRequest
+from overedit.editing.storage.checksums import digest
+from overedit.editing.trajectory.runner import turn_seed
+from overedit.tasks.editing_job.job import method_inputs
+from overedit.tasks.models.loading import LoadedModel
+from overedit.tasks.system.progress import ShowProgress, unseen
+
+
+class Edit:
+    """Edits in a model's weights; in a `with` block, they are taken back at its end."""
+
+    def __init__(self, model: PreTrainedModel, base: Mapping[str, torch.Tensor], log: Sequence[dict[str, Any]]) -> None:
+        self._model, self._base = model, base
+        self.log = log
+        """What the method reported, one entry per turn."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the edited parameters."""
+        return tuple(self._base)
+
+    def undo(self) -> None:
+        """Give the edited parameters the values that they had before, bit for bit."""
+        write_tensors(self._model, self._base)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.undo()
+
+
+def edit_in_memory(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[EditRequest],
+    config: Any,
+    *,
+    turn_size: int = 100,
+    seed: int = 0,
+    show: ShowProgress = unseen,
+) -> Edit:
+    """Write edits into a model, turn by turn, with the bits that an editing job of the same settings has.
+
+    Args:
+        model: Changed in place; as it was before if this fails.
+        tokenizer: Its tokenizer.
+        requests: At least one, in the order of editing.
+        config: The method's configuration.
+        turn_size: The most edits that one call of the method takes; cumulative methods take all in one.
+        seed: Each turn's seed is derived from it.
+        show: Shows the progress.
+
+    Raises:
+        ValueError: A request, a site or a corpus that does not fit the model.
+    """
+    method = METHODS[config.method]
+    step = len(requests) if method.cumulative else turn_size
+    inputs = method_inputs(config, LoadedModel(model, tokenizer), _digest_of(model, config), show)
+    base: dict[str, torch.Tensor] = {}
+    state: dict[str, torch.Tensor] = {}
+    log: list[dict[str, Any]] = []
+    with show(f"Editing with {method.label}", "edits") as progress:
+        try:
+            for first in range(0, len(requests), step):
+                turn = requests[first : first + step]
+                end = first + len(turn)
+                result = method.function(
+                    model,
+                    tokenizer,
+                    turn,
+                    config,
+                    state,
+                    seed=turn_seed(seed, first, end),
+                    progress=_counting(progress, first, end, len(requests)),
+                    **inputs,
+                )
+                base |= read_tensors(model, [name for name in result.update if name not in base])
+                apply_update(model, result.update)
+                state = result.state
+                log.append({"first": first + 1, "last": end, **result.log})
+        except BaseException:
+            write_tensors(model, base)
+            raise
+    return Edit(model, base, log)
+
+
+def _counting(progress: Callable[[int, int], None], first: int, end: int, total: int) -> Callable[[int, int], None]:
+    """A method counts its own steps; this counts edits."""
+    return lambda done, steps: progress(first + (end - first) * done // max(steps, 1), total)
+
+
+def _digest_of(model: PreTrainedModel, config: Any) -> str:
+    """What names the weights where a method's inputs are cached; not read where it has none."""
+    if METHODS[config.method].covariance(config) is None:
+        return ""
+    return digest({name: checksum(parameter) for name, parameter in model.named_parameters()})
