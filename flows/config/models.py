@@ -16,6 +16,7 @@ from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.evaluation.options import EvaluationOptions, PerplexityOptions
 from overedit.tasks.evaluation.paper_protocols import PRESETS
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.run import NAME
 
 
@@ -52,6 +53,10 @@ class EditingConfig(BaseModel):
             covariance = covariance.model_dump(exclude_unset=True)
         methods = [_with_covariance(method, covariance) for method in values["methods"]]
         return values | {"methods": [with_preset(method, model) for method in methods]}
+
+    def model_reference(self) -> ModelReference:
+        """The model to edit; each call makes a new one, which has not computed its weights' digest yet."""
+        return ModelReference(self.model, self.revision, self.dtype)
 
     @property
     def labels(self) -> tuple[str, ...]:
