@@ -19,7 +19,6 @@ from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.engine.options import engine_kind
 from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint
 from overedit.tasks.evaluation.task import measure_checkpoint
-from overedit.tasks.models.loading import locate
 from overedit.tasks.report.task import publish
 from overedit.tasks.runs.records import store_engine_starts, store_requests, store_run
 from overedit.tasks.system.locks import run_lock
@@ -81,7 +80,7 @@ def run_plan(plan: Plan, started_at: datetime) -> str:
         logger.info(sentence)
     plan.run.warehouse.set_aside_damaged(plan.run.name)
     edited = edit_all(plan)
-    with LazyEngine(locate(config.model), config.engine, revision=config.revision) as engine:
+    with LazyEngine(plan.model, config.engine) as engine:
         base = {order_seed: measure_or_fail(plan, plan.base(order_seed), engine) for order_seed in config.order_seeds}
         failed = {}
         for trajectory, checkpoints, edit_error in edited:
@@ -162,7 +161,7 @@ def store_how_it_ended(plan: Plan, failed: dict[Trajectory, str], started_at: da
             label=trajectory.label,
             method_config=trajectory.job.method.model_dump_json(),
             config=plan.config.model_dump_json(),
-            model_digest=plan.model_digest,
+            model_digest=plan.model.digest,
             engine=engine_kind(plan.config.engine),
             error=failed.get(trajectory),
             started_at=started_at,

@@ -18,6 +18,7 @@ from overedit.flows.plan import check_corpora, check_model, check_requests
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job.job import EditingJob, run_editing_job
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.pocket_world.model import model_folder
 from overedit.tasks.system.locks import held
 from overedit.tasks.system.progress import shown
@@ -55,13 +56,12 @@ def edit_file(
     count = config.num_edits or len(everything)
     if count > len(everything):
         raise ValueError(f"num_edits: {count} edits are asked for, but {requests} holds {len(everything)} requests")
-    check_model(config.model, (config.method,), revision=config.revision)
-    check_requests(config.model, (config.method,), everything.first(count), revision=config.revision)
-    check_corpora(config.model, (config.method,), revision=config.revision)
+    reference = ModelReference(config.model, config.revision, config.dtype)
+    check_model(reference, (config.method,))
+    check_requests(reference, (config.method,), everything.first(count))
+    check_corpora(reference, (config.method,))
     job = EditingJob(
-        model=config.model,
-        revision=config.revision,
-        dtype=config.dtype,
+        model=reference,
         method=config.method,
         edit_counts=(count,),
         turn_size=config.turn_size,

@@ -26,7 +26,8 @@ from overedit.tasks.editing_job.parallel import QueuedJob
 from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint
 from overedit.tasks.evaluation.options import MeasureOptions
 from overedit.tasks.evaluation.questions import positions_asked
-from overedit.tasks.models.loading import context_length, load_config, locate, weights_digest
+from overedit.tasks.models.loading import context_length
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.run import BASE, Run, TrajectoryPoint, short_name
 from overedit.tasks.system.progress import ShowProgress, counted, unseen
 
@@ -38,7 +39,7 @@ class Plan(NamedTuple):
     run: Run
     requests: dict[int, RequestSet]
     """Order seed -> the requests that will be edited, in their order, and what reading the data found."""
-    model_digest: str
+    model: ModelReference
     can_see: tuple[str, ...] = ()
     """What losses of general ability the run will be able to see, in sentences."""
 
@@ -101,7 +102,7 @@ class Plan(NamedTuple):
             overwritten=self.requests[point.order_seed].report.overwritten,
             edit_counts=self.config.edit_counts,
             checkpoint=checkpoint,
-            model_digest=self.model_digest,
+            model_digest=self.model.digest,
             is_last=is_last,
         )
 
@@ -121,8 +122,9 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen) -> Plan:
     check_names(config)
     run = Run(name=config.name, home=config.home.resolve(), model=short_name(config.model), dataset=config.dataset.name)
     check_same_configuration(run, config)
-    check_model(config.model, config.methods, revision=config.revision)
-    check_corpora(config.model, config.methods, revision=config.revision)
+    model = config.model_reference
+    check_model(model, config.methods)
+    check_corpora(model, config.methods)
     requests = {}
     asked = set(positions_asked(config.edit_counts, config.evaluation.sample))
     for order_seed in config.order_seeds:
@@ -132,11 +134,9 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen) -> Plan:
         check_counts(config.edit_counts, len(found))
         planned = found.first(config.edit_counts[-1])
         with show("Checking their lengths", "edits") as progress:
-            check_requests(
-                config.model, config.methods, planned, revision=config.revision, asked=asked, progress=progress
-            )
+            check_requests(model, config.methods, planned, asked=asked, progress=progress)
         requests[order_seed] = RequestSet(planned, report)
-    plan = Plan(config, run, requests, weights_digest(config.model, revision=config.revision))
+    plan = Plan(config, run, requests, model)
     return plan._replace(can_see=_can_see(plan)) if config.capability.asked else plan
 
 
@@ -147,26 +147,28 @@ def _can_see(plan: Plan) -> tuple[str, ...]:
     return tuple(before_the_run(bases, plan.measure_options()))
 
 
-def check_model(model: str, methods: tuple[Any, ...], *, revision: str | None = None) -> None:
+def check_model(model: ModelReference, methods: tuple[Any, ...]) -> None:
     """Check that a model is of a known family and has the sites that methods edit; no weights are loaded.
 
     Raises:
         ValueError: It is not, or has not.
     """
-    config = load_config(model, revision=revision)
+    config = model.load_config()
     try:
         with torch.device("meta"):
             skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (TypeError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"model: the config.json of {model} describes no model that can be built: {reason}") from error
+        raise ValueError(
+            f"model: the config.json of {model.name} describes no model that can be built: {reason}"
+        ) from error
     anatomy = Anatomy.of(skeleton)
     for method in methods:
         for site in METHODS[method.method].sites(method):
             anatomy.site_parameters(site)
 
 
-def check_corpora(model: str, methods: tuple[Any, ...], *, revision: str | None = None) -> None:
+def check_corpora(model: ModelReference, methods: tuple[Any, ...]) -> None:
     """Check that the texts, or the files, from which methods learn what the model's keys are can be read.
 
     Raises:
@@ -176,26 +178,23 @@ def check_corpora(model: str, methods: tuple[Any, ...], *, revision: str | None 
         entry = METHODS[method.method]
         options = entry.covariance(method)
         if options is not None:
-            digest = weights_digest(model, revision=revision)
-            check_covariance(options, entry.sites(method), model_digest=digest)
+            check_covariance(options, entry.sites(method), model_digest=model.digest)
 
 
 def check_requests(
-    model: str,
+    model: ModelReference,
     methods: tuple[Any, ...],
     requests: RequestStore,
     *,
-    revision: str | None = None,
     asked: Container[int] | None = None,
     progress: Progress = silent,
 ) -> None:
     """Check that requests have what the methods need and fit into the model's context.
 
     Args:
-        model: The model's folder or name.
+        model: Whose tokenizer and context length count.
         methods: Their configurations.
         requests: In the order of editing.
-        revision: A hub model's.
         asked: Positions of the requests whose probes will be asked, and are checked; all where not given.
         progress: Told (requests checked, requests in all).
 
@@ -205,9 +204,9 @@ def check_requests(
     for method in methods:
         if METHODS[method.method].needs_subject:
             _check_subjects(method.method, requests)
-    tokenizer = AutoTokenizer.from_pretrained(locate(model), revision=revision, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(model.locate(), revision=model.revision, trust_remote_code=False)
     watched = counted(requests, progress, len(requests))
-    check_lengths(watched, tokenizer, context_length(load_config(model, revision=revision)), asked=asked)
+    check_lengths(watched, tokenizer, context_length(model.load_config()), asked=asked)
 
 
 def _check_subjects(method: str, requests: RequestStore) -> None:

@@ -16,6 +16,7 @@ from overedit.flows.plan import check_corpora, check_model, check_requests
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.evaluation.perplexity import corpus_texts
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.run import Run, TrajectoryPoint, folder_name, short_name
 from overedit.tasks.scan import task
 from overedit.tasks.scan.hard_cases import save_hard_cases, scan_line
@@ -40,6 +41,7 @@ class ScanPlan(NamedTuple):
 
     config: ScanConfig
     run: Run
+    model: ModelReference
     requests: RequestStore
     """Which are scanned, in their order."""
     texts: list[str]
@@ -52,9 +54,7 @@ class ScanPlan(NamedTuple):
             seed = config.dataset.order_seed or 0
             name = folder_name(label)
             point = TrajectoryPoint(run=self.run, trajectory=name, method=method.method, order_seed=seed, edit_count=1)
-            job = ScanJob(
-                model=config.model, revision=config.revision, dtype=config.dtype, method=method, seed=config.seed
-            )
+            job = ScanJob(model=self.model, method=method, seed=config.seed)
             yield MethodScan(label, point, job)
 
 
@@ -71,12 +71,13 @@ def make_scan_plan(config: ScanConfig, *, show: ShowProgress = unseen) -> ScanPl
     check_names(config)
     run = Run(name=config.name, home=config.home.resolve(), model=short_name(config.model), dataset=config.dataset.name)
     check_same_configuration(run, config)
-    check_model(config.model, config.methods, revision=config.revision)
-    check_corpora(config.model, config.methods, revision=config.revision)
+    model = config.model_reference
+    check_model(model, config.methods)
+    check_corpora(model, config.methods)
     with show(f"Reading {config.dataset.path or config.dataset.name}", "edits") as progress:
         requests = load_requests(config.dataset, progress=progress).requests
-    check_requests(config.model, config.methods, requests, revision=config.revision, asked=())
-    return ScanPlan(config, run, requests, corpus_texts(config.perplexity))
+    check_requests(model, config.methods, requests, asked=())
+    return ScanPlan(config, run, model, requests, corpus_texts(config.perplexity))
 
 
 def scan_title() -> str:

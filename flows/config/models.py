@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -18,6 +19,7 @@ from overedit.tasks.editing_job.job import EditingJob
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.evaluation.options import EvaluationOptions, PerplexityOptions
 from overedit.tasks.evaluation.paper_protocols import PRESETS
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.run import NAME, folder_name
 
 
@@ -54,6 +56,11 @@ class EditingConfig(BaseModel):
             covariance = covariance.model_dump(exclude_unset=True)
         methods = [_with_covariance(method, covariance) for method in values["methods"]]
         return values | {"methods": [with_preset(method, model) for method in methods]}
+
+    @cached_property
+    def model_reference(self) -> ModelReference:
+        """The model to edit; its weights are digested once."""
+        return ModelReference(self.model, self.revision, self.dtype)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -144,9 +151,7 @@ class BenchmarkConfig(EditingConfig):
         for order_seed in self.order_seeds:
             for label, method in zip(self.labels, self.methods, strict=True):
                 job = EditingJob(
-                    model=self.model,
-                    revision=self.revision,
-                    dtype=self.dtype,
+                    model=self.model_reference,
                     method=method,
                     edit_counts=self.edit_counts,
                     turn_size=self.turn_size,

@@ -8,7 +8,6 @@ one of these is another file.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from overedit.tasks.editing_job.covariance_files import (
     read_record,
     write_covariance,
 )
+from overedit.tasks.system.cache import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def covariance_of(
     found = {site: moment for site in devices if (moment := _cached(records[site], devices[site])) is not None}
     missing = [site for site in devices if site not in found]
     if missing:
-        remove_leftovers(cache_folder())
+        remove_leftovers(cache_folder("covariance"))
         texts, length = corpus.texts, options.max_length
         computed = second_moments(model, tokenizer, texts, missing, max_length=length, progress=progress)
         found |= {site: _kept(records[site], moment) for site, moment in computed.items()}
@@ -140,16 +140,10 @@ def given_files(path: Path, sites: Sequence[str], model_digest: str) -> dict[str
     return found
 
 
-def cache_folder() -> Path:
-    """Where covariances are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("OVEREDIT_CACHE") or Path(base) / "overedit") / "covariance"
-
-
 def cache_file(record: Mapping[str, Any]) -> Path:
     """The file of what a record describes; what the corpus is called makes no difference."""
     identity = {name: value for name, value in record.items() if name != "corpus"}
-    return cache_folder() / f"{record['site']}-{digest(identity)}.safetensors"
+    return cache_folder("covariance") / f"{record['site']}-{digest(identity)}.safetensors"
 
 
 def _record(

@@ -21,7 +21,8 @@ from overedit.editing.trajectory.interruption import CheckpointPolicy, stop_on_s
 from overedit.editing.trajectory.runner import INTERIM, Schedule, Source, run_trajectory
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.covariance_cache import covariance_key, covariance_of
-from overedit.tasks.models.loading import LoadedModel, editing_threads, load_model, weights_digest
+from overedit.tasks.models.loading import LoadedModel, editing_threads, load_model
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.system.gpu_locks import gpu_lock
 from overedit.tasks.system.progress import ShowProgress, unseen
 from overedit.tasks.system.stage_key import stage_key
@@ -34,9 +35,7 @@ class EditingJob(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    model: str
-    revision: str | None = None
-    dtype: str = "auto"
+    model: ModelReference
     method: MethodConfig
     edit_counts: tuple[int, ...]
     turn_size: int = 100
@@ -44,18 +43,17 @@ class EditingJob(BaseModel):
 
     def key(self, requests: RequestStore) -> str:
         """Digest of the base weights, requests, configuration and code that make the trajectory."""
-        weights = weights_digest(self.model, revision=self.revision)
         return stage_key(
             sys.modules[METHODS[self.method.method].config.__module__],
             trajectory,
-            weights=weights,
-            dtype=self.dtype,
+            weights=self.model.digest,
+            dtype=self.model.dtype,
             method=self.method.model_dump(mode="json"),
             edit_counts=self.edit_counts,
             turn_size=self.turn_size,
             seed=self.seed,
             requests=requests.first(self.edit_counts[-1]).digest,
-            **inputs_key(self.method, weights),
+            **inputs_key(self.method, self.model.digest),
         )
 
 
@@ -108,9 +106,8 @@ def _edited(
 ) -> list[Checkpoint]:
     """Edit from the newest whole checkpoint on; the model is gone when this returns."""
     entry = METHODS[job.method.method]
-    digest = weights_digest(job.model, revision=job.revision)
-    loaded = load_model(job.model, dtype=job.dtype, revision=job.revision)
-    inputs = method_inputs(job.method, loaded, digest, show)
+    loaded = load_model(job.model)
+    inputs = method_inputs(job.method, loaded, job.model.digest, show)
     with show(title or f"Editing with {entry.label}", "edits") as progress, stops as stop_asked:
         checkpoints = list(
             run_trajectory(
@@ -119,7 +116,7 @@ def _edited(
                 job.method,
                 method=entry,
                 schedule=Schedule(job.edit_counts, job.turn_size, job.seed),
-                source=Source(key=key, model=job.model, model_digest=digest),
+                source=Source(key=key, model=job.model.name, model_digest=job.model.digest),
                 folder=folder,
                 inputs=inputs,
                 interim=CheckpointPolicy(stop_asked=stop_asked),

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
 from overedit.tasks.engine import server as served
 from overedit.tasks.engine.base import EngineDiedError, Generation, Score, SwapReport
 from overedit.tasks.engine.options import EngineOptions, engine_kind
+from overedit.tasks.models.reference import ModelReference
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +38,15 @@ class EngineClient:
     """An engine in a process of its own.
 
     Args:
-        model: Folder, hub name or `pocket`.
+        model: Which model; the dtype is the options'.
         options: How it is started.
-        revision: Of a hub model.
 
     Raises:
         ValueError: There is no such model, or the engine cannot run it.
         EngineDiedError: It died while it started.
     """
 
-    def __init__(self, model: str, options: EngineOptions, *, revision: str | None = None) -> None:
+    def __init__(self, model: ModelReference, options: EngineOptions) -> None:
         begun = time.perf_counter()
         self.kind = engine_kind(options)
         _free_device_memory()
@@ -58,9 +59,9 @@ class EngineClient:
                 env=_environment(),
             )
         self._socket, self._lines = ours, ours.makefile("rb")
-        self._ask("start", model=model, options=options.model_dump(mode="json"), revision=revision)
+        self._ask("start", model=asdict(model), options=options.model_dump(mode="json"))
         self.start_seconds = time.perf_counter() - begun
-        logger.info("%s started with %s in %.1f s", self.kind, model, self.start_seconds)
+        logger.info("%s started with %s in %.1f s", self.kind, model.name, self.start_seconds)
 
     @property
     def pid(self) -> int:

@@ -13,6 +13,7 @@ from overedit.tasks.engine.base import Engine, Generation, Score, SwapReport
 from overedit.tasks.engine.client import EngineClient
 from overedit.tasks.engine.factory import load_in_process
 from overedit.tasks.engine.options import EngineOptions, engine_kind
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.system.gpu_locks import gpu_lock
 
 logger = logging.getLogger(__name__)
@@ -25,13 +26,12 @@ class EngineStart(NamedTuple):
     seconds: float
 
 
-def open_engine(model: str, options: EngineOptions | None = None, *, revision: str | None = None) -> Engine:
+def open_engine(model: ModelReference, options: EngineOptions | None = None) -> Engine:
     """Start an engine: vLLM in a process of its own, which a crash ends alone; transformers in this one.
 
     Args:
-        model: Folder, hub name or `pocket`.
+        model: Which model; the dtype is the options'.
         options: How it is started.
-        revision: Of a hub model.
 
     Raises:
         ValueError: There is no such model, or the engine asked for by name is not installed.
@@ -39,8 +39,8 @@ def open_engine(model: str, options: EngineOptions | None = None, *, revision: s
     """
     options = options or EngineOptions()
     if engine_kind(options) == "vllm":
-        return EngineClient(model, options, revision=revision)
-    return load_in_process(model, options, revision=revision)
+        return EngineClient(model, options)
+    return load_in_process(model, options)
 
 
 class LazyEngine:
@@ -49,16 +49,15 @@ class LazyEngine:
     Not for several threads at once: a swap with questions in flight would answer them with half-exchanged weights.
 
     Args:
-        model: Folder, hub name or `pocket`.
+        model: Which model; the dtype is the options'.
         options: How it is started.
-        revision: Of a hub model.
 
     Raises:
         ValueError: The engine asked for by name is not installed.
     """
 
-    def __init__(self, model: str, options: EngineOptions | None = None, *, revision: str | None = None) -> None:
-        self._model, self._options, self._revision = model, options or EngineOptions(), revision
+    def __init__(self, model: ModelReference, options: EngineOptions | None = None) -> None:
+        self._model, self._options = model, options or EngineOptions()
         self._engine: Engine | None = None
         self._held: Any = None
         self._gpu = ExitStack()
@@ -120,7 +119,7 @@ class LazyEngine:
     def _started(self) -> Engine:
         if self._engine is None:
             self._gpu.enter_context(gpu_lock(first=self.kind == "vllm"))
-            self._engine = open_engine(self._model, self._options, revision=self._revision)
+            self._engine = open_engine(self._model, self._options)
             self.starts.append(EngineStart(self._engine.kind, self._engine.start_seconds))
         return self._engine
 

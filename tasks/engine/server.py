@@ -17,6 +17,7 @@ from typing import Any
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
 from overedit.tasks.engine.base import Engine
 from overedit.tasks.engine.options import EngineOptions
+from overedit.tasks.models.reference import ModelReference
 
 
 def serve(connection: socket.socket) -> None:
@@ -37,10 +38,10 @@ def serve(connection: socket.socket) -> None:
             _say(connection, answer=answer)
 
 
-def _start(model: str, options: Mapping[str, Any], revision: str | None) -> Engine:
+def _start(model: Mapping[str, Any], options: Mapping[str, Any]) -> Engine:
     from overedit.tasks.engine.factory import load_in_process
 
-    return load_in_process(model, EngineOptions(**options), revision=revision)
+    return load_in_process(ModelReference(**model), EngineOptions(**options))
 
 
 def _answer(engine: Engine, call: str, arguments: Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ import gc
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from overedit.tasks.engine.tokenization import check_lengths, encode, eos_ids, g
 from overedit.tasks.engine.transformers_batches import LocalModel
 from overedit.tasks.models.base_weights import BaseWeights, check_fit
 from overedit.tasks.models.loading import context_length, load_model
+from overedit.tasks.models.reference import ModelReference
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +33,8 @@ class TransformersEngine:
     """A transformers model in this process, which is lm-eval's model too.
 
     Args:
-        model: Folder, hub name or `pocket`.
+        model: Which model; the dtype is the options'.
         options: How it is started; what is said of vLLM does not matter here.
-        revision: Of a hub model.
 
     Raises:
         ValueError: There is no such model, or it has no safetensors weights.
@@ -41,10 +42,10 @@ class TransformersEngine:
 
     kind = "transformers"
 
-    def __init__(self, model: str, options: EngineOptions, *, revision: str | None = None) -> None:
+    def __init__(self, model: ModelReference, options: EngineOptions) -> None:
         begun = time.perf_counter()
-        self._base = BaseWeights(model, revision)
-        loaded, tokenizer = load_model(model, dtype=options.dtype, revision=revision)
+        self._base = BaseWeights(model)
+        loaded, tokenizer = load_model(replace(model, dtype=options.dtype))
         # what the published configuration says of sampling and penalties is not for greedy decoding
         loaded.generation_config = GenerationConfig()
         context = context_length(self._base.config)
@@ -53,7 +54,7 @@ class TransformersEngine:
         self._local = LocalModel(loaded, tokenizer, self._room, self._ends, options.batch_tokens, OomHalver())
         self._pristine: dict[str, torch.Tensor] = {}
         self.start_seconds = time.perf_counter() - begun
-        logger.info("transformers started with %s in %.1f s", model, self.start_seconds)
+        logger.info("transformers started with %s in %.1f s", model.name, self.start_seconds)
 
     def generate(self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = ()) -> list[Generation]:
         """Greedy continuations of the prompts, in their order."""

@@ -25,6 +25,7 @@ from overedit.tasks.engine.vllm_environment import (
 from overedit.tasks.engine.vllm_weights import exchange
 from overedit.tasks.models.base_weights import BaseWeights
 from overedit.tasks.models.loading import context_length
+from overedit.tasks.models.reference import ModelReference
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +34,8 @@ class VLLMEngine:
     """One vLLM model in this process, which is lm-eval's model too.
 
     Args:
-        model: Folder, hub name or `pocket`.
+        model: Which model; the dtype is the options'.
         options: How it is started.
-        revision: Of a hub model.
 
     Raises:
         ValueError: There is no such model, or it has no safetensors weights, or vLLM cannot run it.
@@ -43,9 +43,9 @@ class VLLMEngine:
 
     kind = "vllm"
 
-    def __init__(self, model: str, options: EngineOptions, *, revision: str | None = None) -> None:
+    def __init__(self, model: ModelReference, options: EngineOptions) -> None:
         begun = time.perf_counter()
-        self._base = BaseWeights(model, revision)
+        self._base = BaseWeights(model)
         with starting_vllm() as on_cpu:
             from overedit.tasks.engine.lm_eval_adapters import without_progress_bars
 
@@ -59,7 +59,7 @@ class VLLMEngine:
         self._ends = eos_ids(self._tokenizer, self._base.folder)
         self._edited: set[str] = set()
         self.start_seconds = time.perf_counter() - begun
-        logger.info("vLLM started with %s in %.1f s", model, self.start_seconds)
+        logger.info("vLLM started with %s in %.1f s", model.name, self.start_seconds)
 
     def generate(self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = ()) -> list[Generation]:
         """Greedy continuations of the prompts, in their order."""

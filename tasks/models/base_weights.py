@@ -10,27 +10,27 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from overedit.tasks.models.loading import load_config, locate
+from overedit.tasks.models.reference import ModelReference
 
 
 class BaseWeights:
     """A model's weights as its safetensors files hold them, read tensor by tensor.
 
     Args:
-        model: Folder, hub name or `pocket`.
-        revision: Of a hub model.
+        model: Which model.
 
     Raises:
         ValueError: The model has no safetensors files; other formats run code when they are read.
     """
 
-    def __init__(self, model: str, revision: str | None = None) -> None:
-        self.model = model
-        self.config = load_config(model, revision=revision)
-        self.folder = _folder(locate(model), revision)
+    def __init__(self, model: ModelReference) -> None:
+        self.config = model.load_config()
+        self.folder = _folder(model.locate(), model.revision)
         self._files = _file_of_each_tensor(self.folder)
         if not self._files:
-            raise ValueError(f"model: {model} has no weights in safetensors files (*.safetensors in {self.folder})")
+            raise ValueError(
+                f"model: {model.name} has no weights in safetensors files (*.safetensors in {self.folder})"
+            )
 
     @property
     def dtype(self) -> torch.dtype:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from overedit.editing.model.weights import write_tensors
 from overedit.editing.storage.atomic import replace_folder
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError, read_checkpoint
-from overedit.tasks.models.loading import DTYPES, load_model, weights_digest
+from overedit.tasks.models.loading import load_model
+from overedit.tasks.models.reference import DTYPES, ModelReference
 
 
 def export_checkpoint(folder: Path, out: Path, *, model: str | None = None) -> None:
@@ -27,18 +29,18 @@ def export_checkpoint(folder: Path, out: Path, *, model: str | None = None) -> N
         raise ValueError(f"there is no checkpoint folder {folder}")
     checkpoint = read_checkpoint(folder)
     tensors = checkpoint.tensors()
-    base = model or checkpoint.record.model
-    if weights_digest(base) != checkpoint.record.model_digest:
-        raise DamagedCheckpointError(f"model: {base} does not have the weights that {folder} was edited from")
+    base = ModelReference(model or checkpoint.record.model)
+    if base.digest != checkpoint.record.model_digest:
+        raise DamagedCheckpointError(f"model: {base.name} does not have the weights that {folder} was edited from")
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
     if len(dtypes) != 1 or not dtypes <= set(DTYPES):
         found = ", ".join(sorted(dtypes)) or "no dtype at all"
         raise DamagedCheckpointError(f"{folder} holds tensors of {found}; one of {', '.join(DTYPES[1:])} is needed")
-    loaded = load_model(base, dtype=dtypes.pop())
+    loaded = load_model(replace(base, dtype=dtypes.pop()))
     try:
         write_tensors(loaded.model, tensors)
     except ValueError as error:
-        raise DamagedCheckpointError(f"{folder} does not fit {base}: {error}") from error
+        raise DamagedCheckpointError(f"{folder} does not fit {base.name}: {error}") from error
     with replace_folder(out) as temporary:
         loaded.model.save_pretrained(temporary)
         loaded.tokenizer.save_pretrained(temporary)

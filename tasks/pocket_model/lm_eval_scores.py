@@ -10,6 +10,7 @@ from lm_eval.tasks import TaskManager
 
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.engine.transformers_engine import TransformersEngine
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.pocket_world.lm_eval_items import write_lm_eval_tasks
 
 
@@ -19,7 +20,7 @@ def lm_eval_scores(model: Path) -> dict[str, float]:
     Returns:
         The score of each task, in [0, 1], by its name.
     """
-    engine = TransformersEngine(str(model), EngineOptions(dtype="float32"))
+    engine = TransformersEngine(ModelReference(str(model)), EngineOptions(dtype="float32"))
     with TemporaryDirectory() as folder:
         evaluated = simple_evaluate(
             model=engine.language_model(),

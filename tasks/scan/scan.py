@@ -33,7 +33,8 @@ from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.job import inputs_key, method_inputs
 from overedit.tasks.engine.tokenization import encode, windows
 from overedit.tasks.engine.transformers_batches import LocalModel
-from overedit.tasks.models.loading import LoadedModel, context_length, editing_threads, load_model, weights_digest
+from overedit.tasks.models.loading import LoadedModel, context_length, editing_threads, load_model
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.run import TrajectoryPoint
 from overedit.tasks.system.gpu_locks import gpu_lock
 from overedit.tasks.system.progress import ShowProgress, unseen
@@ -52,24 +53,21 @@ class ScanJob(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str
-    revision: str | None = None
-    dtype: str = "auto"
+    model: ModelReference
     method: MethodConfig
     seed: int = 0
 
     def key(self, texts: Sequence[str]) -> str:
         """Digest of the base weights, texts, configuration and code that make a row of a request."""
-        weights = weights_digest(self.model, revision=self.revision)
         return stage_key(
             sys.modules[METHODS[self.method.method].config.__module__],
             sys.modules[__name__],
-            weights=weights,
-            dtype=self.dtype,
+            weights=self.model.digest,
+            dtype=self.model.dtype,
             method=self.method.model_dump(mode="json"),
             seed=self.seed,
             texts=texts_digest(texts),
-            **inputs_key(self.method, weights),
+            **inputs_key(self.method, self.model.digest),
         )
 
 
@@ -105,10 +103,9 @@ def run_scan(
     if not torch.cuda.is_available():
         torch.set_num_threads(editing_threads())
     with gpu_lock(), stop_on_signals() as stop_asked:
-        loaded = load_model(job.model, dtype=job.dtype, revision=job.revision)
-        model_digest = weights_digest(job.model, revision=job.revision)
+        loaded = load_model(job.model)
         edit = editing_alone(
-            loaded, job.method, seed=job.seed, inputs=method_inputs(job.method, loaded, model_digest, show)
+            loaded, job.method, seed=job.seed, inputs=method_inputs(job.method, loaded, job.model.digest, show)
         )
         gauge = PerplexityProbe.of(loaded, texts)
         with show(f"Scanning with {label}", "edits") as progress:

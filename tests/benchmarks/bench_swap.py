@@ -22,7 +22,7 @@ from overedit.tasks.engine.base import Engine
 from overedit.tasks.engine.lazy import open_engine
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.models.base_weights import BaseWeights
-from overedit.tasks.models.loading import locate
+from overedit.tasks.models.reference import ModelReference
 from tests.support.small_model import FACTS, changed, write_small_model
 from tests.tasks.conftest import write_test_checkpoint
 
@@ -42,7 +42,7 @@ def edits(base: BaseWeights) -> dict[str, list[str]]:
 
 
 def checkpoints(model: str, folder: Path) -> dict[str, Path]:
-    base = BaseWeights(model)
+    base = BaseWeights(ModelReference(model))
     found = {}
     for title, names in edits(base).items():
         weights = base.read(names)
@@ -77,9 +77,11 @@ def main() -> None:
         folder = Path(scratch)
         if arguments.model is None:
             write_small_model(folder / "model")
-        model = locate(arguments.model or str(folder / "model"))
+        model = ModelReference(arguments.model or str(folder / "model")).locate()
         steps = checkpoints(model, folder)
-        vllm, transformers = (open_engine(model, EngineOptions(kind=kind)) for kind in ("vllm", "transformers"))
+        vllm, transformers = (
+            open_engine(ModelReference(model), EngineOptions(kind=kind)) for kind in ("vllm", "transformers")
+        )
         first_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         figures = measure(vllm, transformers, steps, arguments.repeats)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - first_memory

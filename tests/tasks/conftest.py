@@ -14,6 +14,7 @@ from overedit.tasks.engine.base import Engine
 from overedit.tasks.engine.factory import load_in_process
 from overedit.tasks.engine.lazy import open_engine
 from overedit.tasks.engine.options import EngineOptions
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.small_model import write_small_model
@@ -61,7 +62,7 @@ def checkpoint(tmp_path: Path) -> WriteCheckpoint:
 
 @pytest.fixture(scope="session")
 def running_transformers(small_model: Path) -> Iterator[Engine]:
-    engine = open_engine(str(small_model), EngineOptions(kind="transformers"))
+    engine = open_engine(ModelReference(str(small_model)), EngineOptions(kind="transformers"))
     yield engine
     engine.close()
 
@@ -77,7 +78,7 @@ def transformers_engine(running_transformers: Engine) -> Iterator[Engine]:
 def running_vllm(small_model: Path) -> Iterator[Engine]:
     """In this process, where tests can look into it; in one of its own it is met in `test_own_process`."""
     pytest.importorskip("vllm")
-    engine = load_in_process(str(small_model), EngineOptions(kind="vllm"))
+    engine = load_in_process(ModelReference(str(small_model)), EngineOptions(kind="vllm"))
     yield engine
     engine.close()
 

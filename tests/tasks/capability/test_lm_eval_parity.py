@@ -29,6 +29,7 @@ from overedit.tasks.engine.base import Engine
 from overedit.tasks.engine.factory import load_in_process
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.models.export import export_checkpoint
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.pocket_world.lm_eval_items import write_lm_eval_tasks
 
 pytestmark = pytest.mark.slow
@@ -62,7 +63,7 @@ class Harness(NamedTuple):
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pocket model after a few edits, which change some answers and not most."""
     job = EditingJob(
-        model="pocket", method=FtM(site="4.down_proj", learning_rate=1e-3, max_steps=30), edit_counts=(20,)
+        model=ModelReference(), method=FtM(site="4.down_proj", learning_rate=1e-3, max_steps=30), edit_counts=(20,)
     )
     requests = load_requests(DatasetOptions(name="pocket", limit=20)).requests
     (edited,) = run_editing_job(job, requests, tmp_path_factory.mktemp("trajectory"))
@@ -143,7 +144,7 @@ def engine(request: pytest.FixtureRequest, checkpoint: Path) -> Iterator[Engine]
     """An engine that was started with the base and has the checkpoint swapped in."""
     if request.param == "vllm":
         pytest.importorskip("vllm")
-    running = load_in_process("pocket", EngineOptions(kind=request.param))
+    running = load_in_process(ModelReference("pocket"), EngineOptions(kind=request.param))
     running.swap(checkpoint)
     yield running
     running.close()

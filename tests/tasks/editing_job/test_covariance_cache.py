@@ -27,8 +27,10 @@ from overedit.tasks.editing_job import covariance_cache as stage
 from overedit.tasks.editing_job.covariance_cache import check_covariance, covariance_of
 from overedit.tasks.editing_job.covariance_files import read_record
 from overedit.tasks.editing_job.job import EditingJob, run_editing_job
-from overedit.tasks.models.loading import LoadedModel, load_model, weights_digest
+from overedit.tasks.models.loading import LoadedModel, load_model
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.pocket_world.corpus import training_texts
+from overedit.tasks.system.cache import cache_folder
 from overedit.tasks.system.progress import unseen
 
 SITES = ("0.down_proj", "1.down_proj")
@@ -64,7 +66,7 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def loaded(tiny_model: Path) -> LoadedModel:
-    return load_model(str(tiny_model))
+    return load_model(ModelReference(str(tiny_model)))
 
 
 def moments(
@@ -130,7 +132,7 @@ def test_whatever_changes_the_numbers_makes_them_anew(
 def test_the_models_dtype_counts(loaded: LoadedModel, passes: Passes, corpus: Path, tiny_model: Path) -> None:
     options = CovarianceOptions(corpus=str(corpus))
     moments(loaded, options)
-    moments(load_model(str(tiny_model), dtype="bfloat16"), options)
+    moments(load_model(ModelReference(str(tiny_model), dtype="bfloat16")), options)
     assert len(passes.sites) == 2
 
 
@@ -182,11 +184,11 @@ def test_a_file_appears_whole_or_not_at_all(
 def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OVEREDIT_CACHE", "/one")
     monkeypatch.setenv("XDG_CACHE_HOME", "/two")
-    assert stage.cache_folder() == Path("/one/covariance")
+    assert cache_folder("covariance") == Path("/one/covariance")
     monkeypatch.delenv("OVEREDIT_CACHE")
-    assert stage.cache_folder() == Path("/two/overedit/covariance")
+    assert cache_folder("covariance") == Path("/two/overedit/covariance")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert stage.cache_folder() == Path.home() / ".cache" / "overedit" / "covariance"
+    assert cache_folder("covariance") == Path.home() / ".cache" / "overedit" / "covariance"
 
 
 def test_given_files_must_be_of_this_model(loaded: LoadedModel, passes: Passes, corpus: Path, tmp_path: Path) -> None:
@@ -274,7 +276,8 @@ def test_an_editing_job_tells_its_method_of_the_pristine_model(
     told: list[Any] = []
     options = CovarianceOptions(corpus=str(corpus))
     monkeypatch.setattr("overedit.tasks.editing_job.job.METHODS", knowing(told, options))
-    job = EditingJob(model=str(tiny_model), method=FtL(site="0.down_proj"), edit_counts=(1, 2), turn_size=1)
+    model = ModelReference(str(tiny_model))
+    job = EditingJob(model=model, method=FtL(site="0.down_proj"), edit_counts=(1, 2), turn_size=1)
     requests = RequestStore(EditRequest(case_id=str(i), prompt=f"p{i}", target_new="t") for i in range(2))
     shown: list[str] = []
 
@@ -285,7 +288,7 @@ def test_an_editing_job_tells_its_method_of_the_pristine_model(
     run_editing_job(job, requests, tmp_path / "run", show=show)
     assert [title.split(" ")[0] for title in shown] == ["Reading", "Editing"]
     assert told[0] is told[1], "one for all turns"
-    pristine = moments(load_model(str(tiny_model)), options, model_digest=weights_digest(str(tiny_model)))
+    pristine = moments(load_model(model), options, model_digest=model.digest)
     assert same(told[0], pristine)
     assert passes.sites == [SITES]
 
@@ -320,4 +323,4 @@ def test_a_bad_corpus_is_found_before_anything_starts(
     options = CovarianceOptions(corpus=str(tmp_path / name))
     monkeypatch.setattr("overedit.flows.plan.METHODS", knowing([], options))
     with pytest.raises(ValueError, match=message):
-        check_corpora(str(tiny_model), (FtL(site="0.down_proj"),))
+        check_corpora(ModelReference(str(tiny_model)), (FtL(site="0.down_proj"),))

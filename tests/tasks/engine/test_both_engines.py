@@ -25,6 +25,7 @@ from overedit.tasks.engine.tokenization import check_lengths, encode, eos_ids, g
 from overedit.tasks.engine.transformers_engine import TransformersEngine
 from overedit.tasks.engine.vllm_environment import kv_cache_bytes, vllm_named
 from overedit.tasks.models.base_weights import BaseWeights
+from overedit.tasks.models.reference import ModelReference
 from tests.support.small_model import EOS, FACTS, changed
 
 PROMPTS = [prompt for prompt, _ in FACTS]
@@ -124,7 +125,7 @@ def test_key_value_memory_is_room_for_64_sequences_up_to_one_gib() -> None:
 
 
 def test_base_weights_know_names_and_shapes(small_model: Path, small_weights: dict[str, torch.Tensor]) -> None:
-    base = BaseWeights(str(small_model))
+    base = BaseWeights(ModelReference(str(small_model)))
     assert base.dtype == torch.float32
     assert torch.equal(base.read([DOWN])[DOWN], small_weights[DOWN])
     assert base.on_disk("transformer." + DOWN) == DOWN
@@ -138,12 +139,12 @@ def test_base_weights_know_names_and_shapes(small_model: Path, small_weights: di
 def test_base_weights_are_found_in_several_files(small_model: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((small_model / "config.json").read_text())
     with pytest.raises(ValueError, match="no weights in safetensors files"):
-        BaseWeights(str(tmp_path))
+        BaseWeights(ModelReference(str(tmp_path)))
     for number in (1, 2):
         save_file({f"weight.{number}": torch.full((2,), float(number))}, tmp_path / f"part-{number}.safetensors")
     index = {"weight_map": {f"weight.{number}": f"part-{number}.safetensors" for number in (1, 2)}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert BaseWeights(str(tmp_path)).read(["weight.2"])["weight.2"].tolist() == [2.0, 2.0]
+    assert BaseWeights(ModelReference(str(tmp_path))).read(["weight.2"])["weight.2"].tolist() == [2.0, 2.0]
 
 
 # what is written into vLLM, and how it is read back
@@ -225,7 +226,7 @@ def test_a_lazy_engine_starts_once_and_only_if_needed(monkeypatch: pytest.Monkey
     fake = FakeEngine()
     monkeypatch.setattr(lazy, "open_engine", lambda *_, **__: fake)
     (tmp_path / "checkpoint.json").write_text("one")
-    with LazyEngine("model", EngineOptions(kind="transformers")) as engine:
+    with LazyEngine(ModelReference("model"), EngineOptions(kind="transformers")) as engine:
         assert engine.hold(None) is None, "the engine would start with the base's weights"
         assert engine.starts == [] and engine.kind == "transformers"
         assert engine.hold(tmp_path) == SwapReport(0.1, 4, True)
@@ -246,7 +247,7 @@ def test_a_lazy_engine_starts_once_and_only_if_needed(monkeypatch: pytest.Monkey
 
 def test_a_lazy_engine_that_was_not_needed_never_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lazy, "open_engine", lambda *_, **__: pytest.fail("started"))
-    with LazyEngine("model", EngineOptions(kind="transformers")) as engine:
+    with LazyEngine(ModelReference("model"), EngineOptions(kind="transformers")) as engine:
         assert engine.hold(None) is None
     assert engine.starts == []
 
@@ -292,7 +293,7 @@ def test_transformers_swaps_exactly_and_goes_back(
 
 
 def test_transformers_halves_a_batch_that_exceeds_the_memory(small_model: Path) -> None:
-    engine = TransformersEngine(str(small_model), EngineOptions())
+    engine = TransformersEngine(ModelReference(str(small_model)), EngineOptions())
     failed: list[int] = []
 
     def limited(_: Any, arguments: tuple[torch.Tensor, ...], named: dict[str, Any]) -> None:

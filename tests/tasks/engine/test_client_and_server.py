@@ -27,6 +27,7 @@ from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.evaluation.evaluator import ENGINES_A_CHECKPOINT, MeasuredCheckpoint, measure
 from overedit.tasks.evaluation.options import EvaluationOptions, MeasureOptions, PerplexityOptions
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.run import Run, TrajectoryPoint
 from overedit.tasks.system.progress import unseen
 from tests.support.lm_eval_tasks import CHOICE, GENERATION, write_tasks
@@ -50,7 +51,7 @@ def general_ability(tmp_path_factory: pytest.TempPathFactory) -> CapabilityOptio
 
 @pytest.fixture(scope="module")
 def running(small_model: Path) -> Iterator[EngineClient]:
-    engine = EngineClient(str(small_model), EngineOptions(kind="transformers"))
+    engine = EngineClient(ModelReference(str(small_model)), EngineOptions(kind="transformers"))
     yield engine
     engine.close()
 
@@ -64,7 +65,7 @@ def distant(running: EngineClient) -> Iterator[EngineClient]:
 
 @pytest.fixture
 def short_lived(small_model: Path) -> Iterator[EngineClient]:
-    engine = EngineClient(str(small_model), EngineOptions(kind="transformers"))
+    engine = EngineClient(ModelReference(str(small_model)), EngineOptions(kind="transformers"))
     yield engine
     engine.close()
 
@@ -107,7 +108,7 @@ def test_what_is_wrong_with_a_question_is_said_and_harms_nothing(
 
 def test_a_model_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"config\.json|model"):
-        EngineClient(str(tmp_path), EngineOptions(kind="transformers"))
+        EngineClient(ModelReference(str(tmp_path)), EngineOptions(kind="transformers"))
 
 
 def test_an_engine_that_is_killed_while_it_answers_says_so(short_lived: EngineClient) -> None:
@@ -146,9 +147,10 @@ def test_an_interrupted_question_ends_it(short_lived: EngineClient, monkeypatch:
 
 ORPHANED = """
 import sys
-from overedit.tasks.engine import EngineOptions
 from overedit.tasks.engine.client import EngineClient
-engine = EngineClient(sys.argv[1], EngineOptions(kind="transformers"))
+from overedit.tasks.engine.options import EngineOptions
+from overedit.tasks.models.reference import ModelReference
+engine = EngineClient(ModelReference(sys.argv[1]), EngineOptions(kind="transformers"))
 print(engine.pid, flush=True)
 while True:
     engine.generate(["The colour of"] * 500, max_tokens=50)
@@ -223,7 +225,7 @@ def test_vllm_killed_in_the_middle_is_started_again_and_the_rows_are_the_same(
 ) -> None:
     pytest.importorskip("vllm")
     folder = checkpoint(changed(small_weights, DOWN))
-    with LazyEngine(str(small_model), options.engine) as engine:
+    with LazyEngine(ModelReference(str(small_model)), options.engine) as engine:
         for step in (None, folder):
             measure(measured_in(tmp_path / "whole", step), options, engine=engine, show=unseen)
         measure(measured_in(tmp_path / "shot", None), options, engine=engine, show=unseen)
@@ -290,7 +292,7 @@ def test_only_so_many_engines_may_die_over_a_checkpoint(
     monkeypatch.setattr(lazy, "open_engine", start)
     few = options.model_copy(update={"capability": CapabilityOptions(), "perplexity": PerplexityOptions()})
     folder = checkpoint(changed(small_weights, DOWN))
-    with LazyEngine("model", few.engine) as engine:
+    with LazyEngine(ModelReference("model"), few.engine) as engine:
         measure(measured_in(tmp_path, None), few, engine=engine, show=unseen)
         DyingEngine.deaths = deaths
         if deaths < ENGINES_A_CHECKPOINT:
@@ -302,7 +304,7 @@ def test_only_so_many_engines_may_die_over_a_checkpoint(
         assert [one.closed for one in started[:deaths]] == [True] * deaths
         measure(measured_in(tmp_path, folder), few, engine=engine, show=unseen)
         assert len(engine.starts) == deaths + 1
-    alone = LazyEngine("model", few.engine)
+    alone = LazyEngine(ModelReference("model"), few.engine)
     alone.hold(folder)
     measure(measured_in(tmp_path / "alone", None), few, engine=alone, show=unseen)
     measure(measured_in(tmp_path / "alone", folder), few, engine=alone, show=unseen)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch, transformers
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, MistralConfig, Qwen2Config
 from overedit.tasks.engine import EngineOptions, open_engine
+from overedit.tasks.models.reference import ModelReference
 from tests.tasks.conftest import write_test_checkpoint
 from tests.tasks.small_model import FACTS, changed, small_tokenizer
 
@@ -45,7 +46,8 @@ for name, (config, first, second) in families.items():
     weights = {key: value.detach() for key, value in model.named_parameters()}
     steps = [write_test_checkpoint(root / f"{name}-{i}", changed(weights, key, by=3.0))
              for i, key in enumerate((first, second))]
-    engines = [open_engine(str(root / name), EngineOptions(kind=kind)) for kind in ("vllm", "transformers")]
+    model = ModelReference(str(root / name))
+    engines = [open_engine(model, EngineOptions(kind=kind)) for kind in ("vllm", "transformers")]
     answers = []
     for step in (None, *steps, None):
         assert all(engine.swap(step).verified for engine in engines), (name, step)

@@ -23,6 +23,7 @@ from overedit.tasks.evaluation.options import EvaluationOptions
 from overedit.tasks.evaluation.outcomes import PreEdit
 from overedit.tasks.evaluation.paper_protocols import PRESETS
 from overedit.tasks.evaluation.probing import evaluate_checkpoint
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.paths import REPOSITORY
 
@@ -444,7 +445,7 @@ def test_ultraedit_equals_its_published_implementation(
     options = EvaluationOptions.model_validate(PRESETS["ultraedit"].asks["evaluation"])
 
     bench = Bench(tmp_path / "warehouse")
-    engine = open_engine(str(folder), EngineOptions(kind="transformers"))
+    engine = open_engine(ModelReference(str(folder)), EngineOptions(kind="transformers"))
     before = evaluate_checkpoint(engine, requests, 0, options).rows
     engine.swap(checkpoint(edited))
     after = evaluate_checkpoint(engine, requests, len(requests), options, pre_edit=PreEdit.of(before)).rows

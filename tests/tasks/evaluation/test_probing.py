@@ -18,6 +18,7 @@ from overedit.tasks.evaluation.options import EvaluationOptions
 from overedit.tasks.evaluation.outcomes import PreEdit
 from overedit.tasks.evaluation.probing import EvaluationResult, evaluate_checkpoint
 from overedit.tasks.evaluation.questions import sampled_positions, unreachable_cases
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.warehouse.tables import IDENTITY, TABLES
 
 
@@ -372,7 +373,7 @@ def test_with_a_real_engine(tmp_path: Path) -> None:
     from overedit.tasks.engine.options import EngineOptions
     from overedit.tasks.engine.transformers_engine import TransformersEngine
 
-    engine = TransformersEngine(str(tiny_model(tmp_path)), EngineOptions(kind="transformers"))
+    engine = TransformersEngine(ModelReference(str(tiny_model(tmp_path))), EngineOptions(kind="transformers"))
     options = EvaluationOptions(max_tokens=4)
     before: EvaluationResult = evaluate_checkpoint(engine, [CASE], 0, options)
     again = evaluate_checkpoint(engine, [CASE], 1, options, pre_edit=PreEdit.of(before.rows))

@@ -24,6 +24,7 @@ from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine.transformers_batches import LocalModel
 from overedit.tasks.models.loading import LoadedModel, load_model
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.run import Run, TrajectoryPoint
 from overedit.tasks.runs.verify import verify
 from overedit.tasks.scan import scan as scanning
@@ -55,7 +56,7 @@ METHOD = FtM(site="1.down_proj", max_steps=2)
 
 @pytest.fixture
 def loaded(tiny_model: Path) -> LoadedModel:
-    return load_model(str(tiny_model))
+    return load_model(ModelReference(str(tiny_model)))
 
 
 def place(home: Path) -> TrajectoryPoint:
@@ -99,7 +100,7 @@ def test_rows_are_what_the_edited_model_says_and_the_weights_are_put_back(loaded
 
 
 def test_learned_is_every_token_of_the_answer(small_model: Path) -> None:
-    gauge = PerplexityProbe.of(load_model(str(small_model)), TEXTS)
+    gauge = PerplexityProbe.of(load_model(ModelReference(str(small_model))), TEXTS)
     asked = [EditRequest(case_id="1", prompt=prompt, target_new=answer) for prompt, answer in FACTS[:20]]
     assert sum(bool(gauge.read(request).learned) for request in asked) > 15
     first = asked[0].target_new
@@ -189,7 +190,7 @@ def stored(home: Path) -> list[dict[str, Any]]:
 
 
 def job(tiny_model: Path) -> ScanJob:
-    return ScanJob(model=str(tiny_model), method=METHOD)
+    return ScanJob(model=ModelReference(str(tiny_model)), method=METHOD)
 
 
 def files(home: Path) -> dict[str, int]:
