@@ -6,7 +6,8 @@
 #   make fuzz    thousands of damaged and hostile datasets, configurations and checkpoints
 #   make faults  a small run under 200 faults (FAULTS=, SEED=): killed, torn, flipped, no space; nothing may be lost
 #   make million a million edits one after another: memory, speed and what is remembered (40 minutes)
-#   make examples  the README's queries, asked of the demo's warehouse, with what they answer
+#   make examples  rerun the documentation's queries against the demo's warehouse and paste the output
+#   make lock    compile the locks of versions from pyproject.toml
 #   make ui      the Prefect UI, with the runs made so far
 SHELL := /bin/bash
 LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
@@ -34,7 +35,7 @@ check: $(STAMP)
 	@$(PYTHON) -m pytest -q tests/test_house.py
 
 examples: $(STAMP)
-	@$(PYTHON) -m tests.examples README.md
+	@$(PYTHON) -m tests.docs.examples README.md docs/sql.md
 
 fuzz: $(STAMP)
 	@OVEREDIT_FUZZ_INPUTS=$(or $(INPUTS),1500) $(PYTHON) -m pytest -q tests/fuzz $(ARGS)

@@ -1,4 +1,4 @@
-"""The examples of the pages run, and what stands beneath them is what they print."""
+"""The SQL examples in the documentation run, and the output below them has the right columns."""
 
 from __future__ import annotations
 
@@ -23,19 +23,27 @@ def pages(repository: Path) -> list[Path]:
 
 
 def test_every_example_runs_and_its_columns_are_shown(repository: Path, home: Path) -> None:
-    """On another run than the page's: the columns are the same, the numbers are not."""
+    """On a run other than the page's: the columns are the same, the numbers are not."""
     found = [(page.name, *example) for page in pages(repository) for example in examples(page)]
-    assert len([page for page, _, _ in found if page == "README.md"]) >= 4
+    assert [page for page, _, _ in found].count("README.md") >= 1
+    assert [page for page, _, _ in found].count("sql.md") >= 5
     for page, command, shown in found:
         printed = output_of(command, home)
         assert header(printed) == header(shown), f"{page}: {command}"
 
 
-def test_no_query_of_the_readme_is_without_its_output(repository: Path) -> None:
-    text = (repository / "README.md").read_text()
+@pytest.mark.parametrize("name", ["README.md", "docs/sql.md"])
+def test_every_query_has_its_output(repository: Path, name: str) -> None:
+    text = (repository / name).read_text()
     assert text.count('overedit sql "SELECT') - text.count('| `overedit sql "SELECT') == len(
-        examples(repository / "README.md")
+        examples(repository / name)
     )
+
+
+def test_make_examples_renews_the_pages_with_examples(repository: Path) -> None:
+    line = next(line for line in (repository / "Makefile").read_text().splitlines() if "tests.docs.examples" in line)
+    named = {repository / name for name in line.split("tests.docs.examples")[1].split()}
+    assert named == {page for page in pages(repository) if examples(page)}
 
 
 def test_outputs_fit_the_page(repository: Path) -> None:
@@ -44,7 +52,7 @@ def test_outputs_fit_the_page(repository: Path) -> None:
             assert all(len(line) <= COLUMNS for line in shown.splitlines()), f"{page.name}: {command}"
 
 
-def test_outputs_are_made_anew(tmp_path: Path, home: Path) -> None:
+def test_outputs_are_renewed(tmp_path: Path, home: Path) -> None:
     command = 'overedit sql "SELECT count(*) AS n\n    FROM trajectories" --format csv'
     page = f"Text.\n\n```bash\n{command}\n```\n\n```text\nold\n```\nMore.\n"
     made = with_outputs(page, home)
@@ -52,12 +60,12 @@ def test_outputs_are_made_anew(tmp_path: Path, home: Path) -> None:
     assert with_outputs(made, home) == made
 
 
-def test_a_query_that_fails_is_said(home: Path) -> None:
+def test_a_failing_query_is_an_error(home: Path) -> None:
     with pytest.raises(RuntimeError, match="exit code 2"):
         output_of('overedit sql "SELECT nothing FROM nowhere"', home)
 
 
 def header(text: str) -> list[str]:
-    """The names of the columns: of a table's first line between lines, or of CSV's first line."""
+    """Column names: from a table's first row between rules, or from the first line of CSV."""
     first = next(line for line in text.splitlines() if not line.startswith(("┏", "╭", "┌")))
     return [name.strip() for name in re.split(r"[┃│|,]", first) if name.strip()]
