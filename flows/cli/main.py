@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from overedit.editing.storage.disk_space import NoSpaceError
+from overedit.flows.cli.launch import launch, prepare_logging, prepare_prefect
 from overedit.flows.cli.results import Home, compare, report, sql
-from overedit.flows.prefect_runtime import launch, prepare_logging, prepare_prefect
 from overedit.tasks.system.untrusted import printable
 
 app = typer.Typer(

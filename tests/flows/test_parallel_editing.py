@@ -137,7 +137,7 @@ def test_errors_come_over_as_what_they_are(
 PARENT = """
 import json, sys
 from overedit.flows.benchmark import run_plan
-from overedit.flows.config import BenchmarkConfig
+from overedit.flows.config.models import BenchmarkConfig
 from overedit.flows.parallel_editing import edit_in_processes
 from overedit.flows.plan import make_plan
 from overedit.tasks.system.progress import unseen

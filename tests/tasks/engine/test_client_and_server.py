@@ -146,7 +146,7 @@ def test_an_interrupted_question_ends_it(short_lived: EngineClient, monkeypatch:
 
 ORPHANED = """
 import sys
-from overedit.tasks.engine import EngineOptions
+from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.engine.client import EngineClient
 engine = EngineClient(sys.argv[1], EngineOptions(kind="transformers"))
 print(engine.pid, flush=True)
