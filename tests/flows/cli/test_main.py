@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -231,3 +233,14 @@ def test_a_full_disk_ends_with_advice(monkeypatch: pytest.MonkeyPatch, capsys: p
         main()
     assert ended.value.code == 1
     assert "overedit prune removes weights" in capsys.readouterr().err
+
+
+def test_prefect_is_imported_after_its_settings_are_made() -> None:
+    """Prefect reads the environment when it is imported."""
+    check = (
+        "import sys, overedit.flows.cli.main as main; assert 'prefect' not in sys.modules; main.prepare_prefect();"
+        "from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS as t; print(t.value())"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    done = subprocess.run([sys.executable, "-c", check], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "120"

@@ -21,7 +21,7 @@ COMMAND = """
 import sys, time
 from pathlib import Path
 from overedit.flows.cli.main import main
-from overedit.flows.cli.launch import prepare_logging
+from overedit.flows.launch import prepare_logging
 
 prepare_logging()  # before Prefect is imported, as main does
 import overedit.flows.benchmark
