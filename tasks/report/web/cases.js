@@ -47,4 +47,3 @@ const answer = (name, line, said, why) => {
   }
   return [term, text];
 };
-

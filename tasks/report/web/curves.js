@@ -94,4 +94,3 @@ const curveRow = (chart, { line, name, members }, point) => {
   const size = point.n === null ? "" : members ? `${point.n} orders` : `n ${count(point.n)}`;
   return tipRow(line, `${name ?? data.lines[line].name}: ${shown(chart, point.y)}`, [range, size].filter(Boolean).join(", "));
 };
-

@@ -136,4 +136,3 @@ const listenToScatter = (plot, svg, all, ring, width) => {
     show(Math.max(0, Math.min(all.length - 1, now + step)));
   };
 };
-
