@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import Run, write_configuration
 from tests.support.paths import REPOSITORY
+from tests.support.warm_process import WarmProcess
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,8 +61,49 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
-    """Prefect's real server, one for all tests."""
+    """Prefect's real server, one for all tests that do not kill theirs."""
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture(scope="session")
+def warm_process() -> Iterator[WarmProcess]:
+    """Forks processes for runs with the transformers engine."""
+    modules = (
+        "overedit.flows.cli.main",
+        "overedit.flows.config.loading",
+        "overedit.tasks.editing_job.parallel",
+        "overedit.tasks.evaluation.evaluator",
+        "overedit.tasks.engine.server",
+        "overedit.tasks.engine.transformers_engine",
+        "overedit.tasks.report.figures",
+        "overedit.tasks.report.page",
+        "transformers.models.llama.modeling_llama",
+    )
+    with WarmProcess(modules) as process:
+        yield process
+
+
+@pytest.fixture
+def overedit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Call the command line in an empty folder; gives (exit code, standard output, standard error)."""
+    from overedit.flows.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["overedit", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path: Path, tiny_model: Path) -> dict[str, str]:
+    """A configuration that is right, and its data."""
+    return write_configuration(tmp_path, tiny_model)

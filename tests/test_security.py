@@ -18,14 +18,12 @@ import yaml
 
 from overedit.tasks.runs.prune import prune_run
 from overedit.tasks.warehouse.warehouse import Warehouse
-from tests.flows.cli.test_main import ROWS, Run, files, overedit
-from tests.flows.test_benchmark import configuration, prefect_server, servers_settings
+from tests.support.benchmark_run import configuration, server_settings
+from tests.support.command_line import ROWS, Run
 from tests.support.paths import REPOSITORY
 from tests.tasks.runs.test_prune import COUNTS, ended, write
 from tests.tasks.warehouse.test_warehouse import PLACE, rows
 from tests.test_house import FILES
-
-__all__ = ["files", "overedit", "prefect_server"]
 
 Put = Callable[[Path], tuple[str, ...]]
 
@@ -334,7 +332,7 @@ def test_secrets_of_the_environment_are_in_nothing_that_a_run_leaves(
     done = subprocess.run(
         [sys.executable, "-c", "from overedit.flows.cli.main import main; main()", "run", str(home / "c.yaml")],
         cwd=REPOSITORY,
-        env=os.environ | servers_settings() | SECRETS | {"PREFECT_LOGGING_LEVEL": "DEBUG"},
+        env=os.environ | server_settings() | SECRETS | {"PREFECT_LOGGING_LEVEL": "DEBUG"},
         capture_output=True,
         check=False,
     )

@@ -108,10 +108,8 @@ def named_content(config: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any
     """
     if isinstance(config, Mapping):
         return dict(config), "config"
-    shipped = Path(str(files("overedit.benchmarks")))
-    path = Path(config)
-    if not path.exists() and path.name == str(config) and (shipped / f"{config}.yaml").is_file():
-        path = shipped / f"{config}.yaml"
+    shipped = {Path(each.name).stem: Path(str(each)) for each in files("overedit.benchmarks").iterdir()}
+    path = shipped.get(str(config), Path(config)) if "." not in str(config) else Path(config)
     return read_yaml(path), str(config)
 
 

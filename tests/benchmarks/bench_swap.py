@@ -23,8 +23,8 @@ from overedit.tasks.engine.lazy import open_engine
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.models.base_weights import BaseWeights
 from overedit.tasks.models.reference import ModelReference
+from tests.support.checkpoints import write_tensors
 from tests.support.small_model import FACTS, changed, write_small_model
-from tests.tasks.conftest import write_test_checkpoint
 
 MOST = 0.02
 """Of a start's time a swap may take this share."""
@@ -46,7 +46,7 @@ def checkpoints(model: str, folder: Path) -> dict[str, Path]:
     found = {}
     for title, names in edits(base).items():
         weights = base.read(names)
-        found[title] = write_test_checkpoint(folder / title.replace(" ", "_"), changed(weights, *names, by=0.3))
+        found[title] = write_tensors(folder / title.replace(" ", "_"), changed(weights, *names, by=0.3))
     return found
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,80 +15,20 @@ import pytest
 
 from overedit.flows.config.models import BenchmarkConfig
 from overedit.tasks.warehouse.warehouse import Warehouse
-from tests.support.paths import REPOSITORY
-
-ROWS = [
-    {
-        "case_id": f"c{i}",
-        "prompt": f"The capital of Land{i} is",
-        "subject": f"Land{i}",
-        "target_new": f"Port {i}",
-        "target_true": "Oldtown",
-        "rephrase_prompts": [f"Land{i} has the capital"],
-        "locality": [{"prompt": f"The river of Land{i + 50} is", "answer": "Orm"}],
-        "portability": [{"prompt": f"The people of Land{i} are ruled from", "answer": f"Port {i}"}],
-    }
-    for i in range(12)
-]
-
-
-@pytest.fixture(scope="module")
-def prefect_server() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
-
-
-def configuration(folder: Path, tiny_model: Path, **more: Any) -> dict[str, Any]:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "rows.json").write_text(json.dumps(ROWS))
-    (folder / "texts.txt").write_text("The sun is over Land1.\nA river runs to the sea.\n")
-    return {
-        "name": "r",
-        "home": str(folder),
-        "model": str(tiny_model),
-        "dataset": {"name": "file", "path": str(folder / "rows.json")},
-        "methods": [
-            {"method": "locft_bf", "site": "1.down_proj", "epochs": 3},
-            {"method": "ft_m", "site": "1.down_proj", "max_steps": 2},
-            {"method": "ultraedit", "sites": ["1.down_proj"], "learning_rate": 1e-3},
-        ],
-        "edit_counts": [1, 4, 12],
-        "turn_size": 4,
-        "perplexity": {"corpus": str(folder / "texts.txt")},
-        "engine": {"kind": "transformers"},
-    } | more
-
-
-def files(folder: Path, *parts: str) -> dict[str, str]:
-    """The content of what a run keeps, leaving out what it took."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for part in parts
-        for path in sorted((folder / part).rglob("*"))
-        if path.is_file() and path.name != "costs.json"
-    }
-
-
-KEPT = ("runs", "warehouse/outcomes", "warehouse/perplexity", "warehouse/requests", "warehouse/checkpoints")
-
-
-@pytest.fixture(scope="module")
-def finished(
-    prefect_server: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, BenchmarkConfig]:
-    from overedit.flows.benchmark import benchmark
-
-    folder = tmp_path_factory.mktemp("run")
-    config = BenchmarkConfig.model_validate(configuration(folder, tiny_model))
-    assert Path(benchmark(config)) == folder / "reports" / "r.html"
-    return folder, config
+from tests.support.benchmark_run import (
+    FinishedRun,
+    checkpoint_digests,
+    configuration,
+    digests,
+    rows_of,
+    server_settings,
+)
+from tests.support.warm_process import ForkedProcess, WarmProcess
 
 
 @pytest.mark.slow
-def test_every_count_of_every_method_is_measured_by_one_engine(finished: tuple[Path, BenchmarkConfig]) -> None:
-    warehouse = Warehouse(finished[0] / "warehouse")
+def test_every_count_of_every_method_is_measured_by_one_engine(finished: FinishedRun) -> None:
+    warehouse = Warehouse(finished.folder / "warehouse")
     measured = warehouse.query("SELECT DISTINCT method, edit_count FROM outcomes ORDER BY ALL").to_pylist()
     methods = ("ft_m", "locft_bf", "ultraedit")
     expected = [{"method": m, "edit_count": c} for m in methods for c in (1, 4, 12)] + [
@@ -111,56 +47,56 @@ def test_every_count_of_every_method_is_measured_by_one_engine(finished: tuple[P
 
 
 @pytest.mark.slow
-def test_the_report_and_the_artifacts_are_there(finished: tuple[Path, BenchmarkConfig]) -> None:
-    from prefect.artifacts import Artifact
-
-    folder, _ = finished
+def test_the_report_and_the_artifacts_are_there(finished: FinishedRun) -> None:
+    folder, artifacts = finished.folder, finished.artifacts
     assert "LocFT-BF" in (folder / "reports" / "r.html").read_text()
     assert (folder / "reports" / "r.png").read_bytes()[:4] == b"\x89PNG"
-    leaderboard = Artifact.get("leaderboard")
+    leaderboard = artifacts["leaderboard"]
     assert leaderboard is not None
     assert "UltraEdit" in str(leaderboard.data)
     assert "## Teacher-forced protocol" in str(leaderboard.data)
-    assert all(Artifact.get(key) is not None for key in ("report", "progress"))
+    assert all(artifacts[key] is not None for key in ("report", "progress"))
     for key, name in (("collapse-curve", "r.png"), ("retention", "r.retention.png")):
-        image, picture = Artifact.get(key), (folder / "reports" / name).read_bytes()
+        image, picture = artifacts[key], (folder / "reports" / name).read_bytes()
         assert image is not None and image.type == "image"
         assert base64.b64decode(str(image.data).partition("base64,")[2].strip(")")) == picture
-    assert Artifact.get("perplexity-capability") is None, "the run has no general benchmarks"
+    assert artifacts["perplexity-capability"] is None, "the run has no general benchmarks"
 
 
 @pytest.mark.slow
-def test_a_run_that_is_complete_changes_nothing_and_starts_no_engine(finished: tuple[Path, BenchmarkConfig]) -> None:
+def test_a_run_that_is_complete_changes_nothing_and_starts_no_engine(finished: FinishedRun) -> None:
     from overedit.flows.benchmark import benchmark
 
-    folder, config = finished
-    before = files(folder, "runs", "warehouse")
+    folder, config = finished.folder, finished.config
+    before = digests(folder, "runs", "warehouse")
     benchmark(config)
-    after = files(folder, "runs", "warehouse")
+    after = digests(folder, "runs", "warehouse")
     assert {k: v for k, v in after.items() if not k.endswith(".duckdb")} == {
         k: v for k, v in before.items() if not k.endswith(".duckdb")
     }
 
 
 @pytest.mark.slow
-def test_a_run_that_was_pruned_is_still_complete(finished: tuple[Path, BenchmarkConfig], tmp_path: Path) -> None:
+def test_a_run_that_was_pruned_is_still_complete(finished: FinishedRun, tmp_path: Path) -> None:
     from overedit.flows.benchmark import benchmark
     from overedit.tasks.runs.prune import prune_run
     from overedit.tasks.runs.verify import verify
 
     for part in ("runs", "warehouse"):
-        shutil.copytree(finished[0] / part, tmp_path / part)
-    config = finished[1].model_copy(update={"home": tmp_path})
+        shutil.copytree(finished.folder / part, tmp_path / part)
+    config = finished.config.model_copy(update={"home": tmp_path})
     assert sum(len(pruning.pruned) for pruning in prune_run(tmp_path, "r")) >= 3
-    before = files(tmp_path, "runs", *(f"warehouse/{table}" for table in ("outcomes", "checkpoints", "costs", "runs")))
+    before = digests(
+        tmp_path, "runs", *(f"warehouse/{table}" for table in ("outcomes", "checkpoints", "costs", "runs"))
+    )
     benchmark(config)
-    after = files(tmp_path, "runs", *(f"warehouse/{table}" for table in ("outcomes", "checkpoints", "costs", "runs")))
+    after = digests(tmp_path, "runs", *(f"warehouse/{table}" for table in ("outcomes", "checkpoints", "costs", "runs")))
     assert after == before, "nothing is edited or measured again, and no engine is started"
     assert not [part for part in verify(tmp_path) if part.damages]
 
 
 @pytest.mark.slow
-def test_the_flow_run_says_model_methods_and_dataset(finished: tuple[Path, BenchmarkConfig], tiny_model: Path) -> None:
+def test_the_flow_run_says_model_methods_and_dataset(finished: FinishedRun, tiny_model: Path) -> None:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
@@ -171,20 +107,20 @@ def test_the_flow_run_says_model_methods_and_dataset(finished: tuple[Path, Bench
 
 
 @pytest.mark.slow
-def test_the_same_name_with_another_configuration_is_refused(finished: tuple[Path, BenchmarkConfig]) -> None:
+def test_the_same_name_with_another_configuration_is_refused(finished: FinishedRun) -> None:
     from overedit.flows.plan import make_plan
 
-    folder, config = finished
-    before = files(folder, "runs", "warehouse", "reports")
+    folder, config = finished.folder, finished.config
+    before = digests(folder, "runs", "warehouse", "reports")
     with pytest.raises(ValueError, match="different configuration") as caught:
         make_plan(config.model_copy(update={"turn_size": 5}))
     assert "turn_size: was 4, is now 5" in str(caught.value)
-    assert files(folder, "runs", "warehouse", "reports") == before
+    assert digests(folder, "runs", "warehouse", "reports") == before
 
 
 @pytest.mark.slow
 def test_weights_that_are_no_numbers_are_a_collapse_with_its_turn_and_the_others_go_on(
-    finished: tuple[Path, BenchmarkConfig], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: FinishedRun, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from overedit.editing.methods import ultraedit
     from overedit.flows.benchmark import benchmark
@@ -228,7 +164,7 @@ def test_weights_that_are_no_numbers_are_a_collapse_with_its_turn_and_the_others
 
 @pytest.mark.slow
 def test_what_fails_is_recorded_and_the_rest_goes_on_and_the_same_command_again_makes_it_whole(
-    finished: tuple[Path, BenchmarkConfig], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: FinishedRun, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A turn that exceeds the memory, and a checkpoint that every engine dies of."""
     import torch
@@ -271,54 +207,8 @@ def test_what_fails_is_recorded_and_the_rest_goes_on_and_the_same_command_again_
     assert starts == [1 + 2 * 3], "the first, and three that two checkpoints each ended"
 
     benchmark(config)
-    assert _rows(tmp_path, "outcomes") == _rows(finished[0], "outcomes")
-    assert _checkpoints(tmp_path) == _checkpoints(finished[0])
-
-
-SCRIPT = (
-    "import sys, json; from overedit.flows.config.models import BenchmarkConfig;"
-    "from overedit.flows.benchmark import benchmark;"
-    "benchmark(BenchmarkConfig.model_validate(json.loads(sys.argv[1])))"
-)
-
-
-def servers_settings(own: Path | None = None) -> dict[str, str]:
-    """A server of the run's own with its files in a folder, or the tests' server, which need not be started."""
-    from prefect.settings import PREFECT_API_URL
-
-    if own is None:
-        return {"PREFECT_API_URL": PREFECT_API_URL.value()}
-    return {"PREFECT_HOME": str(own), "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120"}
-
-
-def begin(config: dict[str, Any], settings: dict[str, str]) -> subprocess.Popen[bytes]:
-    """A run in a process of its own; what it says goes to a file in its home."""
-    with (Path(config["home"]) / "log.txt").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, json.dumps(config)],
-            cwd=REPOSITORY,
-            env=os.environ | settings,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-
-
-def begin_and_kill(config: dict[str, Any], settings: dict[str, str], *, at: str) -> None:
-    """Begin a run and kill it, and the server that it started, as soon as a file like `at` is there."""
-    home = Path(config["home"])
-    process = begin(config, settings)
-    deadline = time.monotonic() + 240
-    while not any(home.glob(at)) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert any(home.glob(at)), "the run came this far"
-    assert not (home / "reports" / "r.html").exists(), "the run was stopped before its end"
-
-
-def finish(process: subprocess.Popen[bytes], home: Path) -> None:
-    assert process.wait() == 0, (home / "log.txt").read_text()[-2000:]
+    assert rows_of(tmp_path, "outcomes") == rows_of(finished.folder, "outcomes")
+    assert checkpoint_digests(tmp_path) == checkpoint_digests(finished.folder)
 
 
 LOCFT_EDITED = "runs/r/locft-bf/order-0/00000004/checkpoint.json"
@@ -328,27 +218,40 @@ LOCFT_MEASURED = "warehouse/outcomes/run=r/trajectory=locft-bf/**/*.parquet"
 @pytest.mark.slow
 @pytest.mark.parametrize(("at", "own_server"), [(LOCFT_EDITED, True), (LOCFT_MEASURED, False)], ids=["edit", "measure"])
 def test_kill_nine_and_the_same_command_again_ends_with_the_same_bits(
-    finished: tuple[Path, BenchmarkConfig], tiny_model: Path, tmp_path: Path, at: str, own_server: bool
+    finished: FinishedRun, warm_process: WarmProcess, tiny_model: Path, tmp_path: Path, at: str, own_server: bool
 ) -> None:
     """The process is killed when a checkpoint (or the outcomes of one) appears, and the run is started again."""
-    whole, _ = finished
     config = configuration(tmp_path, tiny_model)
-    settings = servers_settings(tmp_path / "prefect" if own_server else None)
-    begin_and_kill(config, settings, at=at)
-    finish(begin(config, settings), tmp_path)
-    assert _rows(tmp_path, "outcomes") == _rows(whole, "outcomes")
-    assert _checkpoints(tmp_path) == _checkpoints(whole)
+    settings = server_settings(tmp_path / "prefect" if own_server else None)
+    begin_and_kill(warm_process, config, settings, at=at)
+    again = begin(warm_process, config, settings)
+    assert again.wait() == 0, again.said()[-2000:]
+    assert rows_of(tmp_path, "outcomes") == rows_of(finished.folder, "outcomes")
+    assert checkpoint_digests(tmp_path) == checkpoint_digests(finished.folder)
 
 
-def _rows(folder: Path, table: str) -> list[dict[str, Any]]:
-    rows = Warehouse(folder / "warehouse").query(f"SELECT * FROM {table} ORDER BY ALL").to_pylist()
-    assert rows
-    return rows
+SCRIPT = """
+import json, sys
+from overedit.flows.benchmark import benchmark
+from overedit.flows.config.models import BenchmarkConfig
+benchmark(BenchmarkConfig.model_validate(json.loads(sys.argv[1])))
+"""
 
 
-def _checkpoints(folder: Path) -> dict[str, str]:
-    return {
-        path: content
-        for path, content in files(folder, "runs").items()
-        if path.endswith((".safetensors", "checkpoint.json"))
-    }
+def begin(warm_process: WarmProcess, config: dict[str, Any], settings: dict[str, str]) -> ForkedProcess:
+    """A run in a process of its own; what it says goes to a file in its home."""
+    log = Path(config["home"]) / "log.txt"
+    return warm_process.run(SCRIPT, json.dumps(config), environment=os.environ | settings, log=log)
+
+
+def begin_and_kill(warm_process: WarmProcess, config: dict[str, Any], settings: dict[str, str], *, at: str) -> None:
+    """Begin a run and kill it, and the server that it started, as soon as a file like `at` is there."""
+    home = Path(config["home"])
+    process = begin(warm_process, config, settings)
+    deadline = time.monotonic() + 240
+    while not any(home.glob(at)) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, process.said()[-2000:]
+    assert any(home.glob(at)), "the run came this far"
+    assert not (home / "reports" / "r.html").exists(), "the run was stopped before its end"

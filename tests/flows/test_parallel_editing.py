@@ -26,7 +26,7 @@ from overedit.flows.config.run_identity import write_configuration
 from overedit.flows.plan import Plan, make_plan
 from overedit.tasks.editing_job.job import run_editing_job
 from overedit.tasks.editing_job.parallel import _edit, edit_in_processes
-from tests.flows.test_benchmark import configuration
+from tests.support.benchmark_run import configuration
 from tests.support.paths import REPOSITORY
 
 METHODS = [

@@ -15,10 +15,8 @@ from overedit.flows.scan import scan  # its body alone, `scan.fn`, needs no serv
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.warehouse.warehouse import Warehouse
-from tests.flows.cli.test_main import Run, overedit
-from tests.flows.test_benchmark import ROWS
-
-__all__ = ["overedit"]
+from tests.support.benchmark_run import ROWS
+from tests.support.command_line import Run
 
 
 def configuration(folder: Path, tiny_model: Path, **more: Any) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from overedit.editing.trajectory.checkpoint import Costs, Norms, write_checkpoint
 from overedit.tasks.engine.base import Engine
 from overedit.tasks.engine.factory import load_in_process
 from overedit.tasks.engine.lazy import open_engine
@@ -17,10 +16,10 @@ from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.warehouse.warehouse import Warehouse
+from tests.support.checkpoints import WriteCheckpoint, write_tensors
 from tests.support.small_model import write_small_model
 from tests.support.synthetic_run import RUN, fill
-
-WriteCheckpoint = Callable[[Mapping[str, torch.Tensor]], Path]
+from tests.support.warm_process import WarmProcess
 
 
 @pytest.fixture(scope="session")
@@ -36,28 +35,10 @@ def small_weights(small_model: Path) -> dict[str, torch.Tensor]:
     return load_file(small_model / "model.safetensors")
 
 
-def write_test_checkpoint(folder: Path, tensors: Mapping[str, torch.Tensor]) -> Path:
-    record = {
-        "edit_count": 1,
-        "key": "test",
-        "model": "small",
-        "model_digest": "0",
-        "method": {},
-        "seed": 0,
-        "turns": 1,
-        "finite": True,
-        "log": [],
-        "norms": {name: Norms(weight=0, base=0, update=0) for name in tensors},
-    }
-    costs = Costs(seconds=0, num_edits=1, peak_memory_bytes=0)
-    write_checkpoint(folder, tensors=tensors, state={}, record=record, costs=costs)
-    return folder
-
-
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> WriteCheckpoint:
     """Writes tensors as a checkpoint folder."""
-    return lambda tensors: write_test_checkpoint(tmp_path / f"{len(list(tmp_path.iterdir())):08d}", tensors)
+    return lambda tensors: write_tensors(tmp_path / f"{len(list(tmp_path.iterdir())):08d}", tensors)
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +69,16 @@ def vllm_engine(running_vllm: Engine) -> Iterator[Engine]:
     """A vLLM engine that holds the base."""
     yield running_vllm
     running_vllm.swap(None)
+
+
+@pytest.fixture(scope="session")
+def warm_vllm() -> Iterator[WarmProcess]:
+    """Forks processes for engines of vLLM."""
+    pytest.importorskip("vllm")
+    setup = "overedit.tasks.engine.vllm_environment:starting_vllm"
+    modules = ("overedit.tasks.engine.server", "overedit.tasks.engine.vllm_engine", "tests.support.vllm_imports")
+    with WarmProcess(modules, setup=setup) as process:
+        yield process
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +17,7 @@ from overedit.editing.locate_then_edit.covariance import SecondMoment
 from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.flows.cli.main import main
 from overedit.tasks.editing_job.covariance_files import write_covariance
-
-Run = Callable[..., tuple[int, str, str]]
-
-ROWS = [
-    {"case_id": i, "prompt": f"The capital of Land{i} is", "subject": f"Land{i}", "target_new": f"City{i}"}
-    for i in range(20)
-]
-
-
-@pytest.fixture
-def overedit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Call the command line in an empty folder; gives (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["overedit", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
-
-
-@pytest.fixture
-def files(tmp_path: Path, tiny_model: Path) -> dict[str, str]:
-    """A configuration that is right, and its data."""
-    (tmp_path / "rows.json").write_text(json.dumps(ROWS))
-    config: dict[str, Any] = {
-        "name": "r",
-        "model": str(tiny_model),
-        "dataset": {"name": "file", "path": "rows.json"},
-        "methods": [{"method": "ft_m", "site": "1.down_proj"}],
-        "edit_counts": [1, 10],
-        "engine": {"kind": "transformers"},
-    }
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
-    return {"config": "c.yaml", "rows": "rows.json", "model": str(tiny_model)}
+from tests.support.command_line import ROWS, Run
 
 
 @pytest.mark.parametrize(

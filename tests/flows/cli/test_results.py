@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.cli.test_main import Run, overedit
+from tests.support.command_line import Run
 from tests.support.two_runs import fill_two
-
-__all__ = ["overedit"]
 
 
 @pytest.fixture

@@ -16,9 +16,7 @@ import pytest
 import yaml
 
 from overedit.editing.storage.checksums import unsealed
-from tests.flows.cli.test_main import ROWS, Run, files, overedit
-
-__all__ = ["files", "overedit"]
+from tests.support.command_line import ROWS, Run
 
 Make = Callable[[Path], object]
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tests.flows.cli.test_main import Run, files, overedit
-from tests.flows.test_benchmark import _checkpoints, _rows, configuration, finished, prefect_server, servers_settings
-from tests.support.paths import REPOSITORY
-
-__all__ = ["files", "finished", "overedit", "prefect_server"]
+from tests.support.benchmark_run import FinishedRun, checkpoint_digests, configuration, rows_of, server_settings
+from tests.support.command_line import Run
+from tests.support.warm_process import ForkedProcess, WarmProcess
 
 COMMAND = """
 import sys, time
@@ -40,26 +35,21 @@ main()
 """
 
 
-def begin(home: Path, number: int, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, str(home), str(number), "run", str(home / "c.yaml"), *options],
-        cwd=REPOSITORY,
-        env=os.environ | servers_settings(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.slow
 def test_of_two_that_start_at_the_same_moment_one_runs_and_one_that_waits_finds_it_done(
-    finished: tuple[Path, Any], tiny_model: Path, tmp_path: Path
+    finished: FinishedRun, warm_process: WarmProcess, tiny_model: Path, tmp_path: Path
 ) -> None:
-    whole, _ = finished
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(configuration(tmp_path, tiny_model)))
-    processes = [begin(tmp_path, 0), begin(tmp_path, 1), begin(tmp_path, 2, "--wait")]
-    said = [process.communicate(timeout=300)[1] for process in processes]
-    codes = [process.returncode for process in processes]
+
+    def begin(number: int, *options: str) -> ForkedProcess:
+        return warm_process.run(
+            COMMAND, str(tmp_path), str(number), "run", str(tmp_path / "c.yaml"), *options,
+            environment=os.environ | server_settings(), log=tmp_path / f"log-{number}.txt",
+        )  # fmt: skip
+
+    processes = [begin(0), begin(1), begin(2, "--wait")]
+    codes = [process.wait(timeout=300) for process in processes]
+    said = [process.said() for process in processes]
     assert sorted(codes[:2]) == [0, 1], said
     assert codes[2] == 0, said[2]
     runs, told = codes.index(0), said[codes.index(1)]
@@ -67,8 +57,8 @@ def test_of_two_that_start_at_the_same_moment_one_runs_and_one_that_waits_finds_
     assert "waiting until it has ended" in said[2]
     assert "run 'r' was complete: nothing was edited or measured again" in said[2]
     assert "was complete" not in said[runs]
-    assert _rows(tmp_path, "outcomes") == _rows(whole, "outcomes")
-    assert _checkpoints(tmp_path) == _checkpoints(whole)
+    assert rows_of(tmp_path, "outcomes") == rows_of(finished.folder, "outcomes")
+    assert checkpoint_digests(tmp_path) == checkpoint_digests(finished.folder)
     assert not (tmp_path / "runs" / "r" / "lock").exists()
 
 

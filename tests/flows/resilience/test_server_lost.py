@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,17 +14,13 @@ import yaml
 
 from overedit.flows.config.models import BenchmarkConfig
 from overedit.tasks.system import task_runs
-from overedit.tasks.warehouse.warehouse import Warehouse
-from tests.flows.test_benchmark import configuration
+from tests.support.benchmark_run import configuration, rows_of
+from tests.support.warm_process import ForkedProcess, WarmProcess
 
-COMMAND = (sys.executable, "-c", "from overedit.flows.cli.main import main; main()", "run")
-
-
-def rows(home: Path, table: str) -> list[dict[str, Any]]:
-    return Warehouse(home / "warehouse").query(f"SELECT * FROM {table} ORDER BY ALL").to_pylist()
+COMMAND = "from overedit.flows.cli.main import main; main()"
 
 
-def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+def wait_for(path: Path, process: ForkedProcess) -> None:
     deadline = time.monotonic() + 240
     while not path.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -43,7 +37,9 @@ def kill_server_of(process: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_whose_server_is_killed_goes_on_to_its_end(tiny_model: Path, tmp_path: Path, repository: Path) -> None:
+def test_a_run_whose_server_is_killed_goes_on_to_its_end(
+    warm_process: WarmProcess, tiny_model: Path, tmp_path: Path
+) -> None:
     from overedit.flows.benchmark import benchmark
 
     plain = configuration(tmp_path, tiny_model)
@@ -53,21 +49,20 @@ def test_a_run_whose_server_is_killed_goes_on_to_its_end(tiny_model: Path, tmp_p
     home = tmp_path / "lost"
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(configuration(home, tiny_model, **more)))
     settings = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_CLIENT_MAX_RETRIES": "1", "OMP_NUM_THREADS": "1"}
-    with (tmp_path / "log.txt").open("wb") as log:
-        run = subprocess.Popen(
-            [*COMMAND, str(tmp_path / "run.yaml")], cwd=repository, env=os.environ | settings, stdout=log, stderr=log
-        )
+    run = warm_process.run(
+        COMMAND, "run", str(tmp_path / "run.yaml"), environment=os.environ | settings, log=tmp_path / "log.txt"
+    )
     wait_for(home / "runs" / "r" / "ft-m" / "order-0" / "00000001" / "checkpoint.json", run)
     kill_server_of(run.pid)
-    said = (tmp_path / "log.txt").read_text
+    said = run.said
     assert run.wait(timeout=300) == 0, said()[-3000:]
     assert "Prefect's server went away; the run goes on without it" in said()
     assert "Traceback" not in said()
     assert f"report: {home / 'reports' / 'r.html'}" in said().replace("\n", "")
     for table in ("outcomes", "perplexity"):
-        assert rows(home, table) == rows(tmp_path / "whole", table)
-    assert [row["sha256"] for row in rows(home, "checkpoints")] == [
-        row["sha256"] for row in rows(tmp_path / "whole", "checkpoints")
+        assert rows_of(home, table) == rows_of(tmp_path / "whole", table)
+    assert [row["sha256"] for row in rows_of(home, "checkpoints")] == [
+        row["sha256"] for row in rows_of(tmp_path / "whole", "checkpoints")
     ]
 
 

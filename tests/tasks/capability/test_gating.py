@@ -24,7 +24,7 @@ from overedit.tasks.evaluation.probing import EvaluationResult
 from overedit.tasks.runs.run import Run, TrajectoryPoint
 from overedit.tasks.system.progress import unseen
 from overedit.tasks.warehouse.warehouse import Warehouse
-from tests.tasks.conftest import WriteCheckpoint
+from tests.support.checkpoints import WriteCheckpoint
 
 
 def test_levels_are_steps_of_the_ratio_to_the_nearest() -> None:

@@ -1,0 +1,24 @@
+"""A finished benchmark run, for all tests that compare with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from overedit.flows.config.models import BenchmarkConfig
+from tests.support.benchmark_run import FinishedRun, configuration
+
+
+@pytest.fixture(scope="session")
+def finished(prefect_server: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """A run on the Prefect server, which nobody may change."""
+    from prefect.artifacts import Artifact
+
+    from overedit.flows.benchmark import benchmark
+
+    folder = tmp_path_factory.mktemp("run")
+    config = BenchmarkConfig.model_validate(configuration(folder, tiny_model))
+    assert Path(benchmark(config)) == folder / "reports" / "r.html"
+    keys = ("leaderboard", "report", "progress", "collapse-curve", "retention", "perplexity-capability")
+    return FinishedRun(folder, config, {key: Artifact.get(key) for key in keys})
