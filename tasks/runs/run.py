@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict
 
 from overedit.tasks.system.untrusted import shown_value
@@ -116,6 +115,8 @@ def versions() -> dict[str, str]:
 
 def hardware() -> str:
     """The machine in words: GPU name, or processor and the cores this process may use."""
+    import torch  # takes a second, which `overedit status` need not wait for
+
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     return f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()}, {platform.processor() or 'unknown'})"

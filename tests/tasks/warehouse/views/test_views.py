@@ -89,6 +89,10 @@ def test_a_query_takes_the_views_that_it_names_and_those_that_they_take() -> Non
     assert needed("SELECT * FROM outcomes") == set()
     assert needed("SHOW TABLES") is None
     assert needed("") is None
+    assert needed("SELECT 1") == set()
+    for sql in ("SELECT * FROM information_schema.tables", "SELECT (TABLE sqlite_master)", "FROM duckdb_views()"):
+        assert needed(sql) is None
+    assert needed("SELECT * FROM leader_board") is None, "the error names every view"
 
 
 # ---- intervals
