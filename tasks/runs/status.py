@@ -1,4 +1,4 @@
-"""The table of `overedit status`: the runs of a home, how their trajectories ended, who works on them, and their size."""
+"""The table of `overedit status`: the runs of a home, how their trajectories ended, who works on them, their size."""
 
 from __future__ import annotations
 

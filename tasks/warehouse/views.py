@@ -15,7 +15,7 @@ from overedit.tasks.warehouse.outcome_sums import sums_view
 from overedit.tasks.warehouse.tables import TABLES
 
 _SQL = Path(__file__).parent / "sql"
-_MACROS = ("common", "statistics", "text")
+_MACROS = ("common", "statistics", "text", "pristine")
 _SUMS = "outcome_sums"
 _TOO_LONG = ("preset_outcomes",)  # for a table in memory: it has a row per question, like `outcomes`
 _READING = {"from", "table", "show", "describe", "summarize"}  # words by which a query may read or list any view
@@ -29,6 +29,11 @@ def view_names() -> list[str]:
 def view_sql(name: str) -> str:
     """The SQL of a view, or of a file of macros, as its file has it: with the comment that says what it is."""
     return (_SQL / ("macros" if name in _MACROS else "views") / f"{name}.sql").read_text()
+
+
+def query_sql(name: str) -> str:
+    """The SQL of a query of a report or a comparison, e.g. `report/cases`, with its leading comment."""
+    return (_SQL / f"{name}.sql").read_text()
 
 
 def create_views(
