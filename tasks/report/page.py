@@ -44,27 +44,29 @@ _GATING_NOTE = (
 )
 
 
-def write_page(data: RunData, path: Path) -> Path:
+def write_page(data: RunData, path: Path, *, tag: str = "") -> Path:
     """Write the page of a run. It loads nothing, so it can be opened, mailed and archived as a single file.
 
     Args:
         data: The run's rows.
         path: The HTML file; its folder is made if needed.
+        tag: The tag of `report_tag`, for a page that is written together with its pictures.
 
     Returns:
         `path`.
     """
-    page = render_report(data)
+    page = render_report(data, tag=tag)
     with replace_file(path) as stream:
         stream.write(page.encode())
     return path
 
 
-def render_report(data: RunData) -> str:
+def render_report(data: RunData, *, tag: str = "") -> str:
     """The page as HTML. Its content security policy forbids it to load anything or to run any script but its own."""
     about = data.views["leaderboard"][0]
     script = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     slots = {
+        "tag": tag,
         "title": escape(f"Overedit: {data.run}"),
         "run": escape(data.run),
         "model": escape(about["model"]),
