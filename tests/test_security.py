@@ -21,8 +21,8 @@ from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.benchmark_run import configuration, server_settings
 from tests.support.command_line import ROWS, Run
 from tests.support.paths import REPOSITORY
-from tests.tasks.runs.test_prune import COUNTS, ended, write
-from tests.tasks.warehouse.test_warehouse import PLACE, rows
+from tests.support.perplexity_rows import PARTITION, rows
+from tests.support.stored_run import COUNTS, store_end, write_checkpoint
 from tests.test_house import FILES
 
 Put = Callable[[Path], tuple[str, ...]]
@@ -136,7 +136,7 @@ def test_a_pickle_as_covariance(overedit: Run, files: dict[str, str], tmp_path: 
 
 
 def test_a_pickle_in_the_warehouse(overedit: Run, tmp_path: Path, marker: Path) -> None:
-    path = Warehouse(tmp_path / "warehouse").write("perplexity", rows(1), partition=PLACE, key="k")
+    path = Warehouse(tmp_path / "warehouse").write("perplexity", rows(1), partition=PARTITION, key="k")
     Path(path).write_bytes(pickle_that_writes(marker))
     code, _, err = overedit("sql", "SELECT * FROM perplexity")
     assert code in (1, 2)
@@ -210,7 +210,7 @@ def test_code_in_task_files_is_not_run_by_default(
 
 @pytest.fixture
 def filled(tmp_path: Path) -> Path:
-    Warehouse(tmp_path / "warehouse").write("perplexity", rows(3), partition=PLACE, key="k")
+    Warehouse(tmp_path / "warehouse").write("perplexity", rows(3), partition=PARTITION, key="k")
     (tmp_path / "secret.csv").write_text("a\n1\n")
     return tmp_path
 
@@ -298,9 +298,9 @@ def test_a_runs_name_is_no_path(overedit: Run, files: dict[str, str], tmp_path: 
 
 def test_pruning_follows_no_link(tmp_path: Path) -> None:
     for count in COUNTS:
-        write(tmp_path / "runs" / "r" / "ft-m" / "order-0", count)
-    ended(tmp_path)
-    elsewhere = write(tmp_path / "another's", 1).folder
+        write_checkpoint(tmp_path / "runs" / "r" / "ft-m" / "order-0", count)
+    store_end(tmp_path)
+    elsewhere = write_checkpoint(tmp_path / "another's", 1).folder
     link = tmp_path / "runs" / "r" / "ft-m" / "order-0" / "00000001"
     shutil.rmtree(link)
     link.symlink_to(elsewhere)

@@ -1,4 +1,4 @@
-"""How two runs' numbers differ: paired where both asked the same questions, otherwise by each run's own intervals."""
+"""The differences between the numbers of two runs: paired where both asked the same questions, else by intervals."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from overedit.tasks.comparison import queries
-from overedit.tasks.report.data import Row
 from overedit.tasks.warehouse.statistics import holm
+from overedit.tasks.warehouse.tables import Row
 
 Ask = Callable[..., list[Row]]
+"""(name of a query, e.g. `comparison/points`, **its parameters) -> its rows."""
 
 MEASURES = {
     "edit": "reliability",
@@ -20,64 +20,63 @@ MEASURES = {
     "locality": "locality",
     "portability": "portability",
 }
-"""Probe -> what its score is called."""
-_KINDS = ("outcome", "capability", "perplexity")
+"""Probe -> the name of its score."""
+_KINDS = {"outcome": "comparison/outcomes", "capability": "comparison/items", "perplexity": "comparison/texts"}
+"""Kind of a measure -> the query for its paired differences."""
 _PAIRED = ("first", "second", "difference", "low", "high", "n", "p_value")
 _Z95 = NormalDist().inv_cdf(0.975)
 
 
 class Point(NamedTuple):
-    """What is measured in both runs."""
+    """One measure of one trajectory at one edit count."""
 
     name: str
-    """The trajectory's."""
+    """The trajectory's display name."""
     edit_count: int
     kind: str
     """outcome | capability | perplexity"""
     measure: str
-    """Of outcomes one of MEASURES; of capability a task, or `mean`; of perplexity a corpus."""
+    """For outcomes one of MEASURES, for capability a task or `mean`, for perplexity a corpus."""
 
 
 class Difference(NamedTuple):
-    """One measure at one edit count, in both runs."""
+    """A point's value in both runs, and the difference."""
 
     point: Point
     first: float
-    """Of a paired difference, over the pairs alone."""
+    """If the difference is paired: over the pairs only."""
     second: float
     difference: float | None = None
-    """second - first; of perplexity second / first. None where one of them is not finite."""
+    """second - first; for perplexity second / first. None if one of them is not finite."""
     low: float | None = None
     high: float | None = None
-    """Its 95 % interval."""
+    """The difference's 95 % interval."""
     n: int | None = None
-    """Pairs; None where it is not paired."""
+    """Number of pairs; None if the difference is not paired."""
     p_value: float | None = None
     p_adjusted: float | None = None
     """Adjusted by Holm's method over all differences of the comparison."""
 
 
 def differences(ask: Ask, protocol: str) -> list[Difference]:
-    """Every measure that both runs have, in the order of names and edit counts.
+    """The differences of every measure that both runs have, in the order of names and edit counts.
 
     Args:
-        ask: Answers a query, with its values, in which `names` is defined.
-        protocol: How answers are scored.
+        ask: Answers the queries of `warehouse/sql/comparison/`.
+        protocol: The protocol under which answers are scored.
     """
     points: dict[Point, dict[int, Row]] = {}
-    for row in ask(queries.POINTS, protocol=protocol):
+    for row in ask("comparison/points", protocol=protocol):
         if row["value"] is not None:
             point = Point(row["name"], row["edit_count"], row["kind"], row["measure"])
             points.setdefault(point, {})[row["side"]] = row
     pairs = {
         Point(row["name"], row["edit_count"], kind, MEASURES.get(row["measure"]) or row["measure"]): row
-        for kind, rows in zip(
-            _KINDS, (ask(queries.OUTCOMES, protocol=protocol), ask(queries.ITEMS), ask(queries.TEXTS)), strict=True
-        )
-        for row in rows
+        for kind, query in _KINDS.items()
+        for row in ask(query, **({"protocol": protocol} if kind == "outcome" else {}))
     }
     found: dict[Point, Difference] = {}
-    for point in sorted((point for point, sides in points.items() if len(sides) == 2), key=_place):
+    for point in sorted((point for point, sides in points.items() if len(sides) == 2), key=_order):
         sides, pair = points[point], pairs.get(point)
         if pair is not None and point.measure != "mean" and 2 * pair["n"] >= min(sides[1]["n"], sides[2]["n"]):
             found[point] = Difference(point, **{name: pair[name] for name in _PAIRED})
@@ -88,16 +87,17 @@ def differences(ask: Ask, protocol: str) -> list[Difference]:
     return _adjusted(list(found.values()))
 
 
-def _place(point: Point) -> tuple[Any, ...]:
+def _order(point: Point) -> tuple[Any, ...]:
     order = [*MEASURES.values(), "mean"]
     rank = order.index(point.measure) if point.measure in order else len(order)
-    return point.name, point.edit_count, _KINDS.index(point.kind), rank, point.measure
+    return point.name, point.edit_count, list(_KINDS).index(point.kind), rank, point.measure
 
 
 def _unpaired(point: Point, first: Row, second: Row) -> Difference:
-    """Newcombe's interval (1998, method 10): the halves of each run's own interval, added as squares.
+    """The difference of two independent values, with Newcombe's interval (1998, method 10).
 
-    Perplexities are compared on the scale of logarithms.
+    Its half-widths are the root of the summed squares of the runs' half-widths. Perplexities are compared by their
+    logarithms.
     """
     is_ratio = point.kind == "perplexity"
     if not (math.isfinite(first["value"]) and math.isfinite(second["value"])):
@@ -108,26 +108,26 @@ def _unpaired(point: Point, first: Row, second: Row) -> Difference:
         return Difference(point, first["value"], second["value"], back(b - a))
     below = math.hypot(b - scale(second["low"]), scale(first["high"]) - a)
     above = math.hypot(scale(second["high"]) - b, a - scale(first["low"]))
-    half = below if b > a else above  # the one that lies towards no difference
+    half = below if b > a else above  # the half-width towards a difference of 0
     p_value = math.erfc(abs(b - a) / half * _Z95 / math.sqrt(2)) if half > 0 else None
     ends = (back(b - a - below), back(b - a + above))
     return Difference(point, first["value"], second["value"], back(b - a), *ends, None, p_value)
 
 
 def _mean(point: Point, found: dict[Point, Difference], pairs: dict[Point, Row]) -> Difference | None:
-    """The mean over benchmarks if each is paired: tasks weigh the same, and are independent."""
+    """The mean over benchmarks, each with the same weight and independent of the others; None if one is not paired."""
     tasks = [one for one in found.values() if one.point[:3] == point[:3] and one.point.measure != "mean"]
     if not tasks or any(one.n is None for one in tasks):
         return None
-    first, second = (
-        sum(values) / len(tasks) for values in ([one.first for one in tasks], [one.second for one in tasks])
-    )
+    first = sum(one.first for one in tasks) / len(tasks)
+    second = sum(one.second for one in tasks) / len(tasks)
     half = math.hypot(*((one.high - one.low) / 2 for one in tasks if one.low is not None and one.high is not None))
     low, high = (second - first + side * half / len(tasks) for side in (-1, 1))
     return Difference(point, first, second, second - first, low, high, pairs[point]["n"], pairs[point]["p_value"])
 
 
 def _adjusted(found: list[Difference]) -> list[Difference]:
-    tested = {place: one.p_value for place, one in enumerate(found) if one.p_value is not None}
-    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
-    return [one._replace(p_adjusted=adjusted.get(place)) for place, one in enumerate(found)]
+    """The differences with adjusted p values."""
+    p_values = {index: one.p_value for index, one in enumerate(found) if one.p_value is not None}
+    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    return [one._replace(p_adjusted=adjusted.get(index)) for index, one in enumerate(found)]

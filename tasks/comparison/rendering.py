@@ -1,4 +1,4 @@
-"""A comparison of two runs on a terminal of 80 columns, as Markdown, and as JSON."""
+"""A comparison of two runs as tables for a terminal of 80 columns, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PAIRING = (
 
 
 def comparison_table(comparison: Comparison) -> RenderableType:
-    """The comparison as tables that fit 80 columns; of the benchmarks their mean alone."""
+    """The comparison as tables that fit 80 columns; of the benchmarks only their mean."""
     differing = Table("setting", "A", "B", title="Settings that differ", padding=(0, 1), pad_edge=False)
     for column in differing.columns:
         column.overflow = "fold"
@@ -46,12 +46,12 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     for row in _collapses(comparison):
         collapses.add_row(*map(Text, row))
     settings = [differing] if comparison.settings else [Text("No setting differs.")]
-    notes = [Text(line) for line in [*_said(comparison), _PAIRING.format(number=len(comparison.differences))]]
+    notes = [Text(line) for line in [*_notes(comparison), _PAIRING.format(number=len(comparison.differences))]]
     return Group(Text(f"A: {comparison.first}\nB: {comparison.second}"), *settings, table, collapses, *notes)
 
 
 def comparison_markdown(comparison: Comparison) -> str:
-    """The comparison as Markdown, with each benchmark."""
+    """The comparison as Markdown, with every benchmark."""
     settings = [[_shown(value) for value in setting] for setting in comparison.settings]
     headings = ("method", "edits", "measure", "A", "B", "B - A", "95 %", "p, adjusted")
     collapses = ("method", "A collapses at", "B collapses at")
@@ -64,13 +64,13 @@ def comparison_markdown(comparison: Comparison) -> str:
         _PAIRING.format(number=len(comparison.differences)).replace("~", "`~`"),
         "## Collapse",
         markdown_table(collapses, _collapses(comparison), text_columns=(0, 1, 2)),
-        *_said(comparison),
+        *_notes(comparison),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def comparison_json(comparison: Comparison) -> str:
-    """The comparison in full precision; shares in [0, 1]."""
+    """The comparison as JSON in full precision; shares are in [0, 1]."""
     content = comparison._asdict() | {
         "settings": [setting._asdict() for setting in comparison.settings],
         "differences": [_record(one) for one in comparison.differences],
@@ -89,17 +89,19 @@ def _record(one: Difference) -> dict[str, Any]:
 
 def _cells(one: Difference, *, is_short: bool = False) -> list[str]:
     kind, measure = one.point.kind, one.point.measure
-    long = {"outcome": measure, "capability": f"capability: {measure}", "perplexity": f"perplexity: {measure}"}[kind]
-    short = "ppl." if kind == "perplexity" else _SHORT.get(measure, measure)
     is_ratio = kind == "perplexity"
+    if is_short:
+        name = "ppl." if is_ratio else _SHORT.get(measure, measure)
+    else:
+        name = measure if kind == "outcome" else f"{kind}: {measure}"
     values = [_number(value, is_ratio) for value in (one.first, one.second)]
     change = "-" if one.difference is None else _change(one.difference, is_ratio)
     interval = (
         "-" if one.low is None or one.high is None else f"{_change(one.low, is_ratio)} {_change(one.high, is_ratio)}"
     )
     p_value = "-" if one.p_adjusted is None else "<.001" if one.p_adjusted < 0.001 else f"{one.p_adjusted:.3f}"
-    said = f"{short if is_short else long}{' ~' if one.n is None else ''}"
-    return [one.point.name, f"{one.point.edit_count:,}", said, *values, change, interval, p_value]
+    mark = " ~" if one.n is None else ""
+    return [one.point.name, f"{one.point.edit_count:,}", f"{name}{mark}", *values, change, interval, p_value]
 
 
 def _number(value: float, is_ratio: bool) -> str:
@@ -119,8 +121,8 @@ def _collapses(comparison: Comparison) -> list[list[str]]:
     ]
 
 
-def _said(comparison: Comparison) -> list[str]:
-    """What is in one run alone, and what is not known yet."""
+def _notes(comparison: Comparison) -> list[str]:
+    """Sentences on trajectories that only one run has, and on settings that are not stored yet."""
     alone = [(comparison.first, comparison.only_first), (comparison.second, comparison.only_second)]
     return [
         *(f"Only {run} has {', '.join(names)}." for run, names in alone if names),

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from html import escape
 from typing import Any, NamedTuple
 
-from overedit.tasks.report.data import Line, Row, RunData, is_of
+from overedit.tasks.report.data import RunData, Trajectory, is_of
 from overedit.tasks.report.html import DASH, base_or, by_view, key, percent, protocol_name, table
 from overedit.tasks.warehouse.formatting import rounded
+from overedit.tasks.warehouse.tables import Row
 
 Cell = Callable[[Row], str]
 
@@ -82,8 +83,11 @@ def collapse_definitions(data: RunData) -> str:
     """Where each method collapsed by each definition: a method a row, a definition a column."""
     definitions = list(dict.fromkeys(row["definition"] for row in data.views["collapse_definitions"]))
     cells = [
-        [key(line), *(_collapse(data.one(line, "collapse_definitions", definition=name)) for name in definitions)]
-        for line in data.lines
+        [
+            key(trajectory),
+            *(_collapse(data.one(trajectory, "collapse_definitions", definition=name)) for name in definitions),
+        ]
+        for trajectory in data.trajectories
     ]
     headings = ("Method", *(name.replace("_", " ") for name in definitions))
     return table(headings, cells, text_columns=range(len(headings))) if definitions else ""
@@ -100,8 +104,15 @@ def _collapse(row: Row | None) -> str:
 def capability_change(data: RunData) -> str:
     """What the last checkpoint of each method lost against the pristine model, on the same items; all counts folded."""
     rows = data.views["capability_change"]
-    last = {line: max((row["edit_count"] for row in rows if is_of(row, line)), default=0) for line in data.lines}
-    at_end = [row for row in rows if any(is_of(row, line) and row["edit_count"] == at for line, at in last.items())]
+    last = {
+        trajectory: max((row["edit_count"] for row in rows if is_of(row, trajectory)), default=0)
+        for trajectory in data.trajectories
+    }
+    at_end = [
+        row
+        for row in rows
+        if any(is_of(row, trajectory) and row["edit_count"] == at for trajectory, at in last.items())
+    ]
     whole = [row for row in at_end if row["task"] == "all"]
     every = f"<details><summary>Every task and edit count</summary>{_of_lines(data, rows, CHANGE)}</details>"
     return _of_lines(data, whole or at_end, CHANGE) + every if rows else ""
@@ -125,14 +136,21 @@ def warnings(data: RunData) -> str:
         return ""
     rules = dict.fromkeys((row["rule"], row["probe"], row["threshold"]) for row in rows)
     cells = [
-        [escape(str(rule)), *(_warning(data, line, rule=rule, probe=probe, threshold=limit) for line in data.lines)]
+        [
+            escape(str(rule)),
+            *(_warning(data, trajectory, rule=rule, probe=probe, threshold=limit) for trajectory in data.trajectories),
+        ]
         for rule, probe, limit in rules
     ]
-    return table(("Rule", *(line.name for line in data.lines)), cells, text_columns=range(len(data.lines) + 1))
+    return table(
+        ("Rule", *(trajectory.name for trajectory in data.trajectories)),
+        cells,
+        text_columns=range(len(data.trajectories) + 1),
+    )
 
 
-def _warning(data: RunData, line: Line, **rule: Any) -> str:
-    row = data.one(line, "early_warning", **rule)
+def _warning(data: RunData, trajectory: Trajectory, **rule: Any) -> str:
+    row = data.one(trajectory, "early_warning", **rule)
     if row is None:
         return DASH
     at = "" if row["warned_at"] is None else f"<small>at {row['warned_at']:,}</small>"
@@ -167,10 +185,13 @@ def gating(data: RunData) -> str:
     """What a gate would save and miss: a gate ratio a row, a method a column."""
     ratios = list(dict.fromkeys(row["gate_ratio"] for row in data.views["capability_gating"]))
     cells = [
-        [f"× {ratio:g}", *(_gated(data.one(line, "capability_gating", gate_ratio=ratio)) for line in data.lines)]
+        [
+            f"× {ratio:g}",
+            *(_gated(data.one(trajectory, "capability_gating", gate_ratio=ratio)) for trajectory in data.trajectories),
+        ]
         for ratio in ratios
     ]
-    headings = ("Gate", *(line.name for line in data.lines))
+    headings = ("Gate", *(trajectory.name for trajectory in data.trajectories))
     return table(headings, cells, text_columns=range(len(headings))) if ratios else ""
 
 
@@ -186,20 +207,21 @@ def _gated(row: Row | None) -> str:
 def stages(data: RunData) -> str:
     """Where the time of each trajectory went: a bar and a row of seconds each."""
     seconds = {
-        line: {row["stage"]: row["seconds"] or 0.0 for row in data.stages if is_of(row, line)} for line in data.lines
+        trajectory: {row["stage"]: row["seconds"] or 0.0 for row in data.stages if is_of(row, trajectory)}
+        for trajectory in data.trajectories
     }
-    present = [stage for stage in STAGES if any(stage in of_line for of_line in seconds.values())]
-    longest = max((sum(of_line.values()) for of_line in seconds.values()), default=0.0)
+    present = [stage for stage in STAGES if any(stage in own for own in seconds.values())]
+    longest = max((sum(own.values()) for own in seconds.values()), default=0.0)
     if not longest:
         return ""
     rows = [
         [
-            key(line),
-            _bar(of_line, present, longest),
-            *(rounded(of_line[stage]) if stage in of_line else DASH for stage in present),
-            rounded(sum(of_line.values())),
+            key(trajectory),
+            _bar(own, present, longest),
+            *(rounded(own[stage]) if stage in own else DASH for stage in present),
+            rounded(sum(own.values())),
         ]
-        for line, of_line in seconds.items()
+        for trajectory, own in seconds.items()
     ]
     legend = " ".join(
         f'<span><i style="background:var(--s{STAGES.index(stage)})"></i>{_stage(stage)}</span>' for stage in present
@@ -225,13 +247,17 @@ def _stage(stage: str) -> str:
 def retention_tables(data: RunData) -> str:
     """The heat map's numbers, a table a method, once a protocol."""
     return "\n".join(
-        by_view(protocol, protocol_name(protocol), "".join(_retention(data, line, protocol) for line in data.lines))
+        by_view(
+            protocol,
+            protocol_name(protocol),
+            "".join(_retention(data, trajectory, protocol) for trajectory in data.trajectories),
+        )
         for protocol in data.protocols
     )
 
 
-def _retention(data: RunData, line: Line, protocol: str) -> str:
-    rows = data.of(line, "retention_by_age", protocol=protocol)
+def _retention(data: RunData, trajectory: Trajectory, protocol: str) -> str:
+    rows = data.of(trajectory, "retention_by_age", protocol=protocol)
     counts = sorted({row["edit_count"] for row in rows})
     found = {(row["age"], row["edit_count"]): row for row in rows}
     cells = [
@@ -240,7 +266,7 @@ def _retention(data: RunData, line: Line, protocol: str) -> str:
         if any((age, count) in found for count in counts)
     ]
     headings = ("Edits since", *(f"{count:,} edits" for count in counts))
-    return f'<h3 class="of">{key(line)}</h3>{table(headings, cells)}' if cells else ""
+    return f'<h3 class="of">{key(trajectory)}</h3>{table(headings, cells)}' if cells else ""
 
 
 def _retained(row: Row | None) -> str:
@@ -253,10 +279,10 @@ def _of_lines(data: RunData, rows: list[Row], columns: tuple[Column, ...]) -> st
     """The rows of each method in the order of the leaderboard; nothing where there is none."""
     method = Column("Method", str, is_text=True)
     shown = [
-        [key(line), *(column.cell(row) for column in columns)]
-        for line in data.lines
+        [key(trajectory), *(column.cell(row) for column in columns)]
+        for trajectory in data.trajectories
         for row in rows
-        if is_of(row, line)
+        if is_of(row, trajectory)
     ]
     return _table((method, *columns), shown)
 

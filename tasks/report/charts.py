@@ -1,13 +1,14 @@
-"""The report's charts as data: what the page's scripts draw."""
+"""The data of the report's charts, which the scripts of the page draw."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from overedit.tasks.report.data import Line, Row, RunData
-from overedit.tasks.report.line_charts import Chart, series, sign_charts, speed_charts, update_charts
+from overedit.tasks.report.data import RunData, Trajectory
+from overedit.tasks.report.line_charts import Chart, column_charts, series, speed_charts, update_charts
 from overedit.tasks.report.page_data import case_data, heat_data, scatter_data
+from overedit.tasks.warehouse.tables import Row
 
 _MEASURES = {
     "reliability": "Edit prompts answered with the new fact.",
@@ -17,19 +18,20 @@ _MEASURES = {
 
 
 _UNITS = {"share": "share", "perplexity": "positive"}
-"""A preset's unit -> how its axis is; any other unit is an amount."""
+"""A preset's unit -> the kind of its axis; any other unit is an amount."""
 
 
 def chart_data(data: RunData) -> dict[str, Any]:
-    """All that the page's scripts need; no number in it is infinite or not a number."""
+    """The data of the page's scripts, ready for JSON: every number is finite."""
     lines = []
-    for line in data.lines:
-        collapse, orders = data.one(line, "collapse_point"), [o.order_seed for o in data.lines if o[0] == line[0]]
+    for trajectory in data.trajectories:
+        collapse = data.one(trajectory, "collapse_point")
+        orders = [one.order_seed for one in data.trajectories if one.id == trajectory.id]
         lines.append(
             {
-                "name": line.name,
-                "color": line.color,
-                "order": sorted(orders).index(line.order_seed),
+                "name": trajectory.name,
+                "color": trajectory.color,
+                "order": sorted(orders).index(trajectory.order_seed),
                 "collapse_at": collapse["collapse_at"] if collapse else None,
             }
         )
@@ -39,7 +41,7 @@ def chart_data(data: RunData) -> dict[str, Any]:
         _capability_chart(data),
         _retention_chart(data),
         _portability_chart(data),
-        *sign_charts(data),
+        *column_charts(data),
         *update_charts(data),
         *speed_charts(data),
     ]
@@ -59,8 +61,8 @@ def chart_data(data: RunData) -> dict[str, Any]:
 def _measure_chart(data: RunData, group: str, measure: str, hint: str) -> Chart:
     lines = {
         protocol: [
-            series(index, data.of(line, "reliability_by_edit_count", measure=measure, protocol=protocol))
-            for index, line in enumerate(data.lines)
+            series(index, own)
+            for index, own in enumerate(data.of_each("reliability_by_edit_count", measure=measure, protocol=protocol))
         ]
         for protocol in data.protocols
     }
@@ -81,49 +83,49 @@ def _portability_chart(data: RunData) -> Chart:
 
 
 def _preset_charts(data: RunData) -> Iterable[Chart]:
-    """The measures as a paper takes them, each shown while its preset is chosen."""
+    """A chart per preset and measure, which the page shows while the preset is chosen."""
     kinds = dict.fromkeys((row["preset"], row["measure"], row["unit"]) for row in data.views["preset_scores"])
     for preset, measure, unit in kinds:
-        rows = [data.of(line, "preset_scores", preset=preset, measure=measure) for line in data.lines]
-        reasons = {row["reason"] for of_line in rows for row in of_line if row["value"] is None and row["reason"]}
+        rows = data.of_each("preset_scores", preset=preset, measure=measure)
+        reasons = {row["reason"] for own in rows for row in own if row["value"] is None and row["reason"]}
         title = measure.replace("_", " ").capitalize()
         yield {
             "group": "curve",
             "title": title,
             "hint": f"As in {preset}{'' if unit == 'share' else f', in {unit}' if unit == 'bits' else ''}.",
             "y": _UNITS.get(unit, "amount"),
-            "lines": {"all": [series(index, of_line) for index, of_line in enumerate(rows)]},
+            "lines": {"all": [series(index, own) for index, own in enumerate(rows)]},
             "preset": preset,
             "missing": "; ".join(sorted(reasons)) or "not measured",
         }
 
 
 def _capability_chart(data: RunData) -> Chart:
-    rows = [data.of(line, "capability_by_edit_count", task="mean") for line in data.lines]
+    rows = data.of_each("capability_by_edit_count", task="mean")
     chart = {
         "group": "curve",
         "title": "Capability",
         "hint": "Mean of the general benchmarks; the same under every protocol.",
         "y": "share",
-        "lines": {"all": [series(index, of_line) for index, of_line in enumerate(rows)]},
+        "lines": {"all": [series(index, own) for index, own in enumerate(rows)]},
         "missing": "not measured",
     }
-    chances = {row["chance"] for line in rows for row in line}
+    chances = {row["chance"] for own in rows for row in own}
     if len(chances) == 1 and None not in chances:
         chart["reference"] = {"y": chances.pop(), "name": "chance"}
     return chart | _orders(data, "capability", (None,))
 
 
 def _retention_chart(data: RunData) -> Chart:
-    last = {line: _last_rows(data, line) for line in data.lines}
+    last = {trajectory: _last_rows(data, trajectory) for trajectory in data.trajectories}
     lines = {
         protocol: [
             series(
                 index,
-                [row | {"x": data.ages.index(row["age"])} for row in last[line] if row["protocol"] == protocol],
+                [row | {"x": data.ages.index(row["age"])} for row in last[trajectory] if row["protocol"] == protocol],
                 x="x",
             )
-            for index, line in enumerate(data.lines)
+            for index, trajectory in enumerate(data.trajectories)
         ]
         for protocol in data.protocols
     }
@@ -138,25 +140,25 @@ def _retention_chart(data: RunData) -> Chart:
     }
 
 
-def _last_rows(data: RunData, line: Line) -> list[Row]:
-    rows = data.of(line, "retention_by_age")
+def _last_rows(data: RunData, trajectory: Trajectory) -> list[Row]:
+    rows = data.of(trajectory, "retention_by_age")
     last = max((row["edit_count"] for row in rows), default=0)
     return [row for row in rows if row["edit_count"] == last]
 
 
 def _orders(data: RunData, measure: str, protocols: Iterable[str | None]) -> Chart:
-    """The mean over orders of the edits and the range of them, where a trajectory has several; else nothing."""
+    """The key `orders` of a chart: mean and range over the orders of the edits; empty if no trajectory has several."""
     found: dict[str, list[dict[str, Any]]] = {}
-    trajectories = dict.fromkeys(line.trajectory for line in data.lines)
+    ids = dict.fromkeys(trajectory.id for trajectory in data.trajectories)
     for protocol in protocols:
-        for trajectory in trajectories:
-            wanted = (trajectory, measure, protocol)
+        for id in ids:
+            wanted = (id, measure, protocol)
             rows = [
                 row
                 for row in data.views["seed_bands"]
                 if (row["trajectory"], row["measure"], row["protocol"]) == wanted and row["num_orders"] > 1
             ]
-            members = [index for index, line in enumerate(data.lines) if line.trajectory == trajectory]
+            members = [index for index, one in enumerate(data.trajectories) if one.id == id]
             if rows:
                 points = series(members[0], rows, value="mean", bounds=("lowest", "highest"), size="num_orders")
                 name = {"name": rows[0]["label"], "members": members}

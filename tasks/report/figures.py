@@ -16,19 +16,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from overedit.editing.storage.atomic import replace_file
-from overedit.tasks.report.data import Line, Row, RunData, collect, is_of
-from overedit.tasks.warehouse.warehouse import Warehouse
+from overedit.tasks.report.data import RunData, Trajectory, is_of
+from overedit.tasks.warehouse.tables import Row
 
 COLORS = (
     *("#2f6fd6", "#d9772b", "#2a9166", "#b8458f", "#7a62d3"),
     *("#a3801a", "#1b8fa6", "#c2474b", "#5d6a7b", "#8d5230"),
 )
-"""One a method, told apart by people with the common colour blindnesses as well; the report has the same."""
+"""The colors of the trajectories, also on the report page; distinct for people with common color blindness."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 class Panel(NamedTuple):
-    """A measure, and where its rows are."""
+    """A panel of the collapse curve: a measure, and the view with its rows."""
 
     title: str
     view: str
@@ -72,30 +72,20 @@ def curve_figure(warehouse: Warehouse, run: str, *, protocol: str = "generated")
     return figure
 
 
-def save_curve_png(warehouse: Warehouse, run: str, path: Path, *, protocol: str = "generated") -> Path:
-    """Write the collapse curve of a run as a PNG (1,920 pixels wide).
-
-    Raises:
-        ValueError: The run is not in the warehouse.
-    """
-    _save(_draw_curve, collect(warehouse, run), protocol, path)
-    return path
-
-
 def save_figures(data: RunData, page: Path, *, protocol: str = "generated") -> dict[str, Path]:
-    """Write the pictures of a run beside its page, as PNG.
+    """Write the pictures of a run as PNG into the folder of its page.
 
     Args:
         data: The run's rows.
-        page: The report page, which need not be there: `demo.html` has `demo.png`, `demo.retention.png` and
-            `demo.perplexity-capability.png` beside it.
-        protocol: How answers are scored.
+        page: The report page, which need not exist. The pictures of `demo.html` are `demo.png`, `demo.retention.png`
+            and `demo.perplexity-capability.png` in the same folder.
+        protocol: The protocol under which answers are scored.
 
     Returns:
-        Name -> file; without those for which the run has no numbers.
+        Name -> file; pictures for which the run has no numbers are left out.
 
     Raises:
-        ValueError: Nothing was asked under that protocol.
+        ValueError: The run has no rows under that protocol.
     """
     _check_protocol(data, protocol)
     files = {"collapse-curve": page.with_suffix(".png")}
@@ -144,20 +134,22 @@ def _draw_curve(figure: Figure, data: RunData, protocol: str) -> None:
 
 
 def _draw_retention(figure: Figure, data: RunData, protocol: str) -> None:
-    """A heat map a method: columns are edit counts, rows how many edits came after."""
-    lines = [line for line in data.lines if data.of(line, "retention_by_age", protocol=protocol)]
+    """A heat map per trajectory: a column per edit count, a row per number of edits that came after."""
+    shown = [
+        trajectory for trajectory in data.trajectories if data.of(trajectory, "retention_by_age", protocol=protocol)
+    ]
     counts = sorted({row["edit_count"] for row in data.of_retention(protocol)})
-    columns = min(4, len(lines))
-    height = math.ceil(len(lines) / columns)
+    columns = min(4, len(shown))
+    height = math.ceil(len(shown) / columns)
     figure.set_size_inches(12, 0.8 + height * (0.9 + 0.28 * len(data.ages)))
     grid = figure.subplots(height, columns, sharex=True, sharey=True, squeeze=False)
-    for axis in grid.flat[len(lines) :]:
+    for axis in grid.flat[len(shown) :]:
         axis.set_visible(False)
     norm = mpl.colors.Normalize(0, 1)
-    for place, (axis, line) in enumerate(zip(grid.flat, lines, strict=False)):
-        _draw_ages(axis, data.of(line, "retention_by_age", protocol=protocol), data.ages, counts, norm)
-        axis.tick_params(labelbottom=place + columns >= len(lines))  # the lowest of its column
-        axis.set_title(line.name, fontsize=10, fontweight="bold", loc="left")
+    for index, (axis, trajectory) in enumerate(zip(grid.flat, shown, strict=False)):
+        _draw_ages(axis, data.of(trajectory, "retention_by_age", protocol=protocol), data.ages, counts, norm)
+        axis.tick_params(labelbottom=index + columns >= len(shown))  # the lowest of its column
+        axis.set_title(trajectory.name, fontsize=10, fontweight="bold", loc="left")
     bar = figure.colorbar(ScalarMappable(norm, "viridis"), ax=grid, fraction=0.02, pad=0.01, format=_percent)
     bar.set_label("edit prompts right")
     figure.supxlabel("edits", fontsize=9)
@@ -171,26 +163,26 @@ def _draw_ages(axis: Axes, rows: list[Row], ages: tuple[str, ...], counts: list[
         if row["value"] is not None:
             values[ages.index(row["age"])][counts.index(row["edit_count"])] = row["value"]
     axis.imshow(values, norm=norm, cmap="viridis", aspect="auto")
-    for place, of_age in enumerate(values):
+    for row_index, of_age in enumerate(values):
         for column, value in enumerate(of_age):
             if not math.isnan(value):
                 ink = "#101418" if value > 0.55 else "white"
-                axis.text(column, place, f"{100 * value:.0f}", ha="center", va="center", fontsize=6.5, color=ink)
+                axis.text(column, row_index, f"{100 * value:.0f}", ha="center", va="center", fontsize=6.5, color=ink)
     axis.set_xticks(range(len(counts)), [f"{count:,}" for count in counts], rotation=45, ha="right", fontsize=7)
     axis.set_yticks(range(len(ages)), ages, fontsize=7)
     axis.grid(visible=False)
 
 
 def _draw_checkpoints(figure: Figure, data: RunData, _: str) -> None:
-    """A point a checkpoint, joined in the order of editing."""
+    """A point per checkpoint, connected in the order of editing."""
     figure.set_size_inches(7, 4.4)
     axis = figure.subplots()
-    for index, line in enumerate(data.lines):
-        rows = [row for row in data.checkpoints if is_of(row, line) and row["ratio"] is not None]
-        color, marker = _look(line, index)
+    for index, trajectory in enumerate(data.trajectories):
+        rows = [row for row in data.checkpoints if is_of(row, trajectory) and row["ratio"] is not None]
+        color, marker = _look(trajectory, index)
         ratios, values = [row["ratio"] for row in rows], [row["value"] for row in rows]
-        axis.plot(ratios, values, color=color, marker=marker, ms=5, lw=1, label=line.name)
-        collapse = data.one(line, "collapse_point")
+        axis.plot(ratios, values, color=color, marker=marker, ms=5, lw=1, label=trajectory.name)
+        collapse = data.one(trajectory, "collapse_point")
         for row in rows:
             if collapse and row["edit_count"] == collapse["collapse_at"]:
                 axis.plot(row["ratio"], row["value"], "o", ms=11, mfc="none", mec=color, mew=1.4)
@@ -210,26 +202,26 @@ def _percent(value: float, _: Any = None) -> str:
     return f"{100 * value:.0f} %"
 
 
-def _look(line: Line, index: int) -> tuple[str, str]:
-    return COLORS[line.color % len(COLORS)], MARKERS[index % len(MARKERS)]
+def _look(trajectory: Trajectory, index: int) -> tuple[str, str]:
+    return COLORS[trajectory.color % len(COLORS)], MARKERS[index % len(MARKERS)]
 
 
 def _legend(figure: Figure, axis: Axes, data: RunData, columns: int = 5) -> None:
     handles = axis.get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=min(columns, len(data.lines)), frameon=False)
+    figure.legend(*handles, loc="outside lower center", ncols=min(columns, len(data.trajectories)), frameon=False)
 
 
-def _title(figure: Figure, data: RunData, said: str) -> None:
+def _title(figure: Figure, data: RunData, description: str) -> None:
     about = data.views["leaderboard"][0]
-    figure.suptitle(f"{about['model']} on {about['dataset']}, {said}", fontsize=10, color="#4a4f57")
+    figure.suptitle(f"{about['model']} on {about['dataset']}, {description}", fontsize=10, color="#4a4f57")
 
 
 def _draw_panel(axis: Axes, data: RunData, panel: Panel, protocol: str) -> None:
     values = panel.values | ({"protocol": protocol} if "measure" in panel.values else {})
-    for index, line in enumerate(data.lines):
-        rows = [row for row in data.of(line, panel.view, **values) if row["value"] is not None]
-        collapse = data.one(line, "collapse_point")
-        _draw_line(axis, rows, _look(line, index), line.name, collapse["collapse_at"] if collapse else None)
+    for index, trajectory in enumerate(data.trajectories):
+        rows = [row for row in data.of(trajectory, panel.view, **values) if row["value"] is not None]
+        collapse = data.one(trajectory, "collapse_point")
+        _draw_line(axis, rows, _look(trajectory, index), trajectory.name, collapse["collapse_at"] if collapse else None)
     axis.set_title(panel.title, fontsize=11, fontweight="bold", loc="left")
     axis.set_xscale("symlog", linthresh=1, linscale=0.5)
     ticks = _ticks(data)

@@ -1,11 +1,13 @@
-"""A run's report as files: the page, the pictures, and Markdown that links to them."""
+"""The report of a run as files: the page, the pictures, and Markdown that links to them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
-from overedit.tasks.report.data import collect
+from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.report.figures import save_figures
+from overedit.tasks.report.freshness import report_key, report_tag
 from overedit.tasks.report.page import write_page
 from overedit.tasks.report.summary import write_markdown
 from overedit.tasks.warehouse.vocabulary import PROTOCOLS
@@ -14,23 +16,51 @@ from overedit.tasks.warehouse.warehouse import Warehouse
 FORMATS = ("html", "markdown", "png", "all")
 
 
+class WrittenReport(NamedTuple):
+    """The files of a published report, and the rows that they show."""
+
+    page: Path
+    pictures: dict[str, Path]
+    """Name -> file, e.g. `collapse-curve`."""
+    data: RunData
+
+
+def write_report(warehouse: Warehouse, run: str, page: Path) -> WrittenReport:
+    """Write the page and the pictures of a run; `is_current` can then tell whether they have to be written again.
+
+    Args:
+        warehouse: Has the rows of the run.
+        run: The run's name.
+        page: The HTML file; the pictures are written into the same folder.
+
+    Raises:
+        ValueError: The warehouse has no such run.
+    """
+    key = report_key(warehouse, run)  # before the rows are read: rows that are written meanwhile make it outdated
+    data = collect(warehouse, run)
+    pictures = save_figures(data, page, protocol=_first_protocol(data))
+    write_page(data, page, tag=report_tag(key, pictures.values()))  # last: the tag says that the pictures are there
+    return WrittenReport(page, pictures, data)
+
+
 def write_files(
     warehouse: Warehouse, run: str, folder: Path, *, format: str | None = None, protocol: str | None = None
 ) -> list[Path]:
-    """Write a run's report, or a part of it, from the warehouse alone.
+    """Write the report of a run, or a part of it, from the rows of the warehouse.
 
     Args:
-        warehouse: Where the run's rows are.
-        run: The run's name, which the files have as well.
-        folder: Where to; it is made as needed.
-        format: One of FORMATS; None for the page and the pictures. Markdown comes with the pictures that it shows.
-        protocol: How the pictures' answers are scored; None for `generated`, or the first that was asked.
+        warehouse: Has the rows of the run.
+        run: The run's name, after which the files are named.
+        folder: The folder of the files; it is made if needed.
+        format: One of FORMATS; None for the page and the pictures. Markdown includes the pictures that it links to.
+        protocol: The protocol under which the pictures score answers; None for `generated`, or else the first one that
+            the run has rows of.
 
     Returns:
-        The files that were written.
+        The written files.
 
     Raises:
-        ValueError: An unknown format, run or protocol, or a protocol under which nothing was asked.
+        ValueError: The format, run or protocol is unknown, or the run has no rows under the protocol.
     """
     if format not in (*FORMATS, None):
         raise ValueError(f"format: {format!r} is unknown; choose one of {', '.join(FORMATS)}")
@@ -39,11 +69,15 @@ def write_files(
     data = collect(warehouse, run)
     page = folder / f"{run}.html"
     written: list[Path] = []
-    if format != "html":  # first, as a protocol that was not asked ends here
-        pictures = save_figures(data, page, protocol=protocol or (data.protocols or PROTOCOLS)[0])
+    if format != "html":  # first: an error in the protocol then leaves no file
+        pictures = save_figures(data, page, protocol=protocol or _first_protocol(data))
         written += pictures.values()
         if format in ("markdown", "all"):
             written.append(write_markdown(data, page.with_suffix(".md"), pictures))
     if format in ("html", "all", None):
         written.insert(0, write_page(data, page))
     return written
+
+
+def _first_protocol(data: RunData) -> str:
+    return (data.protocols or PROTOCOLS)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
-from overedit.tasks.report.data import Line
+from overedit.tasks.report.data import Trajectory
 
 DASH = "–"
 
@@ -23,9 +23,9 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, text_column
     )
 
 
-def key(line: Line) -> str:
+def key(trajectory: Trajectory) -> str:
     """A method's name beside its colour."""
-    return f'<span class="key" style="--color:var(--c{line.color % 10})"></span>{escape(line.name)}'
+    return f'<span class="key" style="--color:var(--c{trajectory.color % 10})"></span>{escape(trajectory.name)}'
 
 
 def by_view(view: str, title: str, content: str) -> str:

@@ -1,4 +1,4 @@
-"""The report's charts of signs and costs: one column of one view by edit count each."""
+"""The report's charts of warning signs and of costs: each shows one column of a view by edit count."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from overedit.tasks.report.data import Row, RunData, is_of
+from overedit.tasks.report.data import RunData, is_of
+from overedit.tasks.warehouse.tables import Row
 
 Chart = dict[str, Any]
 
 
-class Sign(NamedTuple):
-    """A chart of one view's column by edit count."""
+class ColumnChart(NamedTuple):
+    """A chart of a view's column by edit count."""
 
     group: str
     title: str
     hint: str
     axis: str
-    """share: percent; positive: logarithmic or linear, as the reader likes; amount: linear, from 0."""
+    """share: percent; positive: logarithmic or linear, as the reader chooses; amount: linear from 0."""
     view: str
     fixed: dict[str, Any]
+    """Column -> the value that rows must have."""
     value: str = "value"
     bounds: tuple[str, str] | None = None
     size: str | None = None
     factor: float = 1
 
 
-_SIGNS = (
-    Sign(
+_CHARTS = (
+    ColumnChart(
         "signs",
         "Perplexity",
         "Of held-out text.",
@@ -38,7 +40,7 @@ _SIGNS = (
         bounds=("low", "high"),
         size="n",
     ),
-    Sign(
+    ColumnChart(
         "signs",
         "Change of the edited weights",
         "Norm of the change over the norm before.",
@@ -47,7 +49,7 @@ _SIGNS = (
         {"parameter": "all"},
         value="relative_update",
     ),
-    Sign(
+    ColumnChart(
         "signs",
         "Empty outputs",
         "Generated answers with nothing in them.",
@@ -58,7 +60,7 @@ _SIGNS = (
         bounds=("empty_low", "empty_high"),
         size="n",
     ),
-    Sign(
+    ColumnChart(
         "signs",
         "Repetitive outputs",
         "Answers of 8 words or more of which one makes up over half.",
@@ -69,7 +71,7 @@ _SIGNS = (
         bounds=("repetitive_low", "repetitive_high"),
         size="n",
     ),
-    Sign(
+    ColumnChart(
         "cost",
         "Seconds an edit",
         "Of the step that led to an edit count.",
@@ -78,7 +80,7 @@ _SIGNS = (
         {},
         value="seconds_per_edit",
     ),
-    Sign(
+    ColumnChart(
         "cost",
         "Peak memory",
         "Of the step that led to an edit count, in MiB.",
@@ -103,46 +105,47 @@ _UPDATES = {  # quantity -> title, hint
 }
 
 
-def sign_charts(data: RunData) -> Iterable[Chart]:
-    """The charts of _SIGNS."""
-    for sign in _SIGNS:
-        rows = [data.of(line, sign.view, **sign.fixed) for line in data.lines]
-        scaled = [[_scaled(row, sign) for row in of_line] for of_line in rows] if sign.factor != 1 else rows
+def column_charts(data: RunData) -> Iterable[Chart]:
+    """The charts of `_CHARTS`."""
+    for chart in _CHARTS:
+        rows = data.of_each(chart.view, **chart.fixed)
+        scaled = [[_scaled(row, chart) for row in own] for own in rows] if chart.factor != 1 else rows
         lines = [
-            series(index, of_line, value=sign.value, bounds=sign.bounds, size=sign.size)
-            for index, of_line in enumerate(scaled)
+            series(index, own, value=chart.value, bounds=chart.bounds, size=chart.size)
+            for index, own in enumerate(scaled)
         ]
         yield {
-            "group": sign.group,
-            "title": sign.title,
-            "hint": sign.hint,
-            "y": sign.axis,
+            "group": chart.group,
+            "title": chart.title,
+            "hint": chart.hint,
+            "y": chart.axis,
             "lines": {"all": lines},
             "missing": "not measured",
         }
 
 
-def _scaled(row: Row, sign: Sign) -> Row:
-    value = row[sign.value]
-    return row | {sign.value: None if value is None else value * sign.factor}
+def _scaled(row: Row, chart: ColumnChart) -> Row:
+    value = row[chart.value]
+    return row | {chart.value: None if value is None else value * chart.factor}
 
 
 def update_charts(data: RunData) -> Iterable[Chart]:
-    """What the updates did, where a method tells it."""
+    """Charts of the size and the effect of the updates, if a method logs them."""
     for quantity, (title, hint) in _UPDATES.items() if data.updates else ():
         rows = [
-            [row for row in data.updates if is_of(row, line) and row["quantity"] == quantity] for line in data.lines
+            [row for row in data.updates if is_of(row, trajectory) and row["quantity"] == quantity]
+            for trajectory in data.trajectories
         ]
-        lines = [series(index, of_line, bounds=None, size=None) for index, of_line in enumerate(rows)]
+        lines = [series(index, own, bounds=None, size=None) for index, own in enumerate(rows)]
         yield {"group": "signs", "title": title, "hint": hint, "y": "positive", "lines": {"all": lines}}
 
 
 def speed_charts(data: RunData) -> Iterable[Chart]:
-    """Seconds of editing along the trajectory; some fifty points however many turns, as the view groups them."""
+    """A chart of the seconds per edit along the trajectory; the view groups turns into some fifty points."""
     if data.views["edit_speed"]:
-        rows = [data.of(line, "edit_speed") for line in data.lines]
+        rows = data.of_each("edit_speed")
         value = "seconds_per_1000_edits"
-        lines = [series(i, some, x="edits", value=value, bounds=None, size="turns") for i, some in enumerate(rows)]
+        lines = [series(i, own, x="edits", value=value, bounds=None, size="turns") for i, own in enumerate(rows)]
         hint = "The median turn of each stretch with one leading digit (10, 20, ... 100, 200, ...)."
         title = "Seconds per 1,000 edits"
         yield {"group": "cost", "title": title, "hint": hint, "y": "positive", "lines": {"all": lines}}
@@ -157,7 +160,16 @@ def series(
     bounds: tuple[str, str] | None = ("low", "high"),
     size: str | None = "n",
 ) -> dict[str, Any]:
-    """One line of a chart."""
+    """One line of a chart.
+
+    Args:
+        line: Index of the trajectory.
+        rows: Its rows, in the order of the points.
+        x: The column of the x values.
+        value: The column of the y values; values that are not finite become null.
+        bounds: The columns of the interval.
+        size: The column of the number of items.
+    """
     points = [
         {
             "x": row[x],

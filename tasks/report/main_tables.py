@@ -7,26 +7,27 @@ from html import escape
 from typing import Any
 
 from overedit.tasks.report import queries
-from overedit.tasks.report.data import Line, Row, RunData, is_of
+from overedit.tasks.report.data import RunData, Trajectory, is_of
 from overedit.tasks.report.html import DASH, base_or, by_view, key, percent, protocol_name, table
 from overedit.tasks.report.page_data import cut, mark
 from overedit.tasks.warehouse.formatting import rounded
-from overedit.tasks.warehouse.views import view_sql
+from overedit.tasks.warehouse.tables import Row
+from overedit.tasks.warehouse.views import literal, query_sql, view_sql
 
 
 def verdicts(data: RunData) -> str:
     """One sentence a method: where it collapsed and by what criterion, or up to where it did not."""
     return "\n".join(
-        f'<li style="--color:var(--c{line.color % 10})"><strong>{escape(line.name)}</strong>'
+        f'<li style="--color:var(--c{trajectory.color % 10})"><strong>{escape(trajectory.name)}</strong>'
         f"<b>{escape(headline)}</b><span>{escape(detail)}</span></li>"
-        for line in data.lines
-        for headline, detail in [verdict(data, line)]
+        for trajectory in data.trajectories
+        for headline, detail in [verdict(data, trajectory)]
     )
 
 
-def verdict(data: RunData, line: Line) -> tuple[str, str]:
+def verdict(data: RunData, trajectory: Trajectory) -> tuple[str, str]:
     """A sentence on a method's collapse, and what it rests on."""
-    point, at_end = data.one(line, "collapse_point"), data.one(line, "leaderboard")
+    point, at_end = data.one(trajectory, "collapse_point"), data.one(trajectory, "leaderboard")
     assert point is not None and at_end is not None
     failed = f" Its run failed: {point['error']}" if point["status"] == "failed" else ""
     if point["collapse_at"] is not None:
@@ -57,7 +58,11 @@ def all_points(data: RunData) -> str:
     """The same numbers at every edit count, once a protocol."""
     tables = []
     for protocol in data.protocols:
-        rows = [_cells(data, line, count, protocol) for line in data.lines for count in _counts(data, line)]
+        rows = [
+            _cells(data, trajectory, count, protocol)
+            for trajectory in data.trajectories
+            for count in _counts(data, trajectory)
+        ]
         tables.append(by_view(protocol, protocol_name(protocol), table(_HEADINGS, rows)))
     every = [by_view(f"preset {name}", f"As in {name}", _preset(data, name, last=False)) for name in data.presets]
     return "\n".join([*tables, *every])
@@ -77,10 +82,10 @@ _HEADINGS = (
 
 def _leaderboard(data: RunData, protocol: str) -> str:
     rows = []
-    for line in data.lines:
-        row = data.one(line, "leaderboard") or {}
+    for trajectory in data.trajectories:
+        row = data.one(trajectory, "leaderboard") or {}
         count, seconds = row["edit_count"], row["seconds_per_edit"]
-        cells = _cells(data, line, count, protocol) if count is not None else [key(line), *[DASH] * 7]
+        cells = _cells(data, trajectory, count, protocol) if count is not None else [key(trajectory), *[DASH] * 7]
         broke = DASH if count is None else "none" if row["collapse_at"] is None else f"{row['collapse_at']:,}"
         reason = f"<small>{escape(row['collapse_reason'])}</small>" if row["collapse_reason"] else ""
         rows.append([*cells, DASH if seconds is None else rounded(seconds), broke + reason])
@@ -91,11 +96,13 @@ def _preset(data: RunData, preset: str, *, last: bool = True) -> str:
     rows = [row for row in data.views["preset_scores"] if row["preset"] == preset]
     units = {row["measure"]: row["unit"] for row in rows}
     cells = []
-    for line in data.lines:
-        counts = sorted({row["edit_count"] for row in rows if is_of(row, line)})
+    for trajectory in data.trajectories:
+        counts = sorted({row["edit_count"] for row in rows if is_of(row, trajectory)})
         for count in counts[-1:] if last else counts:
-            found = {row["measure"]: row for row in data.of(line, "preset_scores", preset=preset, edit_count=count)}
-            cells.append([key(line), base_or(count), *(_preset_cell(found.get(measure)) for measure in units)])
+            found = {
+                row["measure"]: row for row in data.of(trajectory, "preset_scores", preset=preset, edit_count=count)
+            }
+            cells.append([key(trajectory), base_or(count), *(_preset_cell(found.get(measure)) for measure in units)])
     headings = [
         f"{measure.replace('_', ' ').capitalize()}{'' if unit == 'share' else f', {unit}'}"
         for measure, unit in units.items()
@@ -112,20 +119,20 @@ def _preset_cell(row: Row | None) -> str:
     return f"{rounded(row['value'])}{bounds}"
 
 
-def _cells(data: RunData, line: Line, count: int, protocol: str) -> list[str]:
-    cells = [key(line), base_or(count)]
+def _cells(data: RunData, trajectory: Trajectory, count: int, protocol: str) -> list[str]:
+    cells = [key(trajectory), base_or(count)]
     for measure in ("reliability", "generalization", "locality", "portability"):
-        row = data.one(line, "reliability_by_edit_count", measure=measure, protocol=protocol, edit_count=count)
+        row = data.one(trajectory, "reliability_by_edit_count", measure=measure, protocol=protocol, edit_count=count)
         cells.append(percent(row["value"], row["low"], row["high"]) if row else DASH)
-    mean = data.one(line, "capability_by_edit_count", task="mean", edit_count=count)
+    mean = data.one(trajectory, "capability_by_edit_count", task="mean", edit_count=count)
     cells.append(percent(mean["value"], mean["low"], mean["high"]) if mean else DASH)
-    text = data.one(line, "perplexity_by_edit_count", edit_count=count)
+    text = data.one(trajectory, "perplexity_by_edit_count", edit_count=count)
     return [*cells, rounded(text["ratio"]) if text and text["ratio"] is not None else DASH]
 
 
-def _counts(data: RunData, line: Line) -> list[int]:
+def _counts(data: RunData, trajectory: Trajectory) -> list[int]:
     views = ("reliability_by_edit_count", "capability_by_edit_count", "perplexity_by_edit_count")
-    return sorted({row["edit_count"] for view in views for row in data.of(line, view)})
+    return sorted({row["edit_count"] for view in views for row in data.of(trajectory, view)})
 
 
 def capability(data: RunData) -> str:
@@ -139,17 +146,17 @@ def capability(data: RunData) -> str:
         return "<p>No general benchmark was run.</p>"
     every: list[list[str]] = []
     last: list[list[str]] = []
-    for line in data.lines:
-        for count in sorted({row["edit_count"] for row in data.of(line, "capability_by_edit_count")}):
-            found = {row["task"]: row for row in data.of(line, "capability_by_edit_count", edit_count=count)}
+    for trajectory in data.trajectories:
+        for count in sorted({row["edit_count"] for row in data.of(trajectory, "capability_by_edit_count")}):
+            found = {row["task"]: row for row in data.of(trajectory, "capability_by_edit_count", edit_count=count)}
             scores = [
                 percent(row["value"], row["low"], row["high"]) if (row := found.get(name)) else DASH
                 for name in ("mean", *names)
             ]
-            every.append([key(line), base_or(count), *scores])
+            every.append([key(trajectory), base_or(count), *scores])
             if count == 0 and not last:
                 last.append(["Pristine model", base_or(count), *scores])
-        if every and every[-1][0] == key(line) and every[-1][1] != base_or(0):
+        if every and every[-1][0] == key(trajectory) and every[-1][1] != base_or(0):
             last.append(every[-1])
     headings = ("Method", "Edits", "Mean", *names)
     return f"{table(headings, last)}<details><summary>Every edit count</summary>{table(headings, every)}</details>"
@@ -159,7 +166,7 @@ def costs(data: RunData) -> str:
     """Seconds and memory of the editing steps."""
     rows = [
         [
-            key(line),
+            key(trajectory),
             f"{row['edit_count']:,}",
             rounded(row["edits"]) or DASH,
             rounded(row["seconds"]) or DASH,
@@ -167,8 +174,8 @@ def costs(data: RunData) -> str:
             rounded(row["edits_per_second"]) or DASH,
             DASH if row["peak_memory_bytes"] is None else f"{row['peak_memory_bytes'] / 2**20:,.0f} MiB",
         ]
-        for line in data.lines
-        for row in data.of(line, "cost_per_edit")
+        for trajectory in data.trajectories
+        for row in data.of(trajectory, "cost_per_edit")
     ]
     names = ("Method", "Up to edit", "Edits in the step", "Seconds", "Seconds an edit", "Edits a second", "Peak memory")
     return table(names, rows) if rows else "<p>No editing step was timed.</p>"
@@ -184,11 +191,11 @@ def samples(data: RunData) -> str:
     for answers in asked.values():
         first = answers[0]
         cells = [f"{first['edit_number']:,}", _shown(first["prompt"]), _shown(first["target"])]
-        for line in data.lines:
-            of_line = [answer for answer in answers if is_of(answer, line)]  # by edit count, the last one last
-            cells.append(_answer(of_line[-1]) if of_line else DASH)
+        for trajectory in data.trajectories:
+            own = [answer for answer in answers if is_of(answer, trajectory)]  # by edit count, the last one last
+            cells.append(_answer(own[-1]) if own else DASH)
         rows.append(cells)
-    headings = ("Edit", "Prompt", "New fact", *(line.name for line in data.lines))
+    headings = ("Edit", "Prompt", "New fact", *(trajectory.name for trajectory in data.trajectories))
     return table(headings, rows, text_columns=range(len(headings))) if rows else "<p>Nothing was generated.</p>"
 
 
@@ -206,15 +213,14 @@ def _shown(text: str | None) -> str:
 
 def sql(run: str) -> str:
     """The queries of the page and the views that they read."""
-    literal = run.replace("'", "''")
-    reads = "\n".join(f"SELECT * FROM {view} WHERE run = '{literal}';" for view in queries.VIEWS)
+    selects = "\n".join(f"SELECT * FROM {view} WHERE run = {literal(run)};" for view in queries.VIEWS)
     parts = [
-        ("Queries", reads),
-        ("Cases", queries.CASES.strip()),
-        ("Updates", queries.UPDATES.strip()),
-        ("Checkpoints", queries.CHECKPOINTS.strip()),
-        ("Stages", queries.STAGES.strip()),
-        *((view, view_sql(view).strip()) for view in (*queries.VIEWS, *queries.BENEATH)),
+        ("Queries", selects),
+        *(
+            (name.capitalize(), query_sql(f"report/{name}").strip())
+            for name in ("cases", "updates", "checkpoints", "stages")
+        ),
+        *((view, view_sql(view).strip()) for view in (*queries.VIEWS, *queries.SOURCES)),
     ]
     return "\n".join(f"<h3>{escape(name)}</h3><pre>{escape(text)}</pre>" for name, text in parts)
 

@@ -30,9 +30,9 @@ def gaps(data: RunData) -> list[str]:
 
 def _failed(data: RunData) -> list[str]:
     return [
-        f"{line.name} failed after {row['measured_up_to'] or 0:,} measured edits: {row['error']}"
-        for line in data.lines
-        if (row := data.one(line, "collapse_point")) and row["status"] == "failed"
+        f"{trajectory.name} failed after {row['measured_up_to'] or 0:,} measured edits: {row['error']}"
+        for trajectory in data.trajectories
+        if (row := data.one(trajectory, "collapse_point")) and row["status"] == "failed"
     ]
 
 
@@ -44,8 +44,8 @@ def _not_asked(data: RunData) -> list[str]:
 
 def _unscored(data: RunData) -> list[str]:
     numbers: Counter[tuple[str, str, str]] = Counter()
-    for line in data.lines:
-        for row in data.of(line, "reliability_by_edit_count"):
+    for trajectory in data.trajectories:
+        for row in data.of(trajectory, "reliability_by_edit_count"):
             if row["unscored"] and row["measure"] in _MEASURES and row["edit_count"] > 0:
                 numbers[row["measure"], row["protocol"], row["reason"] or "no reason was stored"] += row["unscored"]
     return [
@@ -56,8 +56,8 @@ def _unscored(data: RunData) -> list[str]:
 
 def _sampled(data: RunData) -> list[str]:
     sampled = set()
-    for line in data.lines:
-        for row in data.of(line, "reliability_by_edit_count", measure="reliability"):
+    for trajectory in data.trajectories:
+        for row in data.of(trajectory, "reliability_by_edit_count", measure="reliability"):
             asked = (row["n"] or 0) + row["unscored"]
             if row["edit_count"] > asked:
                 sampled.add((row["edit_count"], asked))
@@ -66,16 +66,16 @@ def _sampled(data: RunData) -> list[str]:
 
 def _without_capability(data: RunData) -> list[str]:
     said = []
-    for line in data.lines:
-        have = {row["edit_count"] for row in data.of(line, "capability_by_edit_count")}
-        whole = {row["edit_count"] for row in data.of(line, "reliability_by_edit_count")}
+    for trajectory in data.trajectories:
+        have = {row["edit_count"] for row in data.of(trajectory, "capability_by_edit_count")}
+        whole = {row["edit_count"] for row in data.of(trajectory, "reliability_by_edit_count")}
         missing = [f"{count:,}" for count in sorted(whole - have)]
         if missing:
-            said.append(f"{line.name}: no general benchmark was run at {', '.join(missing)} edits.")
+            said.append(f"{trajectory.name}: no general benchmark was run at {', '.join(missing)} edits.")
     reasons = {
-        f"Capability at {row['edit_count']:,} edits of {line.name} has no mean: {row['reason']}."
-        for line in data.lines
-        for row in data.of(line, "capability_by_edit_count", task="mean")
+        f"Capability at {row['edit_count']:,} edits of {trajectory.name} has no mean: {row['reason']}."
+        for trajectory in data.trajectories
+        for row in data.of(trajectory, "capability_by_edit_count", task="mean")
         if row["value"] is None
     }
     return said + sorted(reasons)
@@ -121,12 +121,16 @@ def _part(data: RunData, name: str) -> dict[str, Any]:
 
 
 def _orders(data: RunData) -> list[str]:
-    orders = {line.order_seed for line in data.lines}
+    orders = {trajectory.order_seed for trajectory in data.trajectories}
     if len(orders) == 1:
         return [
             "Only one order of the edits was tried: the intervals do not cover how much another order would change."
         ]
-    few = {name for name, times in Counter(line.trajectory for line in data.lines).items() if times < len(orders)}
+    few = {
+        name
+        for name, times in Counter(trajectory.id for trajectory in data.trajectories).items()
+        if times < len(orders)
+    }
     missing = [f"{name} was not run in each of the {len(orders)} orders." for name in sorted(few)]
     return [f"{len(orders)} orders of the edits were tried: their range says little about the next order.", *missing]
 

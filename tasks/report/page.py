@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page for a run."""
+"""The report of a run: one HTML page that contains its styles, scripts and data."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from pathlib import Path
 from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.report import analysis_tables, main_tables
 from overedit.tasks.report.charts import chart_data
-from overedit.tasks.report.data import RunData, collect
+from overedit.tasks.report.data import RunData
 from overedit.tasks.report.not_measured import gaps
 from overedit.tasks.warehouse.formatting import rounded
-from overedit.tasks.warehouse.warehouse import Warehouse
 
 _FOLDER = Path(__file__).parent / "web"
 _SCRIPTS = ("scales.js", "curves.js", "maps.js", "cases.js", "page.js")
-"""In this order one script; the last one starts what the others define."""
+"""Joined in this order into one script; the last file calls what the others define."""
 
 
 _STAGES_NOTE = "Seconds of each stage over the whole trajectory; the pristine model's measuring is not in it."
@@ -45,36 +44,29 @@ _GATING_NOTE = (
 )
 
 
-def write_report(warehouse: Warehouse, run: str, path: Path) -> Path:
-    """Write a run's page; it loads nothing, so it can be opened, mailed and archived as it is.
+def write_page(data: RunData, path: Path, *, tag: str = "") -> Path:
+    """Write the page of a run. It loads nothing, so it can be opened, mailed and archived as a single file.
 
     Args:
-        warehouse: Where the run's rows are.
-        run: The run's name.
-        path: The HTML file; folders are made as needed.
+        data: The run's rows.
+        path: The HTML file; its folder is made if needed.
+        tag: The tag of `report_tag`, for a page that is written together with its pictures.
 
     Returns:
         `path`.
-
-    Raises:
-        ValueError: The run is not in the warehouse.
     """
-    return write_page(collect(warehouse, run), path)
-
-
-def write_page(data: RunData, path: Path) -> Path:
-    """As `write_report`, from rows that are there already."""
-    page = render_report(data)
+    page = render_report(data, tag=tag)
     with replace_file(path) as stream:
         stream.write(page.encode())
     return path
 
 
-def render_report(data: RunData) -> str:
-    """The page as text; its policy forbids it to load anything, and to run any script but its own."""
+def render_report(data: RunData, *, tag: str = "") -> str:
+    """The page as HTML. Its content security policy forbids it to load anything or to run any script but its own."""
     about = data.views["leaderboard"][0]
     script = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     slots = {
+        "tag": tag,
         "title": escape(f"Overedit: {data.run}"),
         "run": escape(data.run),
         "model": escape(about["model"]),
@@ -87,19 +79,19 @@ def render_report(data: RunData) -> str:
         "samples": main_tables.samples(data),
         "retention_tables": analysis_tables.retention_tables(data),
         "correlation_sentence": escape(analysis_tables.correlation_sentence(data)),
-        "stages": _part("Measuring as well", analysis_tables.stages(data), _STAGES_NOTE),
-        "half_life": _part("Half-life of an edit", analysis_tables.half_life(data), _HALF_LIFE_NOTE),
-        "definitions": _part(
+        "stages": _section("Measuring as well", analysis_tables.stages(data), _STAGES_NOTE),
+        "half_life": _section("Half-life of an edit", analysis_tables.half_life(data), _HALF_LIFE_NOTE),
+        "definitions": _section(
             "Collapse by other definitions", analysis_tables.collapse_definitions(data), _DEFINITIONS_NOTE
         ),
-        "change": _part(
+        "change": _section(
             "Against the pristine model, on the same items", analysis_tables.capability_change(data), _CHANGE_NOTE
         ),
-        "early": _part("Which sign warned first", analysis_tables.warnings(data), _WARNINGS_NOTE),
-        "correlation": _part(
+        "early": _section("Which sign warned first", analysis_tables.warnings(data), _WARNINGS_NOTE),
+        "correlation": _section(
             "How closely each sign goes with capability", analysis_tables.correlation(data), _CORRELATION_NOTE
         ),
-        "gating": _part("Benchmarks only where perplexity has moved", analysis_tables.gating(data), _GATING_NOTE),
+        "gating": _section("Benchmarks only where perplexity has moved", analysis_tables.gating(data), _GATING_NOTE),
         "missing": "\n".join(f"<li>{escape(gap)}</li>" for gap in gaps(data)),
         "sql": main_tables.sql(data.run),
         "configuration": main_tables.configuration(data),
@@ -109,7 +101,7 @@ def render_report(data: RunData) -> str:
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
     template = (_FOLDER / "page.html").read_text(encoding="utf-8")
-    # in one pass: what fills a slot is never searched for slots
+    # one pass: the content of a slot is never searched for slots
     return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], template)
 
 
@@ -132,7 +124,6 @@ def _facts(data: RunData) -> str:
     )
 
 
-def _part(title: str, content: str, note: str) -> str:
-    """A part under its heading; nothing where there is no content."""
-    said = f'<p class="note">{escape(note)}</p>' if note else ""
-    return f"<h3>{escape(title)}</h3>{content}{said}" if content else ""
+def _section(title: str, content: str, note: str) -> str:
+    """A section with heading and note; empty without content."""
+    return f'<h3>{escape(title)}</h3>{content}<p class="note">{escape(note)}</p>' if content else ""

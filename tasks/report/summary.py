@@ -10,11 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from overedit.editing.storage.atomic import replace_file
-from overedit.tasks.report.data import Line, Row, RunData, collect
+from overedit.tasks.report.data import RunData, Trajectory, collect
 from overedit.tasks.report.html import protocol_name
 from overedit.tasks.report.main_tables import verdict
 from overedit.tasks.report.not_measured import gaps
 from overedit.tasks.warehouse.formatting import markdown_table, rounded
+from overedit.tasks.warehouse.tables import Row
 from overedit.tasks.warehouse.warehouse import Warehouse
 
 _COLUMNS = ("method", "edits", "rel. %", "gen. %", "loc. %", "port. %", "cap. %", "ppl. ×", "s/edit", "collapse")
@@ -51,7 +52,9 @@ def summary_markdown(data: RunData, pictures: Mapping[str, str] | None = None) -
     """
     about = data.views["leaderboard"][0]
     parts = [f"# Overedit: {data.run}", f"{about['model']} on {about['dataset']}, each method at its last edit count."]
-    parts.append("\n".join(f"- **{line.name}** {' '.join(verdict(data, line))}" for line in data.lines))
+    parts.append(
+        "\n".join(f"- **{trajectory.name}** {' '.join(verdict(data, trajectory))}" for trajectory in data.trajectories)
+    )
     parts += [f"![{title}]({quote(link)})" for title, link in (pictures or {}).items()]
     for protocol in data.protocols or ("generated",):
         parts += [
@@ -79,11 +82,11 @@ def write_markdown(data: RunData, path: Path, pictures: Mapping[str, Path]) -> P
 def _preset(data: RunData, preset: str) -> tuple[list[str], list[list[str]]]:
     measures = list(dict.fromkeys(row["measure"] for row in data.views["preset_scores"] if row["preset"] == preset))
     rows = []
-    for line in data.lines:
-        of_line = data.of(line, "preset_scores", preset=preset)
-        last = max((row["edit_count"] for row in of_line), default=0)
-        found = {row["measure"]: row for row in of_line if row["edit_count"] == last}
-        rows.append([line.name, f"{last:,}", *(_score(found.get(measure)) for measure in measures)])
+    for trajectory in data.trajectories:
+        own = data.of(trajectory, "preset_scores", preset=preset)
+        last = max((row["edit_count"] for row in own), default=0)
+        found = {row["measure"]: row for row in own if row["edit_count"] == last}
+        rows.append([trajectory.name, f"{last:,}", *(_score(found.get(measure)) for measure in measures)])
     return ["method", "edits", *(measure.replace("_", " ") for measure in measures)], rows
 
 
@@ -94,14 +97,14 @@ def _score(row: Row | None) -> str:
 
 
 def _summary(data: RunData, protocol: str = "generated") -> list[list[str]]:
-    return [_summary_row(data, line, protocol) for line in data.lines]
+    return [_summary_row(data, trajectory, protocol) for trajectory in data.trajectories]
 
 
-def _summary_row(data: RunData, line: Line, protocol: str) -> list[str]:
-    row = data.one(line, "leaderboard")
+def _summary_row(data: RunData, trajectory: Trajectory, protocol: str) -> list[str]:
+    row = data.one(trajectory, "leaderboard")
     assert row is not None
     at = {"protocol": protocol, "edit_count": row["edit_count"]}
-    found = {score["measure"]: score["value"] for score in data.of(line, "reliability_by_edit_count", **at)}
+    found = {score["measure"]: score["value"] for score in data.of(trajectory, "reliability_by_edit_count", **at)}
     shares = [found.get(name) for name in ("reliability", "generalization", "locality", "portability")]
     shares.append(row["capability"])
     if row["collapse_at"] is not None:
@@ -109,7 +112,7 @@ def _summary_row(data: RunData, line: Line, protocol: str) -> list[str]:
     else:
         collapse = "failed" if row["status"] == "failed" else "none"
     return [
-        line.name,
+        trajectory.name,
         rounded(row["edit_count"]) or "-",
         *("-" if share is None else f"{100 * share:.1f}" for share in shares),
         "-" if row["perplexity_ratio"] is None else f"{row['perplexity_ratio']:.3g}",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict
 
 from overedit.editing.storage.checksums import digest
@@ -136,9 +136,29 @@ def versions() -> dict[str, str]:
 
 def hardware() -> str:
     """The machine in words: GPU name, or processor and the cores this process may use."""
+    import torch  # takes a second, which `overedit status` need not wait for
+
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     return f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()}, {platform.processor() or 'unknown'})"
+
+
+def display_names(rows: Sequence[Mapping[str, Any]], *, show_order: bool) -> list[str]:
+    """The names by which tables and charts call the trajectories of a run.
+
+    A name is the method's label; with the order seed if it is shown; and with the trajectory's own name if two
+    trajectories would have the same name otherwise.
+
+    Args:
+        rows: One row per trajectory and order, with the columns label, trajectory and order_seed.
+        show_order: Whether the order seed is shown: where a run has several.
+
+    Returns:
+        A name per row, in the order of the rows.
+    """
+    names = [f"{row['label']} (order {row['order_seed']})" if show_order else str(row["label"]) for row in rows]
+    times = Counter(names)
+    return [f"{name} [{row['trajectory']}]" if times[name] > 1 else name for row, name in zip(rows, names, strict=True)]
 
 
 def unknown_run(warehouse: Warehouse, run: str) -> ValueError:

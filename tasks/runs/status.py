@@ -1,8 +1,8 @@
-"""Which runs there are, who works on them, how each trajectory ended and why, and what they use of the disk."""
+"""The table of `overedit status`: the runs of a home, how their trajectories ended, who works on them, their size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,104 +12,119 @@ from rich.text import Text
 from overedit.tasks.runs.run import BASE
 from overedit.tasks.system.locks import HeldError, check_run_is_free, holder
 from overedit.tasks.system.untrusted import printable
+from overedit.tasks.warehouse.views import literal
 from overedit.tasks.warehouse.warehouse import Warehouse
 
-NOT_FINISHED = {"status": "not finished", "error": None}
+NOT_FINISHED = "not finished"
+
+# the latest start last; a row without a time counts as the latest
+_ENDED = f"""
+SELECT run, trajectory, order_seed, status, error FROM runs
+WHERE trajectory <> {literal(BASE)} ORDER BY started_at NULLS LAST
+"""
+_SCANNED = """
+SELECT run, trajectory, order_seed, n + num_failed AS num_done FROM scan_summary WHERE subject = 'all'
+"""
+_NOT_FINITE = """
+SELECT run, trajectory, order_seed, first_edit, last_edit FROM diagnostics
+WHERE site IS NULL AND quantity = 'finite' AND value = 0
+"""
 
 
-class _Place(NamedTuple):
-    """Which trajectory a row of the table is about."""
+class _Trajectory(NamedTuple):
+    """The trajectory that a row of the table describes."""
 
     run: str
-    trajectory: str
+    name: str
     order_seed: int
 
 
+class _Outcome(NamedTuple):
+    """What the warehouse knows of a trajectory."""
+
+    status: str = NOT_FINISHED
+    error: str = ""
+
+
 def status_table(home: Path) -> Table:
-    """One row a trajectory: checkpoints, how it ended and why, megabytes; and one a run: who works on it."""
-    ended, broken, workers = _ended(home) | _scanned(home), _broken(home), _workers(home)
+    """The status of every run in a home.
+
+    Each trajectory has a row: its checkpoints, its status, its size in megabytes (1e6 bytes), and its error. Each run
+    has one more: its size with rows and report, and the process that holds its lock.
+
+    Args:
+        home: The folder with `warehouse/`, `runs/` and `reports/`; each of them may be missing.
+    """
+    workers, folders = _workers(home), dict(_folders(home))
+    outcomes = _outcomes(home, folders)
     begun = {path.parent.name for path in (home / "runs").glob("*/run.json")}
-    folders = dict(_folders(home))
     table = Table("run", "trajectory", "order", "checkpoints", "status", "MB", "error")
-    for run in sorted({place.run for place in (*ended, *folders)} | workers.keys() | begun):
-        for place in sorted(place for place in {*ended, *folders} if place.run == run):
-            counts = _counts(folders[place]) if place in folders else []
-            row = ended.get(place, NOT_FINISHED)
-            size = _num_bytes([folders[place]]) if place in folders else 0
-            cells = (run, place.trajectory, str(place.order_seed), " ".join(counts), row["status"], _megabytes(size))
-            why = "; ".join(filter(None, [row["error"], broken.get(place)]))
-            table.add_row(*cells, Text(printable(why)))
-        size = _num_bytes(_of_run(home, run))
-        status, who = ("running", workers[run]) if run in workers else ("", "")
-        table.add_row(run, "all, with rows and report", "", "", status, _megabytes(size), Text(who), end_section=True)
+    for run in sorted({trajectory.run for trajectory in (*outcomes, *folders)} | workers.keys() | begun):
+        for trajectory in sorted(one for one in {*outcomes, *folders} if one.run == run):
+            folder = folders.get(trajectory)
+            status, error = outcomes.get(trajectory, _Outcome())
+            counts, size = (_counts(folder), _num_bytes([folder])) if folder else ([], 0)
+            cells = (run, trajectory.name, str(trajectory.order_seed), " ".join(counts), status, _megabytes(size))
+            table.add_row(*cells, Text(printable(error)))
+        size = _num_bytes(_files_of_run(home, run))
+        status, worker = ("running", workers[run]) if run in workers else ("", "")
+        table.add_row(
+            run, "all, with rows and report", "", "", status, _megabytes(size), Text(worker), end_section=True
+        )
     return table
 
 
 def _workers(home: Path) -> dict[str, str]:
-    """Run -> who works on it now."""
+    """Run -> the holder of its lock, in words; runs that nobody works on are left out."""
     found = {}
     for folder in (home / "runs").glob("*"):
         try:
             check_run_is_free(folder)
-        except (HeldError, PermissionError):  # or a lock of somebody else's, who may be at work
+        except (HeldError, PermissionError):  # another user's lock cannot be tried; its owner may be at work
             found[folder.name] = holder(folder / "lock")
     return found
 
 
-def _ended(home: Path) -> dict[_Place, dict[str, Any]]:
-    """How each trajectory ended; of several rows of one, the one that was begun last."""
-    rows = Warehouse(home / "warehouse").rows("runs", {}) if (home / "warehouse").is_dir() else []
-    rows.sort(key=lambda row: str(row["started_at"]))
-    return {_Place(row["run"], row["trajectory"], row["order_seed"]): row for row in rows if row["trajectory"] != BASE}
-
-
-def _scanned(home: Path) -> dict[_Place, dict[str, Any]]:
-    """How far each scan is, which has rows and no checkpoint."""
+def _outcomes(home: Path, folders: Collection[_Trajectory]) -> dict[_Trajectory, _Outcome]:
+    """The status and error of every trajectory and scan that has ended, begun to scan, or has one of the folders."""
     if not (home / "warehouse").is_dir():
         return {}
-    rows = Warehouse(home / "warehouse").query(
-        "SELECT run, trajectory, order_seed, n + num_failed AS done FROM scan_summary WHERE subject = 'all'"
-    )
-    return {
-        _Place(row["run"], row["trajectory"], row["order_seed"]): {
-            "status": f"{row['done']:,} edits scanned",
-            "error": None,
-        }
-        for row in rows.to_pylist()
-    }
+    found = {}
+    with Warehouse(home / "warehouse").connect(sql=f"{_ENDED}; {_SCANNED}; {_NOT_FINITE}") as connection:
+
+        def rows(sql: str) -> Iterator[tuple[_Trajectory, dict[str, Any]]]:
+            for row in connection.sql(sql).to_arrow_table().to_pylist():
+                yield _Trajectory(row["run"], row["trajectory"], row["order_seed"]), row
+
+        for trajectory, row in rows(_ENDED):
+            found[trajectory] = _Outcome(row["status"], row["error"] or "")
+        for trajectory, row in rows(_SCANNED):
+            found[trajectory] = _Outcome(f"{row['num_done']:,} edits scanned")
+        for trajectory, row in rows(_NOT_FINITE):  # ends a trajectory early, and is not a failure
+            if trajectory in found or trajectory in folders:
+                before = found.get(trajectory, _Outcome())
+                turn = f"edits {row['first_edit']:,} to {row['last_edit']:,}"
+                error = f"the weights are not finite after the turn of {turn}"
+                found[trajectory] = before._replace(error="; ".join(filter(None, [before.error, error])))
+    return found
 
 
-def _broken(home: Path) -> dict[_Place, str]:
-    """The trajectories whose weights ceased to be numbers, which ends them early without being a failure."""
-    if not (home / "warehouse").is_dir():
-        return {}
-    rows = Warehouse(home / "warehouse").query(
-        "SELECT run, trajectory, order_seed, first_edit, last_edit FROM diagnostics "
-        "WHERE site IS NULL AND quantity = 'finite' AND value = 0"
-    )
-    return {
-        _Place(row["run"], row["trajectory"], row["order_seed"]): "the weights are not finite after the turn of edits "
-        f"{row['first_edit']:,} to {row['last_edit']:,}"
-        for row in rows.to_pylist()
-    }
-
-
-def _folders(home: Path) -> Iterator[tuple[_Place, Path]]:
+def _folders(home: Path) -> Iterator[tuple[_Trajectory, Path]]:
     for folder in (home / "runs").glob("*/*/order-*"):
         order = folder.name.removeprefix("order-")
         if order.lstrip("-").isdecimal():
-            yield _Place(folder.parts[-3], folder.parts[-2], int(order)), folder
+            yield _Trajectory(folder.parts[-3], folder.parts[-2], int(order)), folder
 
 
 def _counts(folder: Path) -> list[str]:
-    """The edit counts that have a checkpoint; in brackets where its weights were pruned."""
+    """The edit counts of a trajectory's checkpoints; those whose weights were pruned are in brackets."""
     folders = [path for path in sorted(folder.glob("[0-9]*")) if path.name.isdecimal()]
     return [
         str(int(path.name)) if (path / "weights.safetensors").is_file() else f"({int(path.name)})" for path in folders
     ]
 
 
-def _of_run(home: Path, run: str) -> list[Path]:
+def _files_of_run(home: Path, run: str) -> list[Path]:
     endings = (".html", ".md", ".png", ".retention.png", ".perplexity-capability.png")
     reports = [home / "reports" / f"{run}{ending}" for ending in endings]
     return [home / "runs" / run, *(home / "warehouse").glob(f"*/run={run}"), *reports]

@@ -7,7 +7,6 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from overedit.tasks.warehouse.tables import TABLES
 
@@ -34,6 +33,8 @@ def to_arrow(table: str, rows: Rows, partition: Mapping[str, str | int]) -> Iter
 
 
 def _checked(table: str, rows: pa.Table, partition: Mapping[str, str | int]) -> pa.Table:
+    import pyarrow.compute as pc  # slow to import, and readers need none of it
+
     schema = TABLES[table]
     content = conform(table, rows, schema)
     for name, value in partition.items():

@@ -7,7 +7,12 @@ rows belong to the trajectory named `base` (method `none`) and serve every metho
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import pyarrow as pa
+
+Row: TypeAlias = dict[str, Any]
+"""A row of a table, a view or a query: column -> value."""
 
 _text, _int, _float, _bool = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 

@@ -15,9 +15,10 @@ from overedit.tasks.warehouse.outcome_sums import sums_view
 from overedit.tasks.warehouse.tables import TABLES
 
 _SQL = Path(__file__).parent / "sql"
-_MACROS = ("common", "statistics", "text")
+_MACROS = ("common", "statistics", "text", "pristine")
 _SUMS = "outcome_sums"
-_TOO_LONG = ("preset_outcomes",)  # to be kept as a table: a row a question, as `outcomes` has
+_TOO_LONG = ("preset_outcomes",)  # for a table in memory: it has a row per question, like `outcomes`
+_READING = {"from", "table", "show", "describe", "summarize"}  # words by which a query may read or list any view
 
 
 def view_names() -> list[str]:
@@ -28,6 +29,11 @@ def view_names() -> list[str]:
 def view_sql(name: str) -> str:
     """The SQL of a view, or of a file of macros, as its file has it: with the comment that says what it is."""
     return (_SQL / ("macros" if name in _MACROS else "views") / f"{name}.sql").read_text()
+
+
+def query_sql(name: str) -> str:
+    """The SQL of a query of a report or a comparison, e.g. `report/cases`, with its leading comment."""
+    return (_SQL / f"{name}.sql").read_text()
 
 
 def create_views(
@@ -52,7 +58,7 @@ def create_views(
         connection.execute(f"CREATE VIEW {table} AS FROM ({_table_view(TABLES[table], glob)}){where}")
     for name in _MACROS:
         connection.execute(view_sql(name))
-    for name in TopologicalSorter(_needs()).static_order():
+    for name in TopologicalSorter(_dependencies()).static_order():
         if wanted is not None and name not in wanted:
             continue
         sql = _sums(files["outcomes"], where) if name == _SUMS else view_sql(name)
@@ -61,24 +67,27 @@ def create_views(
 
 
 def needed(sql: str) -> set[str] | None:
-    """The query views that a query takes; None, all of them, where it names neither a view nor a table (SHOW TABLES).
+    """The query views that a query reads, directly or through another one; None for all of them.
 
-    Creating a view takes some 10 ms for each one that it is made of, whether it is asked or not.
+    A query that names no table and no view gets all of them, for it may list them (SHOW TABLES) or misspell one; only
+    one that begins with SELECT and reads from nothing gets none. Creating a view takes some 10 ms for each view that it
+    reads, even if it is not used.
     """
-    words = set(re.findall(r"\w+", sql.lower()))
-    if not words & {*_needs(), *TABLES}:
-        return None
-    return words & _needs().keys() | needed_twice(sql)
+    words, views = _words(sql), _dependencies().keys()
+    if not words & {*views, *TABLES}:
+        reads_nothing = sql.lstrip().lower().startswith("select") and not words & _READING
+        return set() if reads_nothing else None
+    return words & views | needed_twice(sql)
 
 
 def needed_twice(sql: str) -> set[str]:
-    """Views that a query's views need, one perhaps several times over: each would read the same files again."""
-    needs = _needs()
-    mentioned = set(re.findall(r"\w+", sql.lower())) & needs.keys()
+    """Views that the views of a query read, perhaps several times: each time would read the same files again."""
+    dependencies = _dependencies()
     found: set[str] = set()
-    while mentioned:
-        mentioned = set().union(*(needs[name] for name in mentioned))
-        found |= mentioned
+    named = _words(sql) & dependencies.keys()
+    while named:
+        named = set().union(*(dependencies[name] for name in named))
+        found |= named
     return found
 
 
@@ -110,13 +119,17 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _needs() -> dict[str, set[str]]:
-    """View -> the views that its query names."""
+def _dependencies() -> dict[str, set[str]]:
+    """View -> the views that its query reads."""
     names = {*view_names(), _SUMS}
     queries = {name: _without_comments(view_sql(name)) for name in view_names()}
     return {_SUMS: set()} | {
         name: set(re.findall(r"(?:FROM|JOIN) (\w+)", sql)) & names for name, sql in queries.items()
     }
+
+
+def _words(sql: str) -> set[str]:
+    return set(re.findall(r"\w+", sql.lower()))
 
 
 def _table_view(schema: pa.Schema, glob: str | None, options: str = "") -> str:

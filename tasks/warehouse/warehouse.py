@@ -1,10 +1,9 @@
 """The warehouse: Parquet files that many writers fill without a lock, and the DuckDB views that read them.
 
-A table is a folder of hive-named folders, and in them one file a stage:
-`<root>/<table>/run=demo/edit_count=10/<name>.parquet`. The file's name is a function of the identity it
-holds, so running a stage again replaces its file and can never double its rows. The partition columns are
-stored in the file as well; readers take them from there and ignore the folders' names, so every column
-exists once and has its type.
+A table is a folder of hive-named folders, which hold one file per stage:
+`<root>/<table>/run=demo/edit_count=10/<name>.parquet`. The name of a file is a function of its rows' identity, so
+running a stage again replaces its file and cannot double its rows. The files also store the partition columns; readers
+take them from there and ignore the folders' names, so every column exists once and has its type.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from overedit.editing.storage.atomic import remove_leftovers, replace_file
 from overedit.tasks.warehouse.arrow_rows import Rows, conform, to_arrow
 from overedit.tasks.warehouse.formatting import format_rows
 from overedit.tasks.warehouse.outcome_sums import added_up, sums_of, to_footer
-from overedit.tasks.warehouse.parquet_checksum import SEAL, is_whole, seal
+from overedit.tasks.warehouse.parquet_checksum import SEAL, is_whole, seal, stored_checksum
 from overedit.tasks.warehouse.tables import TABLES
 from overedit.tasks.warehouse.views import (
     check_reads_only,
@@ -45,16 +44,17 @@ __all__ = ["KEY", "Partition", "Warehouse", "format_rows"]
 logger = logging.getLogger(__name__)
 
 KEY = b"overedit.key"
-"""Where a file's schema metadata holds the key of the stage that wrote it."""
+"""The entry of a file's schema metadata that holds the key of the stage that wrote it."""
 
 Partition = Mapping[str, str | int]
+"""Columns whose values all rows of a file share -> these values."""
 
 
 class Warehouse:
     """Tables under one root, a local folder or an fsspec URL.
 
     Args:
-        root: The warehouse's folder (made at the first write) or a URL such as `s3://bucket/overedit`.
+        root: A folder, which the first write makes, or a URL such as `s3://bucket/overedit`.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -65,15 +65,15 @@ class Warehouse:
         """Absolute path or URL."""
 
     def write(self, table: str, rows: Rows, *, partition: Partition, key: str, part: str = "") -> str:
-        """Put a stage's rows in their file, in the place of whatever it held.
+        """Write the rows of a stage to their file, replacing the rows that it had.
 
         Args:
-            table: A name in `tasks.tables.TABLES`.
-            rows: An Arrow table, or records, which need not all be in memory; a nullable column may be left out.
-            partition: The identity that the rows share, e.g. `{"run": "demo", "edit_count": 10}`. With
-                `part` it names the file, so two stages of one identity need two parts.
-            key: Digest of the stage's inputs and code, kept in the file's schema under `overedit.key`.
-            part: What tells files of one partition apart, e.g. a shard.
+            table: A key of `TABLES`.
+            rows: An Arrow table or records, which need not all be in memory; nullable columns may be left out.
+            partition: The identity that the rows share, e.g. `{"run": "demo", "edit_count": 10}`. The file is named
+                after it and `part`, so two stages with the same identity need two parts.
+            key: Digest of the stage's inputs and code, stored in the file's schema metadata as `overedit.key`.
+            part: Distinguishes files of one partition, e.g. the shards of a stage.
 
         Returns:
             The file's path or URL.
@@ -98,7 +98,7 @@ class Warehouse:
         if self._is_local:
             with replace_file(Path(path)) as stream:
                 write_to(stream)
-        else:  # an object store would show what was uploaded before a bad row
+        else:  # written to a local file first: an object store would show the rows before a bad one
             self._files.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
             with tempfile.NamedTemporaryFile() as stream:
                 write_to(stream)
@@ -107,19 +107,20 @@ class Warehouse:
         return self._url(path)
 
     def holds(self, table: str, partition: Partition, key: str, *, part: str = "") -> bool:
-        """Whether the stage's file is there and was written under the same key; reads its footer alone."""
+        """Whether the stage's file exists and was written with this key; reads only its footer."""
         path = self._file(table, partition, part)
         if not self._files.exists(path):
             return False
         return bool((self._read_schema(path).metadata or {}).get(KEY) == key.encode())
 
     def set_aside_damaged(self, run: str) -> list[Path]:
-        """Put files of a run that are not what was written out of the readers' way, so that their stages run again.
+        """Rename the damaged files of a run, so that no reader sees them and their stages run again.
 
-        Every byte of the run's files is read. An object store keeps checksums of its own, and is not looked through.
+        This reads every byte of the run's files. Files in an object store, which has checksums of its own, are not
+        checked.
 
         Returns:
-            Where they are now, each with `.damaged` behind its name.
+            The new paths, which end in `.damaged`.
         """
         found = []
         for table in TABLES if self._is_local else ():
@@ -127,11 +128,22 @@ class Warehouse:
             for path in sorted(folder.rglob("*.parquet")):
                 if not is_whole(path):
                     found.append(path.rename(f"{path}.damaged"))
-                    logger.warning("not what was written, set aside, and made again where it can be: %s", path)
+                    logger.warning("damaged file set aside, to be made again if its stage runs: %s", path)
         return found
 
+    def checksums(self, run: str) -> dict[str, str] | None:
+        """Path below the root -> checksum, of every file with rows of a run; None for an object store.
+
+        The checksums are read from the footers and not compared with the content.
+        """
+        if not self._is_local:
+            return None
+        root = Path(self._path)
+        paths = [path for table in TABLES for path in Path(self._folder(table, run)).rglob("*.parquet")]
+        return {str(path.relative_to(root)): stored_checksum(path) for path in sorted(paths)}
+
     def rows(self, table: str, partition: Partition | None = None) -> list[dict[str, Any]]:
-        """The records of every file whose partition has these values, file after file by name."""
+        """The records of every file whose partition has these values, in the order of the files' names."""
         schema = _schema(table)
         wanted = set(_folders(table, partition or {}))
         tables = []
@@ -142,29 +154,29 @@ class Warehouse:
         return list(pa.concat_tables(tables).to_pylist()) if tables else []
 
     def connect(self, *, run: str | None = None, sql: str = "") -> duckdb.DuckDBPyConnection:
-        """An in-memory DuckDB with a view of every table and every query; it takes no lock on anything.
+        """An in-memory DuckDB with the views of the tables and the query views; it locks no file.
 
-        It reads no file outside the root, and its settings are locked. The caller closes it.
+        It can read no file outside the root, and its settings are locked. The caller closes it.
 
         Args:
-            run: Show this run alone, and compute every query view once, here: for a reader who needs them all.
-            sql: The query to come: of the views that it names, those that build on one another are computed once, here,
-                and views that it does not take are left out.
+            run: Restrict the views to this run and compute every query view once, now: for a reader who needs them all.
+            sql: The query to come: only the views that it needs are created, and views that its views build on are
+                computed once, now.
         """
         connection = duckdb.connect(":memory:")
         computed = view_names() if run is not None else needed_twice(sql)
         self._create_views(connection, run, computed, needed(sql))
-        # the views name the root as a glob, in which special characters are escaped: that spelling is allowed as well
+        # the views spell the root as a glob with escaped characters, so both spellings are allowed
         allowed = ", ".join(literal(name) for name in {self.root, _escape_glob(self.root)})
         connection.execute(f"SET allowed_directories = [{allowed}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET python_enable_replacements = false")
-        connection.execute("SET enable_progress_bar = false")  # it would stand among what is printed
+        connection.execute("SET enable_progress_bar = false")  # it would be printed into the result
         connection.execute("SET lock_configuration = true")
         return connection
 
     def query(self, sql: str) -> pa.Table:
-        """The answer to one SELECT (or DESCRIBE, SUMMARIZE, SHOW) over the tables and views.
+        """The result of one SELECT (or DESCRIBE, SUMMARIZE, SHOW) over the tables and views.
 
         Raises:
             ValueError: Not a single reading statement, an unknown table or column, or a file outside the root.
@@ -180,10 +192,10 @@ class Warehouse:
                 raise ValueError(first_line(error)) from error
 
     def publish(self) -> str:
-        """Write `warehouse.duckdb`, which holds the views alone, and remove what dead writers left behind.
+        """Write `warehouse.duckdb`, which holds only views, and remove the temporary files of dead writers.
 
-        The views carry the root's absolute path: after moving the folder, publish again (`connect` and
-        `query` need no such file and work wherever the folder is).
+        The views contain the absolute path of the root: publish again after moving the folder. `connect` and `query`
+        do not use the file and work wherever the folder is.
 
         Returns:
             The database's path or URL.
@@ -215,15 +227,23 @@ class Warehouse:
         create_views(connection, files, run=run, computed=computed, wanted=wanted)
 
     def _glob(self, table: str, run: str | None) -> str | None:
-        """A table's files, as an SQL literal; of a run alone where the folders say which are its own. None if none."""
+        """The glob of a table's files as an SQL literal; None if it has no files.
+
+        With a run, only its files, if the table's folders separate the runs.
+        """
+        folder = self._folder(table, run)
+        if not any(name.endswith(".parquet") for _, _, names in self._files.walk(folder) for name in names):
+            return None
+        return literal(f"{_escape_glob(self._url(folder))}/**/*.parquet")
+
+    def _folder(self, table: str, run: str | None) -> str:
+        """The folder of a run's rows of a table, or the table's own folder if its folders do not separate the runs."""
         folder = f"{self._path}/{table}"
         if run is not None and self._files.isdir(folder):
             names = [PurePosixPath(path).name for path in self._files.ls(folder, detail=False)]
             if all(name.startswith("run=") for name in names):
-                folder = f"{folder}/{_folders(table, {'run': run})[0]}"
-        if not any(name.endswith(".parquet") for _, _, names in self._files.walk(folder) for name in names):
-            return None
-        return literal(f"{_escape_glob(self._url(folder))}/**/*.parquet")
+                return f"{folder}/{_folders(table, {'run': run})[0]}"
+        return folder
 
     def _read_schema(self, path: str) -> pa.Schema:
         with self._files.open(path, "rb") as stream:
@@ -248,7 +268,7 @@ def _schema(table: str) -> pa.Schema:
 
 
 def _folders(table: str, partition: Partition) -> list[str]:
-    """Hive folder names, in the order of the table's columns so that the order of the dict does not matter."""
+    """The names of the hive folders, in the order of the table's columns, whatever the order of the mapping."""
     schema = _schema(table)
     unknown = sorted(set(partition) - set(schema.names))
     if unknown:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from overedit.tasks.warehouse.statistics import smallest_detectable_drop, smallest_unpaired_drop
+from overedit.tasks.warehouse.statistics import smallest_detectable_drop
+from tests.support.statistics_oracles import smallest_unpaired_drop
 
 SIZES = (100, 200, 500, 1000)
 CHURNS = (0.0, 0.02, 0.05, 0.1)

@@ -1,4 +1,4 @@
-"""Rows of the views that a report can show and need not have, for every trajectory of a run; they measure nothing."""
+"""Made-up rows of the views that a report shows only if they have rows, for every trajectory of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from overedit.tasks.report.data import Line, RunData
+from overedit.tasks.report.data import RunData, Trajectory
 
 Row = dict[str, Any]
 
@@ -17,32 +17,32 @@ PRESETS = {
 
 
 def with_findings(data: RunData) -> RunData:
-    """The same run, and rows in every further view."""
+    """The same run with rows in every further view."""
     views: dict[str, list[Row]] = {view: [] for view in data.views}
-    for line in data.lines:
-        for view, row in rows_of(data, line):
-            views[view].append(identity(data, line) | row)
+    for trajectory in data.trajectories:
+        for view, row in rows_of(data, trajectory):
+            views[view].append(identity(data, trajectory) | row)
     found = {view: rows for view, rows in views.items() if rows}
     return replace(
         data, views=data.views | found | {"seed_bands": seed_bands(data), "probe_correlation": correlation()}
     )
 
 
-def identity(data: RunData, line: Line) -> Row:
-    row = data.one(line, "leaderboard")
+def identity(data: RunData, trajectory: Trajectory) -> Row:
+    row = data.one(trajectory, "leaderboard")
     assert row is not None
     names = ("run", "trajectory", "label", "method", "model", "dataset", "order_seed")
     return {name: row[name] for name in names}
 
 
-def rows_of(data: RunData, line: Line) -> Iterator[tuple[str, Row]]:
+def rows_of(data: RunData, trajectory: Trajectory) -> Iterator[tuple[str, Row]]:
     counts = [count for count in data.edit_counts if count]
-    shift = 0.02 * line.color
+    shift = 0.02 * trajectory.color
     for preset, measures in PRESETS.items():
         for measure, unit in measures.items():
-            for place, count in enumerate(data.edit_counts):
+            for index, count in enumerate(data.edit_counts):
                 row = {"preset": preset, "measure": measure, "edit_count": count, "n": 60, "unit": unit, "reason": None}
-                value = {"share": 0.9 - 0.05 * place - shift, "bits": 6.2 - 0.3 * place, "perplexity": 4.0 * 2**place}[
+                value = {"share": 0.9 - 0.05 * index - shift, "bits": 6.2 - 0.3 * index, "perplexity": 4.0 * 2**index}[
                     unit
                 ]
                 if measure == "consistency":
@@ -79,16 +79,16 @@ def rows_of(data: RunData, line: Line) -> Iterator[tuple[str, Row]]:
 
 
 def seed_bands(data: RunData) -> list[Row]:
-    if len({line.order_seed for line in data.lines}) == 1:
+    if len({trajectory.order_seed for trajectory in data.trajectories}) == 1:
         return []
     rows = []
-    for line in data.lines:
-        if line.order_seed == min(one.order_seed for one in data.lines):
+    for trajectory in data.trajectories:
+        if trajectory.order_seed == min(one.order_seed for one in data.trajectories):
             for measure, protocol in (*(("reliability", p) for p in data.protocols), ("capability", None)):
-                for place, count in enumerate(data.edit_counts):
-                    mean = 0.9 - 0.1 * place
+                for index, count in enumerate(data.edit_counts):
+                    mean = 0.9 - 0.1 * index
                     band = {"num_orders": 2, "mean": mean, "low": mean - 0.2, "high": mean + 0.2}
-                    known = {name: value for name, value in identity(data, line).items() if name != "order_seed"}
+                    known = {name: value for name, value in identity(data, trajectory).items() if name != "order_seed"}
                     ends = {"lowest": mean - 0.05, "highest": mean + 0.04}
                     rows.append(known | {"edit_count": count, "measure": measure, "protocol": protocol} | band | ends)
     return rows

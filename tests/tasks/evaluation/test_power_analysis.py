@@ -10,8 +10,9 @@ from scipy.stats import binomtest
 
 from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.evaluation.power_analysis import detection_lines
-from overedit.tasks.warehouse.statistics import mcnemar_power, smallest_detectable_drop, smallest_unpaired_drop
+from overedit.tasks.warehouse.statistics import mcnemar_power, smallest_detectable_drop
 from tests.benchmarks.detection_table import table
+from tests.support.statistics_oracles import smallest_unpaired_drop
 
 EXPERIMENTS = 4000
 

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from overedit.tasks.report import figures
-from overedit.tasks.report.data import RunData
-from overedit.tasks.report.figures import save_curve_png, save_figures
+from overedit.tasks.report.data import RunData, collect
+from overedit.tasks.report.figures import save_figures
 from overedit.tasks.report.files import write_files
 from overedit.tasks.report.summary import summary_markdown, summary_table
 from overedit.tasks.warehouse.warehouse import Warehouse
@@ -97,8 +97,8 @@ def test_a_picture_is_a_function_of_the_rows_and_the_protocol(
 ) -> None:
     first = save_figures(synthetic_data, tmp_path / "first.html")
     other = save_figures(synthetic_data, tmp_path / "other.html", protocol="teacher_forced")
-    again = save_curve_png(synthetic, RUN, tmp_path / "again.png")
-    assert again.read_bytes() == first["collapse-curve"].read_bytes()
+    again = save_figures(collect(synthetic, RUN), tmp_path / "again.html")
+    assert again["collapse-curve"].read_bytes() == first["collapse-curve"].read_bytes()
     assert [name for name in first if first[name].read_bytes() != other[name].read_bytes()] == [
         "collapse-curve",
         "retention",

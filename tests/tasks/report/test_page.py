@@ -14,7 +14,7 @@ from overedit.tasks.report.charts import chart_data
 from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.report.files import write_files
 from overedit.tasks.report.not_measured import gaps
-from overedit.tasks.report.page import render_report, write_report
+from overedit.tasks.report.page import render_report, write_page
 from overedit.tasks.warehouse.statistics import smallest_detectable_drop
 from overedit.tasks.warehouse.views import view_sql
 from overedit.tasks.warehouse.warehouse import Warehouse
@@ -27,7 +27,7 @@ VOID = {"meta", "link", "br", "input"}
 @pytest.fixture(scope="module")
 def page(synthetic: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("reports") / "made" / "synthetic.html"
-    assert write_report(synthetic, RUN, path) == path
+    assert write_page(collect(synthetic, RUN), path) == path
     return path
 
 
@@ -150,7 +150,7 @@ def test_a_run_that_failed_or_barely_began_still_has_a_page(tmp_path: Path) -> N
     warehouse = Warehouse(tmp_path / "warehouse")
     row = identity("locft_bf", 1000) | run_row("LocFT-BF") | {"status": "failed", "error": "<NaN> in the loss"}
     warehouse.write("runs", [row], partition=partition("locft_bf", 1000), key="k")
-    page = write_report(warehouse, RUN, tmp_path / "page.html").read_text(encoding="utf-8")
+    page = write_page(collect(warehouse, RUN), tmp_path / "page.html").read_text(encoding="utf-8")
     assert "was not measured after any edit." in page and "&lt;NaN&gt; in the loss" in page
     files = write_files(warehouse, RUN, tmp_path / "reports", format="all")
     assert [path.name for path in files] == ["synthetic.html", "synthetic.png", "synthetic.md"]
@@ -162,13 +162,13 @@ def test_orderings_are_told_apart(tmp_path: Path) -> None:
     for seed in (0, 1):
         rows = [identity("locft_bf", 10, seed) | run_row("LocFT-BF")]
         several.write("runs", rows, partition=partition("locft_bf", 10) | {"order_seed": seed}, key="k")
-    assert [line.name for line in collect(several, RUN).lines] == ["LocFT-BF (order 0)", "LocFT-BF (order 1)"]
-    assert [line.color for line in collect(several, RUN).lines] == [0, 0]
+    assert [one.name for one in collect(several, RUN).trajectories] == ["LocFT-BF (order 0)", "LocFT-BF (order 1)"]
+    assert [one.color for one in collect(several, RUN).trajectories] == [0, 0]
 
 
 def test_an_unknown_run_is_a_clear_error(synthetic: Warehouse, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"run: 'nightly' is not in .*; its runs are: synthetic"):
-        write_report(synthetic, "nightly", tmp_path / "page.html")
+        write_page(collect(synthetic, "nightly"), tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
 
@@ -178,7 +178,7 @@ def test_an_unknown_run_is_a_clear_error(synthetic: Warehouse, tmp_path: Path) -
 def test_the_heat_map_holds_the_views_numbers(synthetic: Warehouse, synthetic_data: RunData) -> None:
     heat = chart_data(synthetic_data)["heat"]
     assert heat["counts"] == list(COUNTS) and heat["ages"] == ["0", "1-9", "10-99", "100-999"]
-    index = next(i for i, line in enumerate(synthetic_data.lines) if line.name == "UltraEdit")
+    index = next(i for i, one in enumerate(synthetic_data.trajectories) if one.name == "UltraEdit")
     rows = synthetic.query(
         "SELECT age, edit_count, round(value, 6) AS value, round(low, 6) AS low, round(high, 6) AS high, n "
         "FROM retention_by_age WHERE label = 'UltraEdit' AND protocol = 'probability' ORDER BY edit_count, age_low"
@@ -188,7 +188,7 @@ def test_the_heat_map_holds_the_views_numbers(synthetic: Warehouse, synthetic_da
 
 
 def test_a_checkpoint_is_a_point_of_perplexity_and_capability(synthetic_data: RunData) -> None:
-    index = next(i for i, line in enumerate(synthetic_data.lines) if line.name == "FT-L")
+    index = next(i for i, one in enumerate(synthetic_data.trajectories) if one.name == "FT-L")
     points = chart_data(synthetic_data)["scatter"][index]
     assert [point["count"] for point in points] == [0, *COUNTS]
     assert [point["x"] for point in points] == pytest.approx([1, 1.3, 8, 300, 5e4])
@@ -200,7 +200,7 @@ def test_a_perplexity_that_is_infinite_is_no_point(tmp_path: Path) -> None:
     broken = {"corpus": "held_out", "text_id": 40, "nll": float("inf"), "num_tokens": 20}
     warehouse.write("perplexity", [identity("ft_l", 1000) | broken], partition=partition("ft_l", 1000), key="k")
     data = collect(warehouse, RUN)
-    index = next(i for i, line in enumerate(data.lines) if line.name == "FT-L")
+    index = next(i for i, one in enumerate(data.trajectories) if one.name == "FT-L")
     assert [point["count"] for point in chart_data(data)["scatter"][index]] == [0, 1, 10, 100]
 
 
@@ -212,7 +212,7 @@ def test_cases_are_spread_over_age_and_hold_what_each_checkpoint_said(
     assert numbers[0] == 1 and numbers[-1] == 1000 and numbers == sorted(set(numbers)) and len(numbers) == 8
     first = cases[0]
     assert [probe["title"] for probe in first["probes"]] == ["The edit", "The same in other words", "Another fact"]
-    index = next(i for i, line in enumerate(synthetic_data.lines) if line.name == "FT-L")
+    index = next(i for i, one in enumerate(synthetic_data.trajectories) if one.name == "FT-L")
     said = first["probes"][0]["after"][index]
     rows = synthetic.query(
         "SELECT edit_count, output, score = 1 AS is_right FROM outcomes WHERE method = 'ft_l' AND position = 1 "
@@ -344,6 +344,6 @@ def test_a_large_run_has_a_small_page(tmp_path: Path) -> None:
     warehouse = fill(tmp_path, methods=10, counts=counts, cases=12, by_count=False)
     data = with_findings(collect(warehouse, RUN))
     page = render_report(data)
-    assert len(data.lines) == 10 and len(data.edit_counts) == 13
-    assert len({line.color for line in data.lines}) == 10
+    assert len(data.trajectories) == 10 and len(data.edit_counts) == 13
+    assert len({one.color for one in data.trajectories}) == 10
     assert len(page.encode()) < 5_000_000

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from overedit.tasks.report.data import RunData, collect
-from overedit.tasks.report.page import render_report, write_page, write_report
+from overedit.tasks.report.page import render_report, write_page
 from overedit.tasks.report.queries import FURTHER_VIEWS
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.synthetic_run import COUNTS, METHODS, RUN, fill, told
@@ -171,13 +171,13 @@ def test_a_run_of_which_little_is_there(browser: Any, tmp_path: Path) -> None:
     row = {"run": RUN, "trajectory": "ft_l", "model": "m", "method": "ft_l", "dataset": "d", "order_seed": 0}
     cost = {"edit_count": 1, "stage": "edit", "seconds": 1.0, "num_items": 1}
     warehouse.write("costs", [row | cost], partition={"run": RUN}, key="k")
-    open_page(browser, write_report(warehouse, RUN, tmp_path / "page.html"))
+    open_page(browser, write_page(collect(warehouse, RUN), tmp_path / "page.html"))
     assert browser.find_elements("css selector", "#heat, #scatter, #cases") == []
     assert len(drawn(browser, "Seconds an edit")) == 1
 
 
 def test_the_updates(browser: Any, tmp_path: Path) -> None:
-    open_page(browser, write_report(told(tmp_path / "warehouse"), RUN, tmp_path / "page.html"))
+    open_page(browser, write_page(collect(told(tmp_path / "warehouse"), RUN), tmp_path / "page.html"))
     (path,) = (line for line in drawn(browser, "What the edits did to ordinary keys") if line)
     assert re.fullmatch(r"M[\d. ]+(L[\d. ]+){3}", path)
 

@@ -1,7 +1,8 @@
+"""Pruning: which checkpoints lose their weights, and what stays."""
+
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 import torch
 
 from overedit.editing.trajectory.checkpoint import (
-    Checkpoint,
     Norms,
     PrunedCheckpointError,
     read_checkpoint,
@@ -20,48 +20,11 @@ from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job.job import EditingJob, finished_checkpoints, run_editing_job
 from overedit.tasks.models.export import export_checkpoint
 from overedit.tasks.runs.prune import Pruning, prune_run, worth_keeping
-from overedit.tasks.runs.run import Run, TrajectoryPoint
 from overedit.tasks.runs.status import status_table
 from overedit.tasks.runs.verify import verify
 from overedit.tasks.system.locks import HeldError, run_lock
 from tests.support.checkpoints import write_made_up
-
-COUNTS = (1, 2, 3, 4, 5)
-
-
-def write(folder: Path, edit_count: int, value: float = 1.0) -> Checkpoint:
-    tensor = torch.full((4, 4), value)
-    return write_made_up(folder / f"{edit_count:08d}", tensor, edit_count, state={"s": tensor})
-
-
-def place(home: Path, edit_count: int) -> TrajectoryPoint:
-    run = Run(name="r", home=home, model="m", dataset="d")
-    return TrajectoryPoint(run=run, trajectory="ft-m", method="ft_m", order_seed=0, edit_count=edit_count)
-
-
-def ended(home: Path, status: str = "completed", error: str | None = None) -> None:
-    row = {"label": "FT-M", "status": status, "error": error, "started_at": datetime(2026, 1, 1, tzinfo=UTC)}
-    place(home, COUNTS[-1]).store("runs", [row], key="k")
-
-
-def perplexity(home: Path, edit_count: int, nll: float) -> None:
-    where = place(home, edit_count)
-    if edit_count == 0:
-        where = where.model_copy(update={"trajectory": "base", "method": "none"})
-    where.store("perplexity", [{"corpus": "c", "text_id": 0, "nll": nll, "num_tokens": 1}], key="k")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A complete run of one trajectory that breaks at three edits."""
-    for count in COUNTS:
-        checkpoint = write(tmp_path / "runs" / "r" / "ft-m" / "order-0", count)
-        rows = [{"parameter": "w", "sha256": checkpoint.record.tensors["w"].sha256}]
-        place(tmp_path, count).store("checkpoints", rows, key="k")
-    for count in (0, *COUNTS):
-        perplexity(tmp_path, count, 9.0 if count >= 3 else 1.0)
-    ended(tmp_path)
-    return tmp_path
+from tests.support.stored_run import COUNTS, store_end, write_checkpoint
 
 
 def weights(home: Path) -> list[int]:
@@ -131,14 +94,14 @@ def test_what_has_not_ended_or_failed_is_not_pruned(home: Path) -> None:
     with pytest.raises(ValueError, match="has not ended"):
         prune_run(home, "r")
     (folder / "interim").rmdir()
-    write(home / "runs" / "r" / "rome" / "order-0", 1)
+    write_checkpoint(home / "runs" / "r" / "rome" / "order-0", 1)
     with pytest.raises(ValueError, match="rome/order-0 has not ended; overedit run continues it"):
         prune_run(home, "r")
     assert weights(home) == sorted([1, *COUNTS])
 
 
 def test_a_trajectory_that_failed_keeps_all(home: Path) -> None:
-    ended(home, "failed", "RuntimeError: out of memory")
+    store_end(home, "failed", "RuntimeError: out of memory")
     assert prune_run(home, "r")[0].pruned == ()
     assert weights(home) == list(COUNTS)
 

@@ -12,9 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from overedit.tasks.runs.verify import Part, verify, verify_table
 from overedit.tasks.warehouse.tables import TABLES
-from tests.tasks.runs.test_prune import home, perplexity, place, write
-
-__all__ = ["home"]
+from tests.support.stored_run import point_at, store_perplexity, write_checkpoint
 
 
 def damages(parts: list[Part]) -> list[tuple[str, str]]:
@@ -30,8 +28,8 @@ def stored(home: Path, table: str) -> Path:
 
 
 def test_what_is_whole(home: Path) -> None:
-    place(home, 1).store_cost("edit", 1.0, 1, key="k")
-    place(home, 1).store_cost("engine_start", 1.0, 1, key="engine_start-1", part="engine_start-1")
+    point_at(home, 1).store_cost("edit", 1.0, 1, key="k")
+    point_at(home, 1).store_cost("engine_start", 1.0, 1, key="engine_start-1", part="engine_start-1")
     parts = verify(home)
     assert damages(parts) == []
     assert {part.name: part.num_checked for part in parts} == {
@@ -74,7 +72,7 @@ def other_columns(path: Path) -> None:
         (lambda home: (folder(home) / "00000004" / "checkpoint.json").write_text("{}"), "00000004", "edit_count"),
         (lambda home: (folder(home) / "00000004" / "checkpoint.json").unlink(), "00000004", "missing"),
         (lambda home: (folder(home) / "00000004").rename(folder(home) / "00000009"), "00000009", "its record says 4"),
-        (lambda home: write(folder(home), 5, value=2.0), "00000005", "the warehouse has other checksums"),
+        (lambda home: write_checkpoint(folder(home), 5, value=2.0), "00000005", "the warehouse has other checksums"),
         (lambda home: stored(home, "perplexity").write_bytes(b"PAR1"), "", "cannot be read"),
         (lambda home: stored(home, "perplexity").rename(stored(home, "perplexity").with_name("a.parquet")), "a.parquet",
          "its name does not follow"),
@@ -94,7 +92,7 @@ def test_each_damage_is_found_and_named(home: Path, damage: Callable[[Path], obj
 
 
 def test_a_run_a_folder_or_a_checkpoint_alone(home: Path) -> None:
-    write(home / "runs" / "s" / "ft-m" / "order-0", 1)
+    write_checkpoint(home / "runs" / "s" / "ft-m" / "order-0", 1)
     bit(folder(home) / "00000002" / "weights.safetensors")
     assert [part.name for part in verify(home, "s")] == ["s/ft-m/order-0"]
     assert len(damages(verify(home, "r"))) == 1
@@ -121,7 +119,7 @@ def test_a_swapped_tensor_is_found(home: Path) -> None:
 
 def test_rows_of_a_run_without_checkpoints(home: Path) -> None:
     shutil.rmtree(home / "runs")
-    perplexity(home, 7, 1.0)
+    store_perplexity(home, 7, 1.0)
     assert {part.name for part in verify(home, "r")} == {
         f"warehouse/{n}" for n in ("runs", "checkpoints", "perplexity")
     }

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from overedit.tasks.warehouse.statistics import holm, paired_bootstrap
+from overedit.tasks.warehouse.statistics import holm
 from overedit.tasks.warehouse.warehouse import Warehouse
+from tests.support.statistics_oracles import paired_bootstrap
 
 DRAWS = 20_000
 BAND = (0.93, 0.97)

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import shutil
 import socket
@@ -19,19 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from overedit.tasks.warehouse.formatting import format_rows
 from overedit.tasks.warehouse.tables import TABLES
 from overedit.tasks.warehouse.views import view_names
 from overedit.tasks.warehouse.warehouse import Warehouse
-
-PLACE = {"run": "demo", "trajectory": "locft-bf", "order_seed": 0, "edit_count": 10}
-IDENTITY = PLACE | {"model": "pocket", "method": "locft_bf", "dataset": "world"}
-
-
-def rows(number: int, **values: Any) -> list[dict[str, Any]]:
-    return [
-        IDENTITY | {"corpus": "held out", "text_id": i, "nll": 1.5 * i, "num_tokens": 4} | values for i in range(number)
-    ]
+from tests.support.perplexity_rows import IDENTITY, PARTITION, rows
 
 
 def files(root: Path) -> list[str]:
@@ -40,9 +28,9 @@ def files(root: Path) -> list[str]:
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
-    path = warehouse.write("perplexity", rows(3), partition=PLACE, key="k")
+    path = warehouse.write("perplexity", rows(3), partition=PARTITION, key="k")
     assert Path(path).parent == tmp_path / "perplexity/run=demo/trajectory=locft-bf/order_seed=0/edit_count=10"
-    assert warehouse.rows("perplexity", PLACE) == rows(3)
+    assert warehouse.rows("perplexity", PARTITION) == rows(3)
     assert warehouse.rows("perplexity", {"edit_count": 10}) == rows(3)
     assert warehouse.rows("perplexity", {"edit_count": 1}) == []
     assert warehouse.rows("outcomes") == []
@@ -50,9 +38,9 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 def test_a_stage_run_twice_leaves_one_file_and_its_last_rows(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
-    first = warehouse.write("perplexity", rows(3), partition=PLACE, key="old")
+    first = warehouse.write("perplexity", rows(3), partition=PARTITION, key="old")
     inode = Path(first).stat().st_ino
-    again = warehouse.write("perplexity", rows(2), partition=dict(reversed(PLACE.items())), key="new")
+    again = warehouse.write("perplexity", rows(2), partition=dict(reversed(PARTITION.items())), key="new")
     assert again == first and Path(first).stat().st_ino != inode
     assert len(files(tmp_path)) == 1
     assert warehouse.query("SELECT count(*) AS n FROM perplexity").to_pylist() == [{"n": 2}]
@@ -61,25 +49,25 @@ def test_a_stage_run_twice_leaves_one_file_and_its_last_rows(tmp_path: Path) -> 
 def test_parts_of_a_partition_stand_side_by_side(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
     for part in ("a", "b", "a"):
-        warehouse.write("perplexity", rows(2), partition=PLACE, key="k", part=part)
+        warehouse.write("perplexity", rows(2), partition=PARTITION, key="k", part=part)
     assert len(files(tmp_path)) == 2
-    assert len(warehouse.rows("perplexity", PLACE)) == 4
+    assert len(warehouse.rows("perplexity", PARTITION)) == 4
 
 
 def test_holds_knows_the_key_of_the_stage(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
-    assert not warehouse.holds("perplexity", PLACE, "k")
-    path = warehouse.write("perplexity", [], partition=PLACE, key="k")
+    assert not warehouse.holds("perplexity", PARTITION, "k")
+    path = warehouse.write("perplexity", [], partition=PARTITION, key="k")
     assert pq.read_schema(path).metadata[b"overedit.key"] == b"k"
-    assert warehouse.holds("perplexity", PLACE, "k")
-    assert not warehouse.holds("perplexity", PLACE, "another")
-    assert not warehouse.holds("perplexity", PLACE | {"edit_count": 1}, "k")
-    assert not warehouse.holds("perplexity", PLACE, "k", part="b")
+    assert warehouse.holds("perplexity", PARTITION, "k")
+    assert not warehouse.holds("perplexity", PARTITION, "another")
+    assert not warehouse.holds("perplexity", PARTITION | {"edit_count": 1}, "k")
+    assert not warehouse.holds("perplexity", PARTITION, "k", part="b")
 
 
 def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
-    one = Warehouse(tmp_path / "a").write("perplexity", rows(50), partition=PLACE, key="k")
-    other = Warehouse(tmp_path / "b").write("perplexity", rows(50), partition=PLACE, key="k")
+    one = Warehouse(tmp_path / "a").write("perplexity", rows(50), partition=PARTITION, key="k")
+    other = Warehouse(tmp_path / "b").write("perplexity", rows(50), partition=PARTITION, key="k")
     assert Path(one).read_bytes() == Path(other).read_bytes()
     assert pq.ParquetFile(one).metadata.row_group(0).column(0).compression == "ZSTD"
 
@@ -96,16 +84,16 @@ def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
 )
 def test_wrong_rows_are_refused_and_nothing_is_written(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        Warehouse(tmp_path).write("perplexity", rows(2, **change), partition=PLACE, key="k")
+        Warehouse(tmp_path).write("perplexity", rows(2, **change), partition=PARTITION, key="k")
     assert files(tmp_path) == []
 
 
 def test_unknown_tables_and_partitions_are_refused(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
     with pytest.raises(ValueError, match="table: 'outcome' is unknown; the tables are runs, requests"):
-        warehouse.write("outcome", [], partition=PLACE, key="k")
+        warehouse.write("outcome", [], partition=PARTITION, key="k")
     with pytest.raises(ValueError, match="partition: perplexity has no column 'stage'"):
-        warehouse.holds("perplexity", PLACE | {"stage": "edit"}, "k")
+        warehouse.holds("perplexity", PARTITION | {"stage": "edit"}, "k")
 
 
 @pytest.mark.parametrize("is_local", [True, False])
@@ -113,10 +101,10 @@ def test_records_need_not_all_be_in_memory(tmp_path: Path, is_local: bool, monke
     """They are written some at a time; a bad one far behind leaves what was there."""
     monkeypatch.setattr("overedit.tasks.warehouse.arrow_rows._RECORDS_AT_ONCE", 100)
     warehouse = Warehouse(tmp_path if is_local else f"memory://{tmp_path.name}")
-    warehouse.write("perplexity", rows(1), partition=PLACE, key="k")
+    warehouse.write("perplexity", rows(1), partition=PARTITION, key="k")
     bad = chain(iter(rows(250)), rows(1, nll="many"))
     with pytest.raises(ValueError, match=r"perplexity\.nll"):
-        warehouse.write("perplexity", bad, partition=PLACE, key="k")
+        warehouse.write("perplexity", bad, partition=PARTITION, key="k")
     assert warehouse.rows("perplexity") == rows(1)
     alive = most = 0
 
@@ -130,7 +118,7 @@ def test_records_need_not_all_be_in_memory(tmp_path: Path, is_local: bool, monke
         nonlocal alive
         alive -= 1
 
-    warehouse.write("perplexity", (record(row) for row in rows(250)), partition=PLACE, key="k")
+    warehouse.write("perplexity", (record(row) for row in rows(250)), partition=PARTITION, key="k")
     assert warehouse.rows("perplexity") == rows(250)
     assert most == 100
 
@@ -149,7 +137,7 @@ class Counted(dict[str, Any]):
 def test_arrow_tables_are_taken_and_missing_columns_are_null(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
     content = pa.table({name: [value] for name, value in IDENTITY.items()} | {"num_tokens": pa.array([4], pa.int32())})
-    warehouse.write("perplexity", content, partition=PLACE, key="k")
+    warehouse.write("perplexity", content, partition=PARTITION, key="k")
     (row,) = warehouse.rows("perplexity")
     assert row["num_tokens"] == 4 and row["nll"] is None
     assert warehouse.query("SELECT typeof(num_tokens) AS t FROM perplexity").to_pylist() == [{"t": "BIGINT"}]
@@ -167,9 +155,9 @@ def test_every_view_answers_without_a_single_file(tmp_path: Path) -> None:
 
 def test_older_files_may_lack_a_column(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
-    path = Path(warehouse.write("perplexity", rows(1), partition=PLACE, key="k"))
+    path = Path(warehouse.write("perplexity", rows(1), partition=PARTITION, key="k"))
     pq.write_table(pq.read_table(path).drop_columns(["corpus"]), path)
-    warehouse.write("perplexity", rows(1), partition=PLACE, key="k", part="b")
+    warehouse.write("perplexity", rows(1), partition=PARTITION, key="k", part="b")
     assert sorted(row["corpus"] or "" for row in warehouse.rows("perplexity")) == ["", "held out"]
     assert warehouse.query("SELECT count(corpus) AS n FROM perplexity").to_pylist() == [{"n": 1}]
     path.with_name("other.parquet").unlink(missing_ok=True)
@@ -177,17 +165,17 @@ def test_older_files_may_lack_a_column(tmp_path: Path) -> None:
 
 def test_names_with_awkward_characters(tmp_path: Path) -> None:
     root = tmp_path / "it's [a] *folder*?"
-    place = PLACE | {"run": "x/../../y=1", "trajectory": "a'b"}
+    partition = PARTITION | {"run": "x/../../y=1", "trajectory": "a'b"}
     warehouse = Warehouse(root)
-    warehouse.write("perplexity", rows(2, **place), partition=place, key="k")
+    warehouse.write("perplexity", rows(2, **partition), partition=partition, key="k")
     assert [Path(name).parts[0] for name in files(tmp_path)] == [root.name]
-    assert warehouse.holds("perplexity", place, "k")
+    assert warehouse.holds("perplexity", partition, "k")
     assert warehouse.query("SELECT DISTINCT run FROM perplexity").to_pylist() == [{"run": "x/../../y=1"}]
 
 
 def test_a_writer_that_fails_or_is_killed_leaves_nothing_readers_see(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
-    path = Path(warehouse.write("perplexity", rows(1), partition=PLACE, key="k"))
+    path = Path(warehouse.write("perplexity", rows(1), partition=PARTITION, key="k"))
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     host = socket.gethostname()
@@ -207,12 +195,12 @@ def test_a_writer_that_fails_or_is_killed_leaves_nothing_readers_see(tmp_path: P
 
 def test_many_writers_and_readers_need_no_lock(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
-    warehouse.write("perplexity", rows(20), partition=PLACE, key="k")
+    warehouse.write("perplexity", rows(20), partition=PARTITION, key="k")
     wrong: list[Any] = []
 
     def write() -> None:
         for _ in range(20):
-            warehouse.write("perplexity", rows(20), partition=PLACE, key="k")
+            warehouse.write("perplexity", rows(20), partition=PARTITION, key="k")
 
     def read() -> None:
         for _ in range(20):
@@ -231,7 +219,7 @@ def test_many_writers_and_readers_need_no_lock(tmp_path: Path) -> None:
 def test_the_published_database_holds_views_alone_and_takes_concurrent_readers(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
     path = warehouse.publish()
-    warehouse.write("perplexity", rows(3), partition=PLACE, key="k")
+    warehouse.write("perplexity", rows(3), partition=PARTITION, key="k")
     assert warehouse.publish() == path == str(tmp_path / "warehouse.duckdb")
     with duckdb.connect(path, read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM perplexity").fetchone() == (3,)
@@ -241,11 +229,11 @@ def test_the_published_database_holds_views_alone_and_takes_concurrent_readers(t
 
 
 def test_a_moved_warehouse_still_answers(tmp_path: Path) -> None:
-    Warehouse(tmp_path / "here").write("perplexity", rows(3), partition=PLACE, key="k")
+    Warehouse(tmp_path / "here").write("perplexity", rows(3), partition=PARTITION, key="k")
     Warehouse(tmp_path / "here").publish()
     shutil.move(tmp_path / "here", tmp_path / "there")
     moved = Warehouse(tmp_path / "there")
-    assert moved.holds("perplexity", PLACE, "k")
+    assert moved.holds("perplexity", PARTITION, "k")
     assert moved.query("SELECT sum(nll) AS s FROM perplexity").to_pylist() == [{"s": 4.5}]
 
 
@@ -253,16 +241,16 @@ def test_a_relative_root_does_not_follow_the_working_folder(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     warehouse = Warehouse("warehouse")
     monkeypatch.chdir("/")
-    warehouse.write("perplexity", rows(1), partition=PLACE, key="k")
+    warehouse.write("perplexity", rows(1), partition=PARTITION, key="k")
     assert (tmp_path / "warehouse").is_dir()
 
 
 def test_an_object_store_by_url() -> None:
     warehouse = Warehouse("memory://overedit-test/warehouse")
-    path = warehouse.write("perplexity", rows(3), partition=PLACE, key="k")
+    path = warehouse.write("perplexity", rows(3), partition=PARTITION, key="k")
     assert path.startswith("memory:///overedit-test/warehouse/perplexity/run=demo/")
-    assert warehouse.holds("perplexity", PLACE, "k")
-    assert warehouse.rows("perplexity", PLACE) == rows(3)
+    assert warehouse.holds("perplexity", PARTITION, "k")
+    assert warehouse.rows("perplexity", PARTITION) == rows(3)
     assert warehouse.query("SELECT count(*) AS n FROM perplexity").to_pylist() == [{"n": 3}]
     assert warehouse.publish() == "memory:///overedit-test/warehouse/warehouse.duckdb"
 
@@ -271,7 +259,7 @@ def test_an_object_store_by_url() -> None:
 def filled(tmp_path: Path) -> Warehouse:
     (tmp_path / "secret.csv").write_text("a\n1\n")
     warehouse = Warehouse(tmp_path / "warehouse")
-    warehouse.write("perplexity", rows(3), partition=PLACE, key="k")
+    warehouse.write("perplexity", rows(3), partition=PARTITION, key="k")
     return warehouse
 
 
@@ -339,49 +327,11 @@ def test_sql_errors_say_what_there_is(filled: Warehouse) -> None:
         filled.query("SELECT 1; SELECT 2")
 
 
-RESULT = pa.table(
-    {
-        "name": ["a,b", "<b>[red]"],
-        "value": [1 / 3, None],
-        "edits": [12345, 1],
-        "odd": [float("inf"), float("nan")],
-    }
-)
-
-
-def test_results_as_csv_keep_their_precision() -> None:
-    read = list(csv.DictReader(io.StringIO(format_rows(RESULT, "csv"))))
-    assert [row["name"] for row in read] == ["a,b", "<b>[red]"]
-    assert float(read[0]["value"]) == 1 / 3 and read[1]["value"] == "" and read[0]["edits"] == "12345"
-
-
-def test_results_as_json_are_json() -> None:
-    read = json.loads(format_rows(RESULT, "json"), parse_constant=pytest.fail)
-    assert read[0] == {"name": "a,b", "value": 1 / 3, "edits": 12345, "odd": "Infinity"}
-    assert read[1] == {"name": "<b>[red]", "value": None, "edits": 1, "odd": "NaN"}
-
-
-def test_results_as_a_table_are_rounded_and_fit_the_terminal() -> None:
-    text = format_rows(RESULT, "table", width=60)
-    assert "0.3333" in text and "12,345" in text and "<b>[red]" in text and "2 rows" in text
-    wide = pa.table({f"column_{i}": ["some text"] for i in range(20)})
-    text = format_rows(wide, "table", width=60)
-    assert max(map(len, text.splitlines())) <= 60
-    assert text.count("some text") == 20
-    empty = format_rows(wide.slice(0, 0), "table", width=60)
-    assert "0 rows" in empty and all(name in empty for name in wide.column_names), "no name is cut off"
-
-
-def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(ValueError, match="format: 'xml' is unknown; choose one of table, csv, json"):
-        format_rows(RESULT, "xml")
-
-
 def test_a_connection_can_show_one_run_alone(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
     for run, number in (("demo", 3), ("it's another", 2)):
-        place = PLACE | {"run": run}
-        warehouse.write("perplexity", rows(number, **place), partition=place, key="k")
+        partition = PARTITION | {"run": run}
+        warehouse.write("perplexity", rows(number, **partition), partition=partition, key="k")
     for run, number in (("demo", 3), ("it's another", 2), ("none", 0)):
         with warehouse.connect(run=run) as connection:
             assert connection.execute("SELECT count(*) FROM perplexity").fetchall() == [(number,)]

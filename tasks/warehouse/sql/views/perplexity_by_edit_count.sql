@@ -26,11 +26,7 @@ measured AS (
     FROM sums
 ),
 points AS (
-    SELECT * FROM measured WHERE method <> 'none'
-    UNION ALL BY NAME
-    SELECT t.trajectory, t.method, b.* EXCLUDE (trajectory, method)
-    FROM measured AS b JOIN trajectories AS t USING (run, order_seed, model, dataset)
-    WHERE b.method = 'none'
+    FROM with_pristine('measured')
 ),
 baseline AS (
     SELECT run, order_seed, model, dataset, corpus, mean_nll AS base_nll FROM measured WHERE method = 'none'

@@ -122,11 +122,7 @@ measured AS (
     SELECT run, trajectory, order_seed, model, method, dataset, edit_count, preset, measure, value, n, low, high, unit, reason FROM combined
 ),
 points AS (
-    SELECT * FROM measured WHERE method <> 'none'
-    UNION ALL BY NAME
-    SELECT t.trajectory, t.method, b.* EXCLUDE (trajectory, method)
-    FROM measured AS b JOIN trajectories AS t USING (run, order_seed, model, dataset)
-    WHERE b.method = 'none'
+    FROM with_pristine('measured')
 ),
 with_capability AS (
     FROM points

@@ -33,11 +33,7 @@ measured AS (
     GROUP BY run, trajectory, order_seed, edit_count, probe, protocol
 ),
 points AS (
-    SELECT * FROM measured WHERE method <> 'none'
-    UNION ALL BY NAME
-    SELECT t.trajectory, t.method, b.* EXCLUDE (trajectory, method)
-    FROM measured AS b JOIN trajectories AS t USING (run, order_seed, model, dataset)
-    WHERE b.method = 'none'
+    FROM with_pristine('measured')
 ),
 measures(measure, probe, by_agreement) AS (
     VALUES

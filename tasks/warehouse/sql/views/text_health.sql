@@ -20,11 +20,7 @@ WITH measured AS (
     GROUP BY run, trajectory, order_seed, edit_count
 ),
 points AS (
-    SELECT * FROM measured WHERE method <> 'none'
-    UNION ALL BY NAME
-    SELECT t.trajectory, t.method, b.* EXCLUDE (trajectory, method)
-    FROM measured AS b JOIN trajectories AS t USING (run, order_seed, model, dataset)
-    WHERE b.method = 'none'
+    FROM with_pristine('measured')
 )
 SELECT
     run, trajectory, coalesce(t.label, p.method) AS label, p.method, model, dataset, order_seed, edit_count, n,
