@@ -165,7 +165,7 @@ def measure_or_fail(plan: Plan, measured: MeasuredCheckpoint, engine: LazyEngine
 @task(cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5, retry_condition_fn=is_input_output)
 def measure_stored(plan: Plan, measured: MeasuredCheckpoint, engine: LazyEngine) -> None:
     """Ask every probe, the perplexity and the general benchmarks of one checkpoint, if they are not stored yet."""
-    measure(measured, plan.measure_options(), engine=engine, show=shown_in_flow)
+    measure(measured, plan.measure_options(), engine=engine, show=shown_in_flow, loader=plan.loader)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5, retry_condition_fn=is_input_output)

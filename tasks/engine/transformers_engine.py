@@ -49,9 +49,9 @@ class TransformersEngine:
         # the published sampling settings and penalties do not apply to greedy decoding
         loaded.generation_config = GenerationConfig()
         context = context_length(self._base.config)
-        self._room = min(options.max_model_len or context, context)
+        self._max_length = min(options.max_model_len or context, context)
         self._ends = eos_ids(tokenizer, self._base.folder)
-        self._local = LocalModel(loaded, tokenizer, self._room, self._ends, options.batch_tokens, OomHalver())
+        self._local = LocalModel(loaded, tokenizer, self._max_length, self._ends, options.batch_tokens, OomHalver())
         self._pristine: dict[str, torch.Tensor] = {}
         self.start_seconds = time.perf_counter() - begun
         logger.info("transformers started with %s in %.1f s", model.name, self.start_seconds)
@@ -59,7 +59,7 @@ class TransformersEngine:
     def generate(self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = ()) -> list[Generation]:
         """Continue prompts greedily; see `Engine.generate`."""
         ids = encode_texts(self._local.tokenizer, prompts)
-        check_lengths(ids, self._room - 1, prompts)
+        check_lengths(ids, self._max_length - 1, prompts)
         answers = self._local.continue_all(ids, max_tokens=max_tokens, stop=stop)
         return [generation(self._local.tokenizer, new, stop=stop, ends=self._ends) for new in answers]
 
@@ -67,7 +67,7 @@ class TransformersEngine:
         """Score (prompt, continuation) pairs with teacher forcing; see `Engine.score`."""
         split = encode_pairs(self._local.tokenizer, pairs)
         ids = [[*prompt, *target] for prompt, target in split]
-        check_lengths(ids, self._room - 1, [prompt for prompt, _ in pairs])
+        check_lengths(ids, self._max_length - 1, [prompt for prompt, _ in pairs])
         readings = self._local.read_all(ids)
         return [
             Score(reading.nlls[len(prompt) - 1 :], reading.greedy_ids[len(prompt) - 1 :], target)
@@ -76,7 +76,7 @@ class TransformersEngine:
 
     def token_nlls(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
         """Compute the NLL of each token of each text after its first; see `Engine.token_nlls`."""
-        pieces = [windows(ids, self._room - 1) for ids in encode_texts(self._local.tokenizer, texts)]
+        pieces = [windows(ids, self._max_length - 1) for ids in encode_texts(self._local.tokenizer, texts)]
         readings = iter(self._local.read_all([piece for text in pieces for piece in text]))
         return [tuple(nll for _ in text for nll in next(readings).nlls) for text in pieces]
 

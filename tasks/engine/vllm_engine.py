@@ -55,7 +55,7 @@ class VLLMEngine:
             self._lm = language_model(str(self._base.folder), **_arguments(self._base, options, on_cpu))
         self._llm = self._lm.model
         self._tokenizer = self._lm.tokenizer
-        self._room: int = self._llm.llm_engine.model_config.max_model_len
+        self._max_length: int = self._llm.llm_engine.model_config.max_model_len
         self._ends = eos_ids(self._tokenizer, self._base.folder)
         self._edited: set[str] = set()
         self.start_seconds = time.perf_counter() - begun
@@ -66,7 +66,7 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         ids = encode_texts(self._tokenizer, prompts)
-        check_lengths(ids, self._room - 1, prompts)
+        check_lengths(ids, self._max_length - 1, prompts)
         # with an empty cache the same prompts always get bit-identical answers
         self._llm.reset_prefix_cache()
         parameters = SamplingParams(
@@ -83,7 +83,7 @@ class VLLMEngine:
         """Score (prompt, continuation) pairs with teacher forcing; see `Engine.score`."""
         split = encode_pairs(self._tokenizer, pairs)
         ids = [[*prompt, *target] for prompt, target in split]
-        check_lengths(ids, self._room - 1, [prompt for prompt, _ in pairs])
+        check_lengths(ids, self._max_length - 1, [prompt for prompt, _ in pairs])
         read = self._read(ids)
         return [
             _score(sequence, logprobs, len(prompt))
@@ -92,10 +92,12 @@ class VLLMEngine:
 
     def token_nlls(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
         """Compute the NLL of each token of each text after its first; see `Engine.token_nlls`."""
-        pieces = [windows(ids, self._room - 1) for ids in encode_texts(self._tokenizer, texts)]
+        pieces = [windows(ids, self._max_length - 1) for ids in encode_texts(self._tokenizer, texts)]
         read = iter(self._read([piece for text in pieces for piece in text]))
         return [
-            tuple(_nll(logprobs, token) for ids in text for token, logprobs in zip(ids[1:], next(read)[1:], strict=True))
+            tuple(
+                _nll(logprobs, token) for ids in text for token, logprobs in zip(ids[1:], next(read)[1:], strict=True)
+            )
             for text in pieces
         ]
 
@@ -131,7 +133,7 @@ class VLLMEngine:
         cleanup_dist_env_and_memory()
 
     def _read(self, ids: Sequence[Sequence[int]]) -> list[Any]:
-        """vLLM's log-probabilities at each position of each sequence (None at the first)."""
+        """VLLM's log-probabilities at each position of each sequence (None at the first)."""
         from vllm import SamplingParams
 
         parameters = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=1, detokenize=False)

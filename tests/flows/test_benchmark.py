@@ -276,7 +276,7 @@ def test_what_fails_is_recorded_and_the_rest_goes_on_and_the_same_command_again_
 
 
 SCRIPT = (
-    "import sys, json; from overedit.flows.config import BenchmarkConfig;"
+    "import sys, json; from overedit.flows.config.models import BenchmarkConfig;"
     "from overedit.flows.benchmark import benchmark;"
     "benchmark(BenchmarkConfig.model_validate(json.loads(sys.argv[1])))"
 )

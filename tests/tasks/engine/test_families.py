@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 import torch, transformers
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, MistralConfig, Qwen2Config
-from overedit.tasks.engine import EngineOptions, open_engine
+from overedit.tasks.engine.lazy import open_engine
+from overedit.tasks.engine.options import EngineOptions
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.models.reference import ModelReference
 from tests.tasks.conftest import write_test_checkpoint
 from tests.tasks.small_model import FACTS, changed, small_tokenizer
