@@ -144,7 +144,7 @@ def measure_or_fail(plan: Plan, measured: MeasuredCheckpoint, engine: LazyEngine
     """
     name = f"measure {measured.point.trajectory} at {measured.point.edit_count}"
     try:
-        in_task(measure_checkpoint, measured, plan.measure_options(), engine, name=name)
+        in_task(measure_checkpoint, measured, plan.measure_options(), engine, plan.loader, name=name)
     except (RuntimeError, MemoryError) as error:
         return f"{name}: {one_line(error)}"
     return None

@@ -18,6 +18,7 @@ from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config.models import BenchmarkConfig, Trajectory
 from overedit.flows.config.run_identity import check_names, check_same_configuration
+from overedit.tasks.capability.task_loading import TaskLoader
 from overedit.tasks.data.length_check import check_lengths
 from overedit.tasks.data.loader import RequestSet, load_requests
 from overedit.tasks.data.request_store import RequestStore
@@ -40,6 +41,8 @@ class Plan(NamedTuple):
     requests: dict[int, RequestSet]
     """Order seed -> the requests that will be edited, in their order, and what reading the data found."""
     model: ModelReference
+    loader: TaskLoader
+    """Keeps the general benchmarks' task objects."""
     can_see: tuple[str, ...] = ()
     """What losses of general ability the run will be able to see, in sentences."""
 
@@ -99,7 +102,7 @@ class Plan(NamedTuple):
         return MeasuredCheckpoint(
             point=point,
             requests=self.planned(point.order_seed),
-            overwritten=self.requests[point.order_seed].report.overwritten,
+            overwritten=self.requests[point.order_seed].report.deduplicated.overwritten,
             edit_counts=self.config.edit_counts,
             checkpoint=checkpoint,
             model_digest=self.model.digest,
@@ -136,7 +139,7 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen) -> Plan:
         with show("Checking their lengths", "edits") as progress:
             check_requests(model, config.methods, planned, asked=asked, progress=progress)
         requests[order_seed] = RequestSet(planned, report)
-    plan = Plan(config, run, requests, model)
+    plan = Plan(config, run, requests, model, TaskLoader(config.capability))
     return plan._replace(can_see=_can_see(plan)) if config.capability.asked else plan
 
 
@@ -144,7 +147,7 @@ def _can_see(plan: Plan) -> tuple[str, ...]:
     from overedit.tasks.evaluation.power_analysis import before_the_run
 
     bases = [plan.base(order_seed) for order_seed in plan.config.order_seeds]
-    return tuple(before_the_run(bases, plan.measure_options()))
+    return tuple(before_the_run(bases, plan.measure_options(), plan.loader))
 
 
 def check_model(model: ModelReference, methods: tuple[Any, ...]) -> None:

@@ -157,10 +157,10 @@ def encode_texts(
 
     Args:
         tokenizer: The model's.
-        texts: At least one.
+        texts: Any number of them.
         special: Put special tokens in front, where the tokenizer does so by itself.
     """
-    ids = [tuple(row) for row in tokenizer(list(texts), add_special_tokens=special)["input_ids"]]
+    ids = [tuple(row) for row in tokenizer(list(texts), add_special_tokens=special)["input_ids"]] if texts else []
     ends = special and tuple(tokenizer("a")["input_ids"])[-1:] == (tokenizer.eos_token_id,)
     return [row[:-1] for row in ids] if ends else ids
 

@@ -13,13 +13,14 @@ from overedit.editing.locate_then_edit.covariance import CovarianceOptions
 from overedit.editing.methods import METHODS, MethodConfig
 from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config.presets import asked_of_run, check_known, missing
-from overedit.tasks.capability.options import POCKET, CapabilityOptions
+from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job.job import EditingJob
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.evaluation.options import EvaluationOptions, PerplexityOptions
 from overedit.tasks.evaluation.paper_protocols import PRESETS
 from overedit.tasks.models.reference import ModelReference
+from overedit.tasks.pocket_world.shipped import WORLDS
 from overedit.tasks.runs.run import NAME, folder_name
 
 
@@ -141,10 +142,10 @@ class BenchmarkConfig(EditingConfig):
         covariances = [options for method in self.methods if (options := _covariance_of(method)) is not None]
         named = [self.model, *(options.corpus for options in covariances)]
         named += [] if self.perplexity.corpus is None else [str(self.perplexity.corpus)]
-        dataset_is_local = self.dataset.name == "pocket" or self.dataset.path is not None
+        dataset_is_local = self.dataset.name in WORLDS or self.dataset.path is not None
         own_items = all(task.name in self.capability.files for task in self.capability.asked)
-        tasks_are_local = own_items or self.capability.include_path == POCKET
-        return dataset_is_local and tasks_are_local and all(n == "pocket" or Path(n).exists() for n in named)
+        tasks_are_local = own_items or self.capability.world is not None
+        return dataset_is_local and tasks_are_local and all(name in WORLDS or Path(name).exists() for name in named)
 
     def trajectories(self) -> Iterator[Trajectory]:
         """Every method on every ordering."""

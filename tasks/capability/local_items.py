@@ -1,31 +1,31 @@
-"""Items of lm-eval tasks from local files (JSON, JSONL, Parquet) in the place of a download; nothing of them is run."""
+"""Items of lm-eval tasks from local files (JSON, JSONL, Parquet) instead of a download; no code of them is run."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from overedit.tasks.data.reader import Row, read_file
+from overedit.tasks.system.untrusted import error_message
 
 _SUFFIXES = (".json", ".jsonl", ".parquet")
 _FORMATTED = ("doc_to_text", "doc_to_target", "doc_to_choice", "gen_prefix")
 
 
 class LocalItems(NamedTuple):
-    """What a task reads in the place of its download."""
+    """The local files of a task."""
 
     path: Path
     shots: int
-    """Worked examples that will be shown; with 0 their split need not be there."""
+    """Worked examples that will be shown; with 0 their split may be missing."""
 
 
 def files_digest(files: Mapping[str, Path]) -> dict[str, str]:
-    """What the local files hold, by task: a digest of their names and contents.
+    """Digest the local files by task: their names and contents.
 
     Raises:
         ValueError: There is no such file or folder.
@@ -33,36 +33,19 @@ def files_digest(files: Mapping[str, Path]) -> dict[str, str]:
     return {task: _digest(task, path) for task, path in sorted(files.items())}
 
 
-@contextmanager
-def reading_local(find: Callable[[Any], LocalItems | None]) -> Iterator[None]:
-    """Within the block, lm-eval tasks that are built read local items where there are some.
+def read_local_items(config: Any, local: LocalItems) -> dict[str, Any]:
+    """Read the splits that a task uses: the one it is evaluated on, and the one of its worked examples.
 
     Args:
-        find: Given a task's configuration, its local items; None leaves the task its download.
+        config: The task's configuration.
+        local: Its local items.
+
+    Returns:
+        Split -> `datasets.Dataset`.
 
     Raises:
-        ValueError: A file, split or column is missing, by task, file and name.
+        ValueError: A file, split or column is missing; the message names the task, the file and what is missing.
     """
-    from lm_eval.api.task import ConfigurableTask
-
-    download = ConfigurableTask.download
-
-    def local_or_download(task: Any, *arguments: Any, **options: Any) -> None:
-        found = find(task.config)
-        if found is None:
-            download(task, *arguments, **options)
-        else:
-            task.dataset = _dataset(task.config, found)
-
-    ConfigurableTask.download = local_or_download
-    try:
-        yield
-    finally:
-        ConfigurableTask.download = download
-
-
-def _dataset(config: Any, local: LocalItems) -> dict[str, Any]:
-    """The splits that a task reads: the one it is evaluated on, and the one of its worked examples."""
     asked = config.test_split or config.validation_split
     shown = _fewshot_split(config)
     splits = {asked: _items(config, local.path, asked, is_asked=True)}
@@ -74,12 +57,12 @@ def _dataset(config: Any, local: LocalItems) -> dict[str, Any]:
             f"{local.path} holds {there}"
         )
     for split in {config.training_split, config.validation_split} - {None, *splits}:
-        splits[split] = splits[asked]  # lm-eval looks whether they are there, and shows nothing of them
+        splits[split] = splits[asked]  # lm-eval checks that they exist, and uses nothing of them
     return splits
 
 
 def _fewshot_split(config: Any) -> str | None:
-    """Where lm-eval draws a task's worked examples from; None where the task file holds them itself."""
+    """The split from which lm-eval draws a task's worked examples; None where the task file contains them."""
     fewshot = config.fewshot_config
     if fewshot.split is not None:
         return str(fewshot.split)
@@ -103,14 +86,14 @@ def _items(config: Any, path: Path, split: str, *, is_asked: bool = False) -> An
     try:
         return datasets.Dataset.from_list([dict(row) for row in rows])
     except pa.ArrowException as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = error_message(error)
         raise ValueError(f"{where}: a column holds values of several kinds: {reason}") from error
 
 
 def _split_files(config: Any, path: Path, split: str, *, is_asked: bool) -> list[Path]:
-    """The files of a split: the one named, or those of a folder that are called after it, as a hub's dataset has them.
+    """Find the files of a split: the file given, or those of a folder whose names start with the split's.
 
-    A folder may hold a folder of the task's dataset name (`mmlu/anatomy/test-00000-of-00001.parquet`), or `data`.
+    A folder may contain a folder of the task's dataset name (`mmlu/anatomy/test-00000-of-00001.parquet`), or `data`.
     """
     if path.is_file():
         if is_asked:
@@ -138,7 +121,7 @@ def _data_files(folder: Path) -> list[Path]:
 
 
 def _check_columns(config: Any, rows: Sequence[Row], where: str) -> None:
-    """Check that each row has the columns that the task's templates name; a task that makes its own is not checked."""
+    """Check that each row has the columns that the task's templates use, unless the task computes its own columns."""
     if config.process_docs is not None:
         return
     for number, row in enumerate(rows, 1):

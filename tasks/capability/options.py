@@ -8,18 +8,16 @@ from typing import Annotated, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from overedit.tasks.capability.suites import SUITES
+from overedit.tasks.pocket_world.shipped import WORLDS, ShippedWorld
 from overedit.tasks.system.untrusted import shown_value
-
-POCKET = Path("pocket")
-"""As `include_path`: the pocket world's own tasks."""
 
 
 class AskedTask(NamedTuple):
-    """A task, group or tag of lm-eval that is asked for."""
+    """An lm-eval task, group or tag to run."""
 
     name: str
     shots: int | None
-    """The suite's worked examples; None where it says none."""
+    """The suite's number of worked examples; None where it does not say."""
 
 
 class CapabilityOptions(BaseModel):
@@ -58,12 +56,17 @@ class CapabilityOptions(BaseModel):
 
     @model_validator(mode="after")
     def _code_is_trusted_by_name(self) -> Self:
-        if self.include_path not in (None, POCKET) and not self.trust_task_code:
+        if self.include_path is not None and self.world is None and not self.trust_task_code:
             raise ValueError(
                 f"include_path: task files can run code (!function, YAML tags, templates), so {self.include_path} is "
                 "read only with trust_task_code: true"
             )
         return self
+
+    @property
+    def world(self) -> ShippedWorld | None:
+        """The shipped world whose tasks `include_path` names; None where it names a folder or nothing."""
+        return WORLDS.get(str(self.include_path))
 
     @property
     def asked(self) -> tuple[AskedTask, ...]:
@@ -74,5 +77,5 @@ class CapabilityOptions(BaseModel):
 
     @property
     def most_items(self) -> int | None:
-        """The items of each task at most; None is all."""
+        """The most items of each task; None is all."""
         return SUITES[self.suite].limit if self.limit is None and self.suite else self.limit

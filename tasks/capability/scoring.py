@@ -1,4 +1,4 @@
-"""General ability: lm-eval's benchmarks through the running engine, and their rows for the warehouse."""
+"""Runs lm-eval's benchmarks on the running engine and turns the results into warehouse rows."""
 
 from __future__ import annotations
 
@@ -8,43 +8,48 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from overedit.tasks.capability.options import POCKET, CapabilityOptions
-from overedit.tasks.capability.task_loading import load_tasks, quiet
+from overedit.tasks.capability.lm_eval_patches import quiet
+from overedit.tasks.capability.options import CapabilityOptions
+from overedit.tasks.capability.task_loading import TaskLoader
 from overedit.tasks.engine.base import Engine
 from overedit.tasks.warehouse.vocabulary import HEADLINES, PERCENT, RIGHT_OR_WRONG
 
 logger = logging.getLogger(__name__)
 
-
-_BLOCKS = 20  # of items left out in turn, for the error of a metric of all items together
+_BLOCKS = 20  # of items, each left out once, for the standard error of a corpus-level metric
 
 
 class Capability(NamedTuple):
     """Rows for the warehouse, without the identity columns."""
 
     scores: list[dict[str, Any]]
-    """Of the table `capability`."""
+    """Rows of the table `capability`."""
     samples: list[dict[str, Any]]
-    """Of the table `capability_samples`."""
+    """Rows of the table `capability_samples`."""
 
 
 def measure_capability(
-    engine: Engine, options: CapabilityOptions, chance: Mapping[str, float] | None = None
+    engine: Engine,
+    options: CapabilityOptions,
+    chance: Mapping[str, float] | None = None,
+    *,
+    loader: TaskLoader | None = None,
 ) -> Capability:
     """Run the benchmarks on the weights that the engine holds.
 
     Args:
-        engine: The model asked.
+        engine: The running model.
         options: Which benchmarks.
         chance: The score of guessing, by task. Where it is not given, a multiple-choice task's is 1 / its choices,
-            averaged over its items; of another task it is not known.
+            averaged over its items; that of another task is unknown.
+        loader: Keeps the task objects between calls; without one they are loaded anew.
 
     Raises:
-        ValueError: There is no such task; says which ones have like names.
+        ValueError: There is no such task; the message lists similar names.
     """
     from lm_eval import evaluate
 
-    loaded = load_tasks(options)
+    loaded = (loader or TaskLoader(options)).load()
     loaded.reseed()
     with quiet():
         results = evaluate(
@@ -54,7 +59,7 @@ def measure_capability(
             bootstrap_iters=0,
             log_samples=True,
         )
-    known = (_pocket_chance() if options.include_path == POCKET else {}) | dict(chance or {})
+    known = (options.world.chance_levels() if options.world else {}) | dict(chance or {})
     scores: list[dict[str, Any]] = []
     samples: list[dict[str, Any]] = []
     for name, figures in results["results"].items():  # tasks before the groups that they are in
@@ -70,7 +75,7 @@ def measure_capability(
 
 
 def headline(metrics: Sequence[str], higher_is_better: Mapping[str, bool]) -> str | None:
-    """Which of a task's metrics (`name` or `name,filter`) is its headline, by `HEADLINES`; None if none is."""
+    """Choose a task's headline metric (`name` or `name,filter`) by `HEADLINES`; None if it has none of them."""
     good = [metric for metric in metrics if higher_is_better.get(metric.partition(",")[0], True)]
     return next((metric for name in HEADLINES for metric in good if metric.partition(",")[0] == name), None)
 
@@ -111,7 +116,7 @@ def _task_rows(
 def _group_rows(
     group: Any, figures: Mapping[str, Any], scores: Sequence[Mapping[str, Any]], higher_is_better: Mapping[str, bool]
 ) -> list[dict[str, Any]]:
-    """A row for each metric of a group: lm-eval's mean over its tasks, by their size or not, and that mean's error."""
+    """A row for each metric of a group: lm-eval's mean over its tasks and the mean's standard error."""
     from lm_eval.api.metrics import pooled_sample_stderr, unweighted_mean_stderr
 
     values = _values(figures)
@@ -143,12 +148,12 @@ def _group_rows(
 
 
 def _values(figures: Mapping[str, Any]) -> dict[str, float]:
-    """`metric,filter` -> value, of a task's or group's figures."""
+    """`metric,filter` -> value, from lm-eval's results of a task or group."""
     return {key: float(v) for key, v in figures.items() if "," in key and "_stderr," not in key and _is_number(v)}
 
 
 def _sample_rows(task: Any, sample: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A row for each metric of an item that has a value for one item; what exists of all together only has none."""
+    """A row for each metric that is defined for a single item; corpus-level metrics have none."""
     for metric in sample["metrics"]:
         value = sample[metric]
         if metric in PERCENT:
@@ -165,17 +170,17 @@ def _sample_rows(task: Any, sample: Mapping[str, Any]) -> Iterator[dict[str, Any
 
 
 def _chosen(sample: Mapping[str, Any]) -> Any:
-    """What the model answered: its text, or the place of the likeliest choice (None where none is a number)."""
+    """The model's answer: its text, or the index of the most likely choice (None if all log-likelihoods are NaN)."""
     answers = sample["filtered_resps"]
     if not isinstance(answers[0], list | tuple):
         return answers[0]
     totals = [float(total) for total, _ in answers]
-    numbers = [place for place, total in enumerate(totals) if not math.isnan(total)]
-    return max(numbers, key=lambda place: totals[place], default=None)
+    numbers = [index for index, total in enumerate(totals) if not math.isnan(total)]
+    return max(numbers, key=lambda index: totals[index], default=None)
 
 
 def _answer(sample: Mapping[str, Any], answer: Any) -> str | None:
-    """An answer in words; that of a multiple-choice item is the place of a choice."""
+    """An answer as text; that of a multiple-choice item is given as the index of a choice."""
     choices = [arguments[1] for arguments in sample["arguments"] if len(arguments) > 1]
     if isinstance(answer, int) and len(choices) > 1 and answer < len(choices):
         return str(choices[answer]).strip()
@@ -189,7 +194,7 @@ def _guessing(logged: Sequence[Mapping[str, Any]], task: Any) -> float | None:
 
 
 def _stderr(task: Any, key: str, value: float, logged: Sequence[Mapping[str, Any]]) -> float | None:
-    """Standard error of a metric: of a mean from its samples, of one in percent by leaving out blocks of them."""
+    """Standard error of a metric: from the samples if it is their mean, by the jackknife if it is in percent."""
     metric, _, name = key.partition(",")
     found = [sample[metric] for sample in logged if sample["filter"] == name and metric in sample["metrics"]]
     if len(found) < 2:
@@ -205,7 +210,7 @@ def _stderr(task: Any, key: str, value: float, logged: Sequence[Mapping[str, Any
 def _jackknife(aggregate: Callable[[list[Any]], float], items: list[Any]) -> float:
     """Standard error by the delete-a-block jackknife (Efron and Tibshirani 1993, equation 11.5, over blocks)."""
     blocks = min(_BLOCKS, len(items))
-    left = [aggregate([item for place, item in enumerate(items) if place % blocks != k]) for k in range(blocks)]
+    left = [aggregate([item for index, item in enumerate(items) if index % blocks != k]) for k in range(blocks)]
     return math.sqrt((blocks - 1) / blocks * sum((one - fmean(left)) ** 2 for one in left))
 
 
@@ -214,15 +219,9 @@ def _unit(key: str) -> int:
 
 
 def _label(key: str) -> str:
-    """`acc` for lm-eval's `acc,none`; the filter stays where there is one."""
+    """`acc` for lm-eval's `acc,none`; any other filter is kept."""
     return key.removesuffix(",none")
 
 
 def _is_number(value: Any) -> bool:
     return hasattr(value, "__float__") and not isinstance(value, str)
-
-
-def _pocket_chance() -> dict[str, float]:
-    from overedit.tasks.pocket_world.lm_eval_items import chance_levels
-
-    return chance_levels()

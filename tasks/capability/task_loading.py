@@ -1,43 +1,43 @@
-"""lm-eval's task objects for what is asked: found by name, given their worked examples, and read once a process."""
+"""Loads lm-eval's task objects by name, with their worked examples and local items."""
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from difflib import get_close_matches
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from overedit.tasks.capability.local_items import LocalItems, files_digest, reading_local
-from overedit.tasks.capability.options import POCKET, AskedTask, CapabilityOptions
+from overedit.tasks.capability.lm_eval_patches import quiet, replaced_downloads
+from overedit.tasks.capability.local_items import LocalItems, files_digest, read_local_items
+from overedit.tasks.capability.options import AskedTask, CapabilityOptions
+from overedit.tasks.pocket_world.shipped import ShippedWorld
+from overedit.tasks.system.untrusted import error_message
 
 FEWSHOT_SEED = 1234
-"""Chooses the worked examples (lm-eval's own default)."""
+"""Seed of the choice of worked examples (lm-eval's own default)."""
 
 
 class LoadedTasks(NamedTuple):
-    """What is asked for, ready to be evaluated."""
+    """The task objects of the benchmarks, ready to be evaluated."""
 
     task_dict: Any
     """As `lm_eval.evaluate` takes it: `tasks`, `groups` and `group_map`."""
     part_of: dict[str, str]
-    """Task or group -> the group whose score it goes into; what is not in it counts by itself."""
+    """Task or group -> the group whose score includes it; one that is missing here counts by itself."""
 
     def reseed(self) -> None:
-        """Draw the same worked examples again: each evaluation would go on in the row of random numbers."""
+        """Reset the random numbers, so that every evaluation draws the same worked examples."""
         for task in self.task_dict["tasks"].values():
             task.set_fewshot_seed(seed=FEWSHOT_SEED)
 
     def num_items(self, most: int | None, *, of: Callable[[Any], bool] = lambda task: True) -> dict[str, int]:
-        """Items asked of each task or group that counts by itself, where each task gives `most` at most.
+        """Count the items of each task or group that counts by itself.
 
         Args:
-            most: None is all.
-            of: Which task objects are counted.
+            most: The most items taken of each task; None is all.
+            of: Selects the task objects that are counted.
         """
         sizes: dict[str, int] = {}
         for name, task in self.task_dict["tasks"].items():
@@ -48,21 +48,40 @@ class LoadedTasks(NamedTuple):
         return sizes
 
 
+class TaskLoader:
+    """Loads the task objects when they are first needed and keeps them; a run has one loader for all its checkpoints.
+
+    Args:
+        options: Which benchmarks.
+    """
+
+    def __init__(self, options: CapabilityOptions) -> None:
+        self.options = options
+        self._loaded: LoadedTasks | None = None
+        self._digests: dict[str, str] = {}
+
+    def load(self) -> LoadedTasks:
+        """The task objects, loaded now if they were not, or if a local file has changed since; see `load_tasks`."""
+        digests = files_digest(self.options.files)
+        if self._loaded is None or digests != self._digests:
+            self._loaded, self._digests = load_tasks(self.options), digests
+        return self._loaded
+
+
 def load_tasks(options: CapabilityOptions) -> LoadedTasks:
-    """The task objects; loaded once a process, which takes seconds to minutes.
+    """Load the task objects, which takes seconds to minutes.
 
     Raises:
-        ValueError: There is no such task (says which ones have like names), one is asked twice, or a local file, split
+        ValueError: There is no such task (the message lists similar names), one is asked twice, or a local file, split
             or column is missing.
         OSError: A task's items can be neither found nor downloaded.
     """
+    files_digest(options.files)  # raises for a missing file before anything is loaded
     with quiet():
-        return _loaded(options.model_dump_json(), tuple(files_digest(options.files).items()))
+        return _load(options)
 
 
-@lru_cache(maxsize=1)
-def _loaded(options_json: str, _digests: tuple[tuple[str, str], ...]) -> LoadedTasks:
-    options = CapabilityOptions.model_validate_json(options_json)
+def _load(options: CapabilityOptions) -> LoadedTasks:
     manager = _manager(options)
     whole: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
     part_of: dict[str, str] = {}
@@ -85,10 +104,10 @@ def _loaded(options_json: str, _digests: tuple[tuple[str, str], ...]) -> LoadedT
 
 
 def _manager(options: CapabilityOptions) -> Any:
-    """lm-eval's list of tasks, with all of its own only if they are needed: it takes seconds to look through them."""
+    """Make lm-eval's list of tasks; listing its own takes seconds, so they are included only if needed."""
     from lm_eval.tasks import TaskManager
 
-    folder = _pocket_tasks() if options.include_path == POCKET else options.include_path
+    folder = options.include_path if options.world is None else _written_tasks(options.world)
     if folder is not None and not folder.is_dir():
         raise ValueError(f"capability.include_path: there is no folder {folder}")
     names = [asked.name for asked in options.asked]
@@ -103,15 +122,15 @@ def _manager(options: CapabilityOptions) -> Any:
 
 
 def _load_one(manager: Any, asked: AskedTask, options: CapabilityOptions) -> Any:
-    """A task, or all of a group or tag, with local items where the options name some."""
+    """Load a task, or all tasks of a group or tag, with local items where the options name some."""
     from jinja2 import UndefinedError
 
-    def local_items(config: Any) -> LocalItems | None:
+    def local_items(config: Any) -> dict[str, Any] | None:
         path = options.files.get(config.task, options.files.get(asked.name))
-        return None if path is None else LocalItems(path, _shots(config, asked, options))
+        return None if path is None else read_local_items(config, LocalItems(path, _shots(config, asked, options)))
 
     try:
-        with reading_local(local_items):
+        with replaced_downloads(local_items):
             return manager.load([asked.name])
     except (KeyError, UndefinedError) as error:
         if not options.files:
@@ -120,7 +139,7 @@ def _load_one(manager: Any, asked: AskedTask, options: CapabilityOptions) -> Any
         path = options.files.get(asked.name, ", ".join(map(str, options.files.values())))
         raise ValueError(f"capability.files.{asked.name}: {path} lacks what the task reads: {column}") from error
     except OSError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = error_message(error)
         raise OSError(
             f"capability.tasks: the items of {asked.name!r} could not be read ({reason}); without a network, name "
             f"them in capability.files.{asked.name}"
@@ -128,19 +147,19 @@ def _load_one(manager: Any, asked: AskedTask, options: CapabilityOptions) -> Any
 
 
 def _shots(config: Any, asked: AskedTask, options: CapabilityOptions) -> int:
-    """Worked examples of a task: its own in `shots`, `num_fewshot`, the suite's, or what its file says."""
+    """The number of worked examples of a task: from `shots`, `num_fewshot`, the suite, or the task's file."""
     for name in (config.task, asked.name):
         if name in options.shots:
             return options.shots[name]
-    said = asked.shots if options.num_fewshot is None else options.num_fewshot
+    wanted = asked.shots if options.num_fewshot is None else options.num_fewshot
     own = config.num_fewshot
-    if own == 0 or said is None:  # a task that says 0 means it
+    if own == 0 or wanted is None:  # a task file that sets 0 allows no others
         return own or 0
-    return said
+    return wanted
 
 
 def _parts(groups: dict[str, Any]) -> dict[str, str]:
-    """What lies in a group that has a score -> that group; of groups within groups the outermost."""
+    """Map each task or group to the group whose score includes it; of nested groups, to the outermost."""
     inner = {group.name for outer in groups.values() for group in outer.get_all_groups(recursive=False)}
     waiting = [group for name, group in groups.items() if name not in inner]
     found: dict[str, str] = {}
@@ -155,30 +174,8 @@ def _parts(groups: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def _pocket_tasks() -> Path:
-    """The pocket world's tasks, always in the same place, since `datasets` keeps a copy for each place it read from."""
-    from overedit.tasks.pocket_world.lm_eval_items import write_lm_eval_tasks
-
+def _written_tasks(world: ShippedWorld) -> Path:
+    """Write a shipped world's tasks, always to the same folder: `datasets` caches a copy for each folder it reads."""
     folder = Path(tempfile.gettempdir()) / f"overedit-pocket-tasks-{os.getuid()}"
-    write_lm_eval_tasks(folder)
+    world.write_lm_eval_tasks(folder)
     return folder
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """lm-eval and `datasets` without progress bars and notes: the flow shows its own."""
-    import datasets
-    import lm_eval.api.task as building
-
-    log = logging.getLogger("lm_eval")
-    level, bar, shown = log.level, building.tqdm, not datasets.are_progress_bars_disabled()
-    log.setLevel(logging.ERROR)
-    building.tqdm = partial(bar, disable=True)
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-        building.tqdm = bar
-        if shown:
-            datasets.enable_progress_bars()

@@ -1,9 +1,9 @@
-"""Plain texts by the name of their corpus: a local file, a dataset on the hub, or `pocket`."""
+"""Plain texts by the name of their corpus: a local file, a hub dataset, or a shipped world (`pocket`)."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -11,32 +11,31 @@ from typing import Any, NamedTuple
 
 from overedit.editing.storage.checksums import digest
 from overedit.tasks.data.reader import read_file
+from overedit.tasks.pocket_world.shipped import WORLDS, ShippedWorld
 
 TEXT_FIELDS = ("text", "Text")
-"""Names under which a row keeps its text; the second is that of ME-PPL (arXiv 2402.09656)."""
+"""The columns that may hold a row's text; the second is that of ME-PPL (arXiv 2402.09656)."""
 FILE_KINDS = (".txt", ".json", ".jsonl", ".parquet")
 
 
 class Corpus(NamedTuple):
-    """Texts, and what tells them apart from others."""
+    """Texts and their digest."""
 
     texts: Iterable[str]
-    """Without empty ones; a list, or for the hub a stream that can be read again."""
+    """Non-empty texts: a list, or for the hub a stream that can be iterated again."""
     digest: str
-    """Of the texts themselves; for a hub dataset of its name, commit and how many, which fix the texts."""
+    """Digest of the texts; for a hub dataset, of its name, commit and number of texts, which determine them."""
 
 
-def open_corpus(
-    name: str, limit: int | None, *, key: str, pocket: Callable[[int | None], Iterable[str]] | None = None
-) -> Corpus:
-    """The first texts of a corpus. Empty lines and rows are left out.
+def open_corpus(name: str, limit: int | None, *, key: str, held_out: bool = False) -> Corpus:
+    """Open the first texts of a corpus, without empty lines and rows.
 
     Args:
-        name: A local file (.txt, one text a line; JSON, JSONL or Parquet rows with a field `text` or `Text`); `pocket`;
-            or a hub dataset `owner/name[:configuration][@commit]`, of which the split `train` is read as a stream.
-        limit: How many texts at most; None takes all.
+        name: A local file (.txt, one text a line; JSON, JSONL or Parquet rows with a field `text` or `Text`); a shipped
+            world (`pocket`); or a hub dataset `owner/name[:configuration][@commit]`, whose split `train` is streamed.
+        limit: The most texts; None takes all.
         key: The configuration key that named the corpus, for error messages.
-        pocket: The pocket world's texts, given how many at most; its training texts by default.
+        held_out: Take a shipped world's held-out texts instead of its training texts.
 
     Raises:
         ValueError: There is no such corpus, a row has no text, or there is no text at all; with key and name.
@@ -45,7 +44,7 @@ def open_corpus(
         raise ValueError(f"{key}: '' names no corpus; give a file, a hub dataset (owner/name), or pocket")
     if _is_on_hub(name):
         return _on_hub(name, limit, key)
-    found = _pocket_texts(limit, pocket) if name == "pocket" else _file_texts(Path(name).expanduser(), key)
+    found = _world_texts(WORLDS[name], limit, held_out) if name in WORLDS else _file_texts(Path(name).expanduser(), key)
     texts = list(islice(_filled(found), limit))
     if not texts:
         raise ValueError(f"{key}: {name} holds no text")
@@ -53,7 +52,7 @@ def open_corpus(
 
 
 def texts_digest(texts: Iterable[str]) -> str:
-    """SHA-256 (hex) of texts in their order, each behind its length."""
+    """SHA-256 (hex) of texts in their order, each preceded by its length in bytes (8 bytes, big-endian)."""
     whole = hashlib.sha256()
     for text in texts:
         encoded = text.encode("utf-8", "surrogatepass")
@@ -64,13 +63,11 @@ def texts_digest(texts: Iterable[str]) -> str:
 def _is_on_hub(name: str) -> bool:
     path = Path(name).expanduser()
     looks_like_file = path.is_absolute() or name.startswith(".") or path.suffix.lower() in FILE_KINDS
-    return name != "pocket" and not looks_like_file and not path.exists()
+    return name not in WORLDS and not looks_like_file and not path.exists()
 
 
-def _pocket_texts(limit: int | None, pocket: Callable[[int | None], Iterable[str]] | None) -> Iterable[str]:
-    from overedit.tasks.pocket_world.corpus import training_texts
-
-    return (pocket or training_texts)(limit)
+def _world_texts(world: ShippedWorld, limit: int | None, held_out: bool) -> list[str]:
+    return world.held_out_texts(limit) if held_out else world.training_texts(limit)
 
 
 def _file_texts(path: Path, key: str) -> Iterable[str]:
@@ -89,7 +86,7 @@ def _file_texts(path: Path, key: str) -> Iterable[str]:
 
 
 class _HubTexts:
-    """The texts of a hub dataset, fetched anew, as a stream, whenever they are iterated."""
+    """The texts of a hub dataset; every iteration streams them again."""
 
     def __init__(self, name: str, configuration: str | None, commit: str, limit: int | None, key: str) -> None:
         self.name, self.configuration, self.commit, self.limit, self.key = name, configuration, commit, limit, key
@@ -105,7 +102,7 @@ def _on_hub(name: str, limit: int | None, key: str) -> Corpus:
     whole, _, revision = name.partition("@")
     dataset, _, configuration = whole.partition(":")
     if len(revision) == 40 and set(revision) <= set("0123456789abcdef"):
-        commit = revision  # fixes the texts, so the hub need not be asked
+        commit = revision  # determines the texts, so the hub need not be asked
     else:
         with _hub_errors(name, key):
             commit = str(_builder(dataset, configuration or None, revision or None).hash)
@@ -116,7 +113,7 @@ def _on_hub(name: str, limit: int | None, key: str) -> Corpus:
 
 
 def _builder(dataset: str, configuration: str | None, revision: str | None) -> Any:
-    """What reads a hub dataset; no code of the dataset is run. Its `hash` is the commit."""
+    """Make the builder of a hub dataset, which runs no code of the dataset; its `hash` is the commit."""
     import datasets
 
     return datasets.load_dataset_builder(dataset, configuration, revision=revision)

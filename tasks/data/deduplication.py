@@ -1,4 +1,4 @@
-"""Prompts that come more than once in a dataset: duplicates are left out, conflicting targets settled and reported."""
+"""Removes duplicate edits from a dataset, and resolves and reports prompts with conflicting targets."""
 
 from __future__ import annotations
 
@@ -14,62 +14,62 @@ ConflictRule = Literal["last", "first", "error"]
 
 
 class Conflict(NamedTuple):
-    """A prompt that comes with more than one target."""
+    """A prompt that occurs with more than one target."""
 
     prompt: str
     cases: tuple[tuple[str, str], ...]
     """(case_id, target_new) in order of editing."""
     winner: str
-    """The case whose target holds after all edits."""
+    """The case whose target is in force after all edits."""
 
     def __str__(self) -> str:
-        """The conflict in a few words."""
+        """The prompt with its targets and their cases."""
         return f"{self.prompt!r}: " + ", ".join(f"{target!r} ({case})" for case, target in self.cases)
 
 
 class Deduplicated(NamedTuple):
-    """Edits in order, and what became of prompts that came again."""
+    """Edits in order, and the duplicates and conflicts among them."""
 
     requests: RequestStore
     num_without_target: int
-    """Rows without an edit."""
+    """Rows without a new answer, which are left out; only some datasets have such."""
     duplicates: tuple[tuple[str, str], ...]
     """(case left out, earlier case of the same prompt and target)."""
     conflicts: tuple[Conflict, ...]
     left_out: tuple[str, ...]
-    """Cases left out because an earlier edit of the prompt, with another target, was to win."""
+    """Cases left out because `conflicts: first` keeps the earlier target of their prompt."""
     overwritten: Mapping[str, str]
     """Case -> later case that gives its prompt another target."""
     ceiling: float
     """The highest reliability reachable after all edits when every case is counted, overwritten ones too, in (0, 1]."""
 
 
-def settle(found: Iterable[Sequence[EditRequest]], *, limit: int | None, rule: ConflictRule) -> Deduplicated:
-    """Take edits up to a limit, each prompt judged against the edit of it that holds at that point.
+def deduplicate(found: Iterable[Sequence[EditRequest]], *, limit: int | None, rule: ConflictRule) -> Deduplicated:
+    """Take edits up to a limit; each is compared with the edit of the same prompt that is in force at that point.
 
-    The same target again is a duplicate and left out. Another target is a conflict: under `last` both are edits and the
-    later overwrites the earlier; under `first` the later is left out. Of prompts that come once nothing is kept in
-    memory.
+    An edit with the same target is a duplicate and is left out. Another target is a conflict: under `last` both are
+    edits and the later overwrites the earlier; under `first` the later is left out. Memory grows only with the prompts
+    that occur more than once.
 
-    Portability prompts need all edits of their row. Where the row's last edit is left out as a duplicate, they go to
-    the newest edit that holds one of the row's facts; where one of its facts was not taken, they are not asked.
+    Portability prompts need all edits of their row. If the row's last edit is a duplicate, they are moved to the newest
+    edit of one of the row's facts; if one of its facts was left out, they are dropped.
 
     Args:
         found: The edits of each row of the dataset, in order of editing.
-        limit: The most edits that are taken; all where None.
-        rule: What becomes of conflicts.
+        limit: The most edits that are taken; None takes all.
+        rule: How conflicts are resolved.
 
     Raises:
-        ValueError: There is a conflict, and the rule is `error`.
+        ValueError: There is a conflict and the rule is `error`.
         OSError: The disk is full.
     """
-    settling = _Settling(rule)
+    deduplication = _Deduplication(rule)
     for row in found:
-        if len(settling.requests) == limit:
+        if len(deduplication.requests) == limit:
             break
-        settling.take(row, limit)
-    requests, rivals = settling.requests, settling.rivals
-    conflicts = tuple(_conflict(rivals[prompt], rule) for prompt in sorted(rivals, key=settling.first.__getitem__))
+        deduplication.take(row, limit)
+    requests, rivals = deduplication.requests, deduplication.rivals
+    conflicts = tuple(_conflict(rivals[prompt], rule) for prompt in sorted(rivals, key=deduplication.first.__getitem__))
     if conflicts and rule == "error":
         shown = "; ".join(str(conflict) for conflict in conflicts[:3])
         raise ValueError(
@@ -80,17 +80,17 @@ def settle(found: Iterable[Sequence[EditRequest]], *, limit: int | None, rule: C
     num_lost = sum(request.target_new != same[-1].target_new for same in edited for request in same)
     return Deduplicated(
         requests=requests,
-        num_without_target=settling.num_without_target,
-        duplicates=tuple(settling.duplicates),
+        num_without_target=deduplication.num_without_target,
+        duplicates=tuple(deduplication.duplicates),
         conflicts=conflicts,
-        left_out=tuple(settling.left_out),
+        left_out=tuple(deduplication.left_out),
         overwritten=find_overwritten(list(chain.from_iterable(edited))),
         ceiling=1 - num_lost / len(requests) if requests else 1.0,
     )
 
 
-class _Settling:
-    """Edits taken so far, and what became of prompts that came again."""
+class _Deduplication:
+    """The edits taken so far, and their duplicates and conflicts."""
 
     def __init__(self, rule: ConflictRule) -> None:
         self.rule = rule
@@ -105,23 +105,23 @@ class _Settling:
         """Take the edits of a row, up to the limit."""
         self.num_without_target += not row
         before = len(self.requests)
-        places: list[int | None] = []
+        positions: list[int | None] = []
         for request in row:
             if len(self.requests) == limit:
                 return
-            places.append(self._take(request))
+            positions.append(self._take(request))
         if row and row[-1].portability and len(self.requests) - before < len(row):
-            self._settle_portability(row[-1], places)
+            self._move_portability(row[-1], positions)
 
     def _take(self, request: EditRequest) -> int | None:
-        """Where the edit's fact is held now; None where an earlier edit of its prompt keeps another."""
-        place = self.requests.newest(request.prompt)
-        holder = None if place is None else self.requests[place]
+        """Take an edit; returns the index of the edit that has its fact, None if the edit was left out."""
+        index = self.requests.newest(request.prompt)
+        holder = None if index is None else self.requests[index]
         if holder is not None and holder.target_new == request.target_new:
             self.duplicates.append((request.case_id, holder.case_id))
-            return place
-        if holder is not None and place is not None:
-            self.first.setdefault(prompt_key(request.prompt), place)
+            return index
+        if holder is not None and index is not None:
+            self.first.setdefault(prompt_key(request.prompt), index)
             self.rivals.setdefault(prompt_key(request.prompt), [holder]).append(request)
         if holder is not None and self.rule == "first":
             self.left_out.append(request.case_id)
@@ -129,13 +129,13 @@ class _Settling:
         self.requests.append(request)
         return len(self.requests) - 1
 
-    def _settle_portability(self, last: EditRequest, places: Sequence[int | None]) -> None:
-        """Of a row whose edits were not all taken: have its last edit's portability prompts asked where they can be."""
-        held = [place for place in places if place is not None]
+    def _move_portability(self, last: EditRequest, positions: Sequence[int | None]) -> None:
+        """Move or drop the portability prompts of a row (those of its last edit) of which not all edits were taken."""
+        held = [position for position in positions if position is not None]
         if not held:
             return
         newest = self.requests[max(held)]
-        if len(held) == len(places):
+        if len(held) == len(positions):
             portability = tuple(dict.fromkeys((*newest.portability, *last.portability)))
         else:
             portability = () if newest.case_id == last.case_id else newest.portability
@@ -149,7 +149,11 @@ def _conflict(same: Sequence[EditRequest], rule: ConflictRule) -> Conflict:
 
 
 def find_overwritten(requests: Sequence[EditRequest]) -> dict[str, str]:
-    """Case -> the next later case that gives the same prompt another target (in order of editing)."""
+    """Map each case to the next later case that gives the same prompt another target.
+
+    Args:
+        requests: In the order of editing.
+    """
     following: dict[str, EditRequest] = {}
     overwritten: dict[str, str] = {}
     for request in reversed(requests):

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from overedit.editing.requests import EditRequest
+from overedit.tasks.system.untrusted import shorten
 
 _TEXTS_AT_ONCE = 4096  # tokenised
 
@@ -41,10 +42,9 @@ def _check_texts(texts: Sequence[tuple[str, str, str]], tokenizer: Any, max_leng
     lengths = [len(ids) for ids in tokenizer([text for _, _, text in texts])["input_ids"]]
     for (case_id, kind, text), length in zip(texts, lengths, strict=True):
         if length + 1 > max_length:
-            start = text if len(text) <= 60 else text[:57] + "..."
             raise ValueError(
                 f"case {case_id!r}: its {kind} prompt with the answer has {length} tokens, "
-                f"more than the model's context of {max_length} can hold: {start!r}"
+                f"more than the model's context of {max_length} can hold: {shorten(text)!r}"
             )
 
 

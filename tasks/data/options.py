@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from overedit.tasks.data.catalog import HUBS, LAYOUTS, Layout
 from overedit.tasks.data.deduplication import ConflictRule
+from overedit.tasks.pocket_world.shipped import WORLDS
 from overedit.tasks.system.untrusted import shown_value
 
 DatasetName = Literal[
@@ -30,18 +31,18 @@ DATASETS: tuple[str, ...] = get_args(DatasetName)
 
 
 class FileColumns(BaseModel):
-    """Which columns of your own file hold what; a column named here must be in every row."""
+    """The columns of your own file; a column named here must be in every row."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     prompt: str = "prompt"
-    """The edit prompt, subject included; `{}` in it is the subject's place."""
+    """The edit prompt, subject included; `{}` in it is replaced by the subject."""
     target_new: str = "target_new"
     """The new answer."""
     case_id: str | None = None
     """Identifier of the row (text or whole number); rows are numbered where there is none."""
     subject: str | None = None
-    """The subject, as it stands in the prompt."""
+    """The subject, as the prompt spells it."""
     target_true: str | None = None
     """The answer before the edit; of a list, the first that differs from the new one."""
     rephrase_prompts: str | None = None
@@ -60,7 +61,7 @@ class FileColumns(BaseModel):
     """One text that such longer texts should be like, or a list."""
 
     def layout(self) -> Layout:
-        """The columns as a layout; a field that is not named may stand in a column of its own name."""
+        """The columns as a layout; a field that is not named is read from a column of its own name."""
         return Layout(
             prompt=self.prompt,
             target_new=self.target_new,
@@ -127,6 +128,8 @@ class DatasetOptions(BaseModel):
                 f"dataset {self.name!r} has no place on the dataset hub that is known; name a local file by `path` "
                 "(JSON, JSONL or Parquet), or the id of a dataset there by `hub`"
             )
-        if self.name == "pocket" and self.path is not None:
-            raise ValueError("dataset 'pocket' is generated and takes no `path`; use name 'file' for your own rows")
+        if self.name in WORLDS and self.path is not None:
+            raise ValueError(
+                f"dataset {self.name!r} is generated and takes no `path`; use name 'file' for your own rows"
+            )
         return self

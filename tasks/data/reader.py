@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from overedit.tasks.data.catalog import Hub
-from overedit.tasks.system.untrusted import read_plain_file, shown_value
+from overedit.tasks.system.untrusted import error_message, read_plain_file, shown_value
 
 Row = Mapping[str, Any]
 
@@ -82,7 +82,7 @@ def _parquet_rows(content: bytes, path: Path) -> list[Row]:
             raise ValueError(f"dataset file {path}: the column {shown_value(twice)} stands twice; once is accepted")
         rows: list[Row] = file.read().to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, LookupError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = error_message(error)
         raise ValueError(f"dataset file {path} is not a whole Parquet file: {reason}") from error
     return rows
 

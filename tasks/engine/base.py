@@ -1,4 +1,4 @@
-"""The one seam to a running model: what every engine can do, and the records it answers with."""
+"""The interface to a running model: the calls that every engine answers, and the records that they return."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 NO_TOKEN = -1
-"""Stands for the likeliest token where no likelihood is a number; it equals no token."""
+"""Id of the most likely token where the likelihoods are NaN; it equals no token."""
 
 
 class EngineDiedError(RuntimeError):
-    """The engine's process is gone, or unusable; another one can be started and asked the same again."""
+    """The engine's process has ended or is unusable. A new engine can be started and asked again."""
 
 
 class Generation(NamedTuple):
     """One greedy continuation."""
 
     text: str
-    """The new text only, special tokens left out; the stop string, where one ended it, is left out too."""
+    """The new text without special tokens and without the stop string that ended it."""
     num_tokens: int
     """Tokens generated, the end-of-sequence token included."""
     finish_reason: str
@@ -26,29 +26,29 @@ class Generation(NamedTuple):
 
 
 class Score(NamedTuple):
-    """A continuation read token by token after its prompt (teacher forcing); T is its number of tokens."""
+    """Teacher-forced scores of a continuation after its prompt; T is the continuation's number of tokens."""
 
     token_nlls: tuple[float, ...]
     """Negative log-likelihood of each of the T tokens, in nats; NaN where the weights are not finite."""
     greedy_ids: tuple[int, ...]
-    """The token the model itself would have put at each of the T places; of two equally likely ones the lower id.
+    """The model's most likely token at each of the T positions; of two equally likely ones the lower id.
 
-    `NO_TOKEN` where the likelihoods are not numbers.
+    `NO_TOKEN` where the likelihoods are NaN.
     """
     target_ids: tuple[int, ...]
     """The T tokens of the continuation."""
 
 
 class SwapReport(NamedTuple):
-    """What a swap did, and the proof that it did it."""
+    """What a swap wrote, and whether the written values were verified."""
 
     seconds: float
     bytes_written: int
     verified: bool
     """The engine's own copy of each written tensor was read back and has the checkpoint's values.
 
-    False where the engine has no readable copy (a tensor it repacks for its kernels, or values that are not finite);
-    a copy that is readable and differs is an error, never a False.
+    False where the engine has no readable copy (a tensor that it repacks for its kernels, or values that are not
+    finite). A readable copy with other values is an error, never a False.
     """
 
 
@@ -60,26 +60,26 @@ class Engine(Protocol):
 
     @property
     def start_seconds(self) -> float:
-        """What starting it took; 0 before it is started."""
+        """Seconds that the start took."""
 
     def generate(self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = ()) -> list[Generation]:
-        """Greedy continuations of the prompts, in their order."""
+        """Continue prompts greedily; answers are in the order of the prompts."""
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
-        """Teacher-forced scores of (prompt, continuation) pairs; a blank joins them unless one is there."""
+        """Score (prompt, continuation) pairs with teacher forcing; a space is put between them unless one is there."""
 
     def token_nlls(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
-        """NLL of each token of each text after its first, for perplexity.
+        """Compute the NLL (nats) of each token of each text after its first, for perplexity.
 
-        A text is tokenised as its tokenizer does it (a beginning-of-sequence token only where that adds one). One that
-        is longer than the model's context is read in pieces, each after the last token of the piece before.
+        A text is tokenized as its tokenizer does it (a beginning-of-sequence token only where the tokenizer adds one).
+        A text longer than the model's context is read in windows; each starts with the last token of the one before.
         """
 
     def swap(self, checkpoint: Path | None) -> SwapReport:
-        """Write the edited tensors of a checkpoint folder into the running engine; None puts the base back.
+        """Write the edited tensors of a checkpoint folder into the running model; None restores the base's.
 
         Raises:
-            ValueError: The checkpoint is damaged, or is not one of this model; nothing was written.
+            ValueError: The checkpoint is damaged or belongs to another model; nothing was written.
             RuntimeError: The engine holds other values than were written.
         """
 

@@ -1,8 +1,8 @@
-"""An engine in a process of its own, so that it may be killed or crash without taking the run along.
+"""The client of an engine in its own process, which can crash or be killed without ending the run.
 
-Question and answer are a line of JSON each, over a pair of connected sockets; the other end is `served`. An end that
-goes away is seen at once at the other one: a dead engine raises `EngineDiedError` here, and an engine whose run has
-died ends itself.
+Calls and replies are one line of JSON each, over a pair of connected sockets; `server` is the other end. Each end
+notices at once when the other has ended: a dead engine raises `EngineDiedError` here, and an engine whose run has died
+ends itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
-from overedit.tasks.engine import server as served
+from overedit.tasks.engine import server
 from overedit.tasks.engine.base import EngineDiedError, Generation, Score, SwapReport
 from overedit.tasks.engine.options import EngineOptions, engine_kind
 from overedit.tasks.models.reference import ModelReference
@@ -35,15 +35,15 @@ _SECONDS_TO_END = 5.0
 
 
 class EngineClient:
-    """An engine in a process of its own.
+    """An engine in its own process.
 
     Args:
-        model: Which model; the dtype is the options'.
-        options: How it is started.
+        model: Which model; its dtype is replaced by the one of the options.
+        options: How the engine is started.
 
     Raises:
         ValueError: There is no such model, or the engine cannot run it.
-        EngineDiedError: It died while it started.
+        EngineDiedError: The process ended during the start.
     """
 
     def __init__(self, model: ModelReference, options: EngineOptions) -> None:
@@ -53,7 +53,7 @@ class EngineClient:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", f"from {served.__name__} import main; main()", str(theirs.fileno())],
+                [sys.executable, "-P", "-c", f"from {server.__name__} import main; main()", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=_environment(),
@@ -65,45 +65,45 @@ class EngineClient:
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """The process id."""
         return self._process.pid
 
     def generate(self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = ()) -> list[Generation]:
-        """Greedy continuations of the prompts, in their order."""
+        """Continue prompts greedily; see `Engine.generate`."""
         answers = self._ask("generate", prompts=list(prompts), max_tokens=max_tokens, stop=list(stop))
         return [Generation(*answer) for answer in answers]
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
-        """Teacher-forced scores of (prompt, continuation) pairs; a blank joins them unless one is there."""
+        """Score (prompt, continuation) pairs with teacher forcing; see `Engine.score`."""
         return [Score(*map(tuple, answer)) for answer in self._ask("score", pairs=list(pairs))]
 
     def token_nlls(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
-        """NLL of each token of each text after its first, for perplexity; see `Engine.token_nlls`."""
+        """Compute the NLL of each token of each text after its first; see `Engine.token_nlls`."""
         return [tuple(nlls) for nlls in self._ask("token_nlls", texts=list(texts))]
 
     def swap(self, checkpoint: Path | None) -> SwapReport:
-        """Write a checkpoint's edited tensors into the running engine, None the base's; see `Engine.swap`."""
+        """Write a checkpoint's edited tensors into the running model; see `Engine.swap`."""
         return SwapReport(*self._ask("swap", checkpoint=None if checkpoint is None else str(checkpoint.absolute())))
 
     def language_model(self) -> Any:
         """The same running model as an lm-eval `LM`."""
-        from overedit.tasks.engine.lm_eval_adapters import DistantLanguageModel
+        from overedit.tasks.engine.lm_eval_adapters import RemoteLanguageModel
 
-        return DistantLanguageModel(self._ask)
+        return RemoteLanguageModel(self._ask)
 
     def close(self) -> None:
-        """End the process, whatever it is doing; that frees the model."""
+        """Kill the process, which frees the model."""
         self._process.kill()
         self._process.wait()
         self._lines.close()
         self._socket.close()
 
     def _ask(self, call: str, **arguments: Any) -> Any:
-        """Put one question; an engine whose answer is not waited for is ended, or its next one would be that.
+        """Send a call and wait for its reply; an interrupted wait ends the engine, or its reply would come next.
 
         Raises:
-            ValueError: What the engine says about the question.
-            EngineDiedError: There was no answer.
+            ValueError: The engine rejected the call.
+            EngineDiedError: There was no reply.
         """
         try:
             line = self._exchange(json.dumps({"call": call, "arguments": arguments}).encode())
@@ -118,17 +118,17 @@ class EngineClient:
             raise (DamagedCheckpointError if reply["damaged"] else ValueError)(reply["refused"])
         return reply["answer"]
 
-    def _exchange(self, question: bytes) -> bytes:
-        """The answering line; empty if the process died before it was whole."""
+    def _exchange(self, request: bytes) -> bytes:
+        """Send a line and read the reply; empty if the process ended before the reply was complete."""
         try:
-            self._socket.sendall(question + b"\n")
+            self._socket.sendall(request + b"\n")
             line = self._lines.readline()
-        except (OSError, ValueError):  # a closed pair of sockets, or one that was closed here
+        except (OSError, ValueError):  # the sockets are closed
             return b""
         return line if line.endswith(b"\n") else b""
 
     def _end(self) -> str:
-        """How the process ended; it is given a moment, since its socket closes before it has gone."""
+        """Describe how the process ended, after a short wait: its socket closes before it exits."""
         try:
             code = self._process.wait(_SECONDS_TO_END)
         except subprocess.TimeoutExpired:
@@ -138,12 +138,12 @@ class EngineClient:
 
 
 def _free_device_memory() -> None:
-    """Give back the device memory that editing has left in this process's store: the other process needs it."""
+    """Free the device memory that torch has cached in this process: the other process needs it."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def _environment() -> dict[str, str]:
-    """This process's, with as many threads as torch has here."""
+    """This process's environment, with torch's number of threads."""
     return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}

@@ -1,15 +1,14 @@
-"""The engine that starts when it is first needed, so that a run with nothing left to do starts none."""
+"""An engine that is started when it is first needed, so that a complete run starts none."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from overedit.tasks.engine.base import Engine, Generation, Score, SwapReport
+from overedit.tasks.engine.base import Engine, SwapReport
 from overedit.tasks.engine.client import EngineClient
 from overedit.tasks.engine.factory import load_in_process
 from overedit.tasks.engine.options import EngineOptions, engine_kind
@@ -27,15 +26,15 @@ class EngineStart(NamedTuple):
 
 
 def open_engine(model: ModelReference, options: EngineOptions | None = None) -> Engine:
-    """Start an engine: vLLM in a process of its own, which a crash ends alone; transformers in this one.
+    """Start an engine: vLLM in its own process, so that a crash ends only that; transformers in this process.
 
     Args:
-        model: Which model; the dtype is the options'.
-        options: How it is started.
+        model: Which model; its dtype is replaced by the one of the options.
+        options: How the engine is started.
 
     Raises:
-        ValueError: There is no such model, or the engine asked for by name is not installed.
-        EngineDiedError: It died while it started.
+        ValueError: There is no such model, or the engine named in the options is not installed.
+        EngineDiedError: The engine's process ended during the start.
     """
     options = options or EngineOptions()
     if engine_kind(options) == "vllm":
@@ -44,16 +43,16 @@ def open_engine(model: ModelReference, options: EngineOptions | None = None) -> 
 
 
 class LazyEngine:
-    """An `Engine` that starts at the first question, and remembers which weights it holds.
+    """Starts an engine on demand and keeps track of the weights that it holds.
 
-    Not for several threads at once: a swap with questions in flight would answer them with half-exchanged weights.
+    Not thread-safe: a swap during another thread's call would answer it with half-exchanged weights.
 
     Args:
-        model: Which model; the dtype is the options'.
-        options: How it is started.
+        model: Which model; its dtype is replaced by the one of the options.
+        options: How the engine is started.
 
     Raises:
-        ValueError: The engine asked for by name is not installed.
+        ValueError: The engine named in the options is not installed.
     """
 
     def __init__(self, model: ModelReference, options: EngineOptions | None = None) -> None:
@@ -72,60 +71,51 @@ class LazyEngine:
     ) -> None:
         self.close()
 
-    @property
-    def start_seconds(self) -> float:
-        """What the starts took so far, in seconds."""
-        return sum(start.seconds for start in self.starts)
+    def started(self) -> Engine:
+        """The running engine, started now if it is not running.
 
-    def generate(self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = ()) -> list[Generation]:
-        """Greedy continuations of the prompts, in their order."""
-        return self._started().generate(prompts, max_tokens=max_tokens, stop=stop)
-
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
-        """Teacher-forced scores of (prompt, continuation) pairs; a blank joins them unless one is there."""
-        return self._started().score(pairs)
-
-    def token_nlls(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
-        """NLL of each token of each text after its first, for perplexity; see `Engine.token_nlls`."""
-        return self._started().token_nlls(texts)
-
-    def swap(self, checkpoint: Path | None) -> SwapReport:
-        """Write the edited tensors of a checkpoint folder into the running engine; None puts the base back."""
-        engine = self._started()
-        self._held = object()  # equal to nothing, should the swap break off
-        report = engine.swap(checkpoint)
-        self._held = _identity(checkpoint)
-        return report
-
-    def hold(self, checkpoint: Path | None) -> SwapReport | None:
-        """Swap if the engine holds other weights than these; an engine that is not started holds the base's.
-
-        Returns:
-            What the swap did, or None if there was none to do.
+        Raises:
+            ValueError: As `open_engine`.
+            EngineDiedError: As `open_engine`.
         """
-        return None if self._held == _identity(checkpoint) else self.swap(checkpoint)
-
-    def language_model(self) -> Any:
-        """The same running model as an lm-eval `LM`."""
-        return self._started().language_model()
-
-    def close(self) -> None:
-        """Free the model, if it was loaded; the next question would start it again."""
-        if self._engine is not None:
-            self._engine.close()
-        self._engine, self._held = None, None
-        self._gpu.close()
-
-    def _started(self) -> Engine:
         if self._engine is None:
             self._gpu.enter_context(gpu_lock(first=self.kind == "vllm"))
             self._engine = open_engine(self._model, self._options)
             self.starts.append(EngineStart(self._engine.kind, self._engine.start_seconds))
         return self._engine
 
+    def ensure_weights(self, checkpoint: Path | None) -> SwapReport | None:
+        """Swap the engine to a checkpoint's weights unless it holds them; an engine not started yet holds the base's.
+
+        Args:
+            checkpoint: The checkpoint's folder; None means the base's weights.
+
+        Returns:
+            What the swap did; None if no swap was needed.
+
+        Raises:
+            ValueError: As `Engine.swap`.
+            RuntimeError: As `Engine.swap`.
+        """
+        identity = _identity(checkpoint)
+        if self._held == identity:
+            return None
+        engine = self.started()
+        self._held = object()  # equal to no identity: after a failed swap the weights are unknown
+        report = engine.swap(checkpoint)
+        self._held = identity
+        return report
+
+    def close(self) -> None:
+        """End the engine and free its model; `started` would start it again."""
+        if self._engine is not None:
+            self._engine.close()
+        self._engine, self._held = None, None
+        self._gpu.close()
+
 
 def _identity(checkpoint: Path | None) -> Any:
-    """What tells two checkpoints apart; the folder alone does not, since a run may write it again."""
+    """What distinguishes two checkpoints: the folder and its record, since a run may write a folder again."""
     if checkpoint is None:
         return None
     record = checkpoint / "checkpoint.json"

@@ -1,7 +1,4 @@
-"""The running engines as lm-eval sees them.
-
-One asks a transformers model, one is vLLM's without progress bars, and one stands for either in another process.
-"""
+"""The running engines as lm-eval models: transformers in this process, vLLM in this process, or either in another."""
 
 from __future__ import annotations
 
@@ -13,7 +10,8 @@ from typing import Any
 from lm_eval.api.model import LM, TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from overedit.tasks.engine.tokenization import encode, generation
+from overedit.editing.model.tokenization import encode_texts
+from overedit.tasks.engine.tokenization import generation
 from overedit.tasks.engine.transformers_batches import LocalModel
 
 MAX_NEW_TOKENS = 256
@@ -21,9 +19,9 @@ MAX_NEW_TOKENS = 256
 
 
 class LocalLanguageModel(TemplateLM):
-    """A transformers model for lm-eval; greedy, one process, and no second copy of the weights.
+    """A running transformers model as an lm-eval model; greedy, without a second copy of the weights.
 
-    lm-eval's own wrapper of transformers models needs a package for distributing them that is of no use here.
+    lm-eval's own wrapper of transformers models needs the package accelerate, which is of no use here.
 
     Args:
         local: The running model.
@@ -41,14 +39,14 @@ class LocalLanguageModel(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """The token before a text without context."""
+        """The token put before a text without context."""
         first = self._local.tokenizer.bos_token_id
         return self.eot_token_id if first is None else int(first)
 
     @property
     def max_length(self) -> int:
         """The longest sequence, in tokens."""
-        return self._local.room
+        return self._local.max_length
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Token ids, with the tokenizer's own special tokens unless told otherwise."""
@@ -61,7 +59,7 @@ class LocalLanguageModel(TemplateLM):
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
         targets = [continuation for _, _, continuation in requests]
-        most = self.max_length - 1  # as vLLM, which keeps room for a token that it has to generate
+        most = self.max_length - 1  # as vLLM does, which generates one more token
         whole = [(context + continuation)[-most:] for _, context, continuation in requests]
         answers = []
         for target, reading in zip(targets, self._local.read_all(whole), strict=True):
@@ -77,12 +75,12 @@ class LocalLanguageModel(TemplateLM):
         return [sum(next(totals)[0] for _ in text) for text in pieces]
 
     def _windows(self, ids: list[int]) -> list[tuple[list[int], list[int]]]:
-        """A text in pieces that fit, each a context and the tokens after it, as lm-eval cuts it for vLLM."""
+        """Cut a text into (context, tokens after it) windows that fit the model, as lm-eval does for vLLM."""
         cut = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length - 2, context_len=1)
         return [make_disjoint_window(piece) for piece in cut]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
-        """Greedy continuations.
+        """Continue each prompt greedily.
 
         Raises:
             ValueError: A task asks for sampling.
@@ -92,18 +90,18 @@ class LocalLanguageModel(TemplateLM):
             groups[_generation_options(request.args[1])].append(i)
         answers: dict[int, str] = {}
         for (max_tokens, stop), group in groups.items():
-            ids = encode(self._local.tokenizer, [requests[i].args[0] for i in group])
+            ids = encode_texts(self._local.tokenizer, [requests[i].args[0] for i in group])
             ids = [sequence[-(self.max_length - max_tokens) :] for sequence in ids]
             for i, new in zip(group, self._local.continue_all(ids, max_tokens=max_tokens, stop=stop), strict=True):
                 answers[i] = generation(self._local.tokenizer, new, stop=stop, ends=self._local.ends).text
         return [answers[i] for i in range(len(requests))]
 
 
-class DistantLanguageModel(LM):
-    """The language model of an engine in another process.
+class RemoteLanguageModel(LM):
+    """The lm-eval model of an engine in another process.
 
     Args:
-        ask: Puts a question to it: the name of a method, and its arguments by name.
+        ask: Calls a method of that process by its name, with arguments by name.
     """
 
     def __init__(self, ask: Callable[..., Any]) -> None:
@@ -119,7 +117,7 @@ class DistantLanguageModel(LM):
         return self._answers("loglikelihood_rolling", requests)
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
-        """Greedy continuations."""
+        """Continue each prompt greedily."""
         return self._answers("generate_until", requests)
 
     def _answers(self, call: str, requests: Sequence[Any]) -> list[Any]:
@@ -127,10 +125,9 @@ class DistantLanguageModel(LM):
 
 
 def without_progress_bars(language_model: Any) -> Any:
-    """A subclass of lm-eval's vLLM model that shows no progress bars (the flow shows its own).
+    """Make a subclass of lm-eval's vLLM model that shows no progress bars (the flow shows its own).
 
-    It also says of a continuation whose likelihood is not a number that it is not the greedy one; the original says
-    that it is.
+    It also reports a continuation whose log-likelihood is NaN as not greedy; the original reports it as greedy.
     """
 
     class QuietLanguageModel(language_model):
@@ -151,7 +148,7 @@ def without_progress_bars(language_model: Any) -> Any:
 
 
 def _generation_options(arguments: dict[str, Any]) -> tuple[int, tuple[str, ...]]:
-    """A task's words for (tokens to generate, stop strings)."""
+    """Read (tokens to generate, stop strings) from a task's generation arguments."""
     if arguments.get("do_sample") or arguments.get("temperature"):
         raise ValueError(f"generation_kwargs: {arguments} asks for sampling; the engines decode greedily")
     names = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")

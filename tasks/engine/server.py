@@ -1,4 +1,4 @@
-"""What runs in the process that an engine has for itself; `own_process` starts it, and is the other end."""
+"""The process of an engine: answers the calls of `client`, which starts it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
 from overedit.tasks.engine.base import Engine
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.models.reference import ModelReference
+from overedit.tasks.system.untrusted import one_line
 
 
 def serve(connection: socket.socket) -> None:
-    """Answer questions until the other end goes away; an error that is not about a question ends the process."""
-    sys.excepthook = _last_words(connection)
+    """Answer calls until the client ends; any error but a rejected call ends the process."""
+    sys.excepthook = _report_error(connection)
     engine: Engine | None = None
     for line in connection.makefile("rb"):
-        question = json.loads(line)
-        call, arguments = question["call"], question["arguments"]
+        request = json.loads(line)
+        call, arguments = request["call"], request["arguments"]
         try:
             if engine is None:
                 engine, answer = _start(**arguments), None
             else:
                 answer = _answer(engine, call, arguments)
         except ValueError as error:
-            _say(connection, refused=str(error), damaged=isinstance(error, DamagedCheckpointError))
+            _send(connection, refused=str(error), damaged=isinstance(error, DamagedCheckpointError))
         else:
-            _say(connection, answer=answer)
+            _send(connection, answer=answer)
 
 
 def _start(model: Mapping[str, Any], options: Mapping[str, Any]) -> Engine:
@@ -56,32 +57,32 @@ def _answer(engine: Engine, call: str, arguments: Mapping[str, Any]) -> Any:
 
 
 def _lm_eval(engine: Engine, call: str, requests: Sequence[Sequence[Any]]) -> Any:
-    """A method of the engine's lm-eval model, by its name."""
+    """Call a method of the engine's lm-eval model by its name."""
     from lm_eval.api.instance import Instance
 
     instances = [Instance(call, {}, tuple(arguments), i) for i, arguments in enumerate(requests)]
     return getattr(engine.language_model(), call)(instances, disable_tqdm=True)
 
 
-def _say(connection: socket.socket, **reply: Any) -> None:
+def _send(connection: socket.socket, **reply: Any) -> None:
     connection.sendall(json.dumps(reply).encode() + b"\n")
 
 
-def _last_words(connection: socket.socket) -> Any:
-    """An excepthook that tells the other end what ended the process, in place of a traceback on the terminal."""
+def _report_error(connection: socket.socket) -> Any:
+    """Make an excepthook that sends the error to the client instead of printing a traceback."""
 
-    def say(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
-        _say(connection, died=f"{kind.__name__}: {' '.join(str(error).split())}")
+    def report(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
+        _send(connection, died=one_line(error))
 
-    return say
+    return report
 
 
 def _end_with(connection: socket.socket) -> None:
-    """End this process when the other end goes away, also in the middle of an answer."""
+    """End this process when the client ends, even during a call."""
 
     def watch() -> None:
         poll = select.poll()
-        poll.register(connection, 0)  # reports nothing but the end
+        poll.register(connection, 0)  # reports only that the other end closed
         poll.poll()
         os._exit(0)
 
@@ -89,10 +90,12 @@ def _end_with(connection: socket.socket) -> None:
 
 
 def main() -> None:
-    """Serve the socket whose descriptor is the argument."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the run decides when this one ends
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a package prints is no result of the run
+    """Serve the socket whose file descriptor is the command-line argument."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the client decides when this process ends
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # packages' prints must not mix with the run's output
     connection = socket.socket(fileno=int(sys.argv[1]))
-    connection.set_inheritable(False)  # a copy in a helper's process would keep it open after this one's death
+    connection.set_inheritable(False)  # a child's copy would keep it open after this process ends
     _end_with(connection)
     serve(connection)

@@ -1,4 +1,4 @@
-"""From text to tokens and back; both engines use these functions, so they cannot disagree about either."""
+"""Text to tokens and back, shared by both engines so that they cannot disagree."""
 
 from __future__ import annotations
 
@@ -9,17 +9,11 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from overedit.tasks.engine.base import Generation
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, with the special tokens that the tokenizer puts in front; an end token is left out."""
-    rows = [list(ids) for ids in tokenizer(list(texts))["input_ids"]] if texts else []
-    ends = tokenizer("a")["input_ids"][-1:] == [tokenizer.eos_token_id]
-    return [row[:-1] for row in rows] if ends else rows
+from overedit.tasks.system.untrusted import shorten
 
 
 def eos_ids(tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[int]:
-    """The ids that end a text: the tokenizer's own and those of the model's generation configuration."""
+    """The end-of-text ids: the tokenizer's own and those of the model's generation configuration."""
     found = {tokenizer.eos_token_id}
     path = folder / "generation_config.json"
     if path.is_file():
@@ -31,42 +25,42 @@ def eos_ids(tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[int]:
 def generation(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, stop: Sequence[str], ends: Sequence[int]
 ) -> Generation:
-    """Turn generated tokens into text, cut at the first end token or stop string.
+    """Decode generated tokens, cut at the first end token or stop string.
 
     Args:
         tokenizer: The model's tokenizer.
-        ids: The generated tokens; what follows an end token or a stop string is passed over.
+        ids: The generated tokens; those after an end token or a stop string are ignored.
         stop: Stop strings.
         ends: Ids of the end tokens.
     """
-    length = next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))
+    length = next((index + 1 for index, token in enumerate(ids) if token in ends), len(ids))
     reason = "eos" if length and ids[length - 1] in ends else "length"
     text = _decode(tokenizer, ids[:length])
     if any(string in text for string in stop):
-        length = next(n for n in range(1, length + 1) if _stop_place(_decode(tokenizer, ids[:n]), stop) is not None)
+        length = next(n for n in range(1, length + 1) if _stop_position(_decode(tokenizer, ids[:n]), stop) is not None)
         text, reason = _decode(tokenizer, ids[:length]), "stop"
-        text = text[: _stop_place(text, stop)]
+        text = text[: _stop_position(text, stop)]
     return Generation(text, length, reason)
 
 
-def check_lengths(ids: Sequence[Sequence[int]], room: int, texts: Sequence[str]) -> None:
-    """Refuse sequences that the model cannot hold.
+def check_lengths(ids: Sequence[Sequence[int]], max_length: int, texts: Sequence[str]) -> None:
+    """Check that token sequences fit into the model's context.
 
     Raises:
-        ValueError: A sequence is longer than `room` tokens; says which.
+        ValueError: A sequence is longer than `max_length` tokens; the message shows its text.
     """
     for sequence, text in zip(ids, texts, strict=True):
-        if len(sequence) > room:
-            start = text if len(text) <= 60 else text[:57] + "..."
+        if len(sequence) > max_length:
             raise ValueError(
-                f"a prompt of {len(sequence)} tokens is longer than the {room} the model can take: {start!r}"
+                f"a prompt of {len(sequence)} tokens is longer than the {max_length} the model can take: "
+                f"{shorten(text)!r}"
             )
 
 
 def windows(ids: Sequence[int], size: int) -> list[list[int]]:
-    """Cut a sequence into pieces of at most `size` tokens, each beginning with the last token of the one before.
+    """Cut a sequence into windows of at most `size` tokens, each starting with the last token of the one before.
 
-    A sequence without a second token has no piece.
+    A sequence without a second token has no window.
     """
     return [list(ids[start : start + size]) for start in range(0, len(ids) - 1, size - 1)]
 
@@ -75,6 +69,6 @@ def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     return str(tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
-def _stop_place(text: str, stop: Sequence[str]) -> int | None:
-    places = [place for string in stop if (place := text.find(string)) >= 0]
-    return min(places, default=None)
+def _stop_position(text: str, stop: Sequence[str]) -> int | None:
+    positions = [position for string in stop if (position := text.find(string)) >= 0]
+    return min(positions, default=None)

@@ -1,4 +1,4 @@
-"""A transformers model asked in batches: greedy continuation, and reading token by token."""
+"""Batched calls of a transformers model: greedy continuation, and log-likelihoods token by token."""
 
 from __future__ import annotations
 
@@ -20,47 +20,56 @@ from overedit.tasks.engine.base import NO_TOKEN
 
 
 class Reading(NamedTuple):
-    """What a model says of a sequence of T tokens, at each of the T - 1 places after the first."""
+    """A model's scores of a sequence of T tokens, at each of the T - 1 positions after the first."""
 
     nlls: tuple[float, ...]
-    """Negative log-likelihood of the token that is there, in nats."""
+    """Negative log-likelihood of the sequence's token, in nats."""
     greedy_ids: tuple[int, ...]
-    """The likeliest token; of two equally likely ones the lower id; `NO_TOKEN` where the NLL is NaN."""
+    """The most likely token; of two equally likely ones the lower id; `NO_TOKEN` where the NLL is NaN."""
 
 
 class LocalModel(NamedTuple):
-    """A model, its tokenizer, and how it is asked."""
+    """A model with its tokenizer, context length and batch size."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    room: int
+    max_length: int
     """The longest sequence, in tokens."""
     ends: list[int]
     """Ids of the tokens that end a text."""
     batch_tokens: int
     """Tokens of a batch, padding included."""
     halving: OomHalver
-    """Makes a batch that exceeds the memory smaller, and those after it."""
+    """Halves a batch that exceeds the memory, and those after it."""
 
     def continue_all(
         self, ids: Sequence[Sequence[int]], *, max_tokens: int, stop: Sequence[str] = ()
     ) -> list[list[int]]:
-        """Greedy new tokens of each sequence, at least up to its first end token or stop string, if it has one."""
+        """Continue sequences greedily, at least up to the first end token or stop string, if there is one.
+
+        Args:
+            ids: Token ids of each sequence.
+            max_tokens: The most new tokens.
+            stop: Strings that end a continuation.
+
+        Returns:
+            The new tokens of each sequence, in the order of the sequences.
+        """
         answers: dict[int, list[int]] = {}
 
         def run(batch: Sequence[int]) -> list[list[int]]:
-            most = min(max_tokens, self.room - len(ids[batch[0]]))
+            most = min(max_tokens, self.max_length - len(ids[batch[0]]))
             return self._continue([ids[i] for i in batch], most, stop)
 
         def size(batch: Sequence[int]) -> int:
             return len(batch) * (len(ids[batch[0]]) + max_tokens)
 
-        for batch, new in self.halving.run(self._batches(ids, room_for=max_tokens), run, size=size):
+        for batch, new in self.halving.run(self._batches(ids, num_new=max_tokens), run, size=size):
             answers |= zip(batch, new, strict=True)
         return [answers[i] for i in range(len(ids))]
 
     def read_all(self, ids: Sequence[Sequence[int]]) -> list[Reading]:
-        """Read sequences; each of at least two tokens."""
+        """Score sequences, each of at least two tokens, in their order."""
         found: dict[int, Reading] = {}
 
         def run(batch: Sequence[int]) -> list[Reading]:
@@ -73,12 +82,17 @@ class LocalModel(NamedTuple):
             found |= zip(batch, readings, strict=True)
         return [found[i] for i in range(len(ids))]
 
-    def _batches(self, ids: Sequence[Sequence[int]], *, room_for: int = 0) -> Iterator[list[int]]:
-        """Places of sequences that go together, the longest first; one that runs into the context's end goes alone."""
+    def _batches(self, ids: Sequence[Sequence[int]], *, num_new: int = 0) -> Iterator[list[int]]:
+        """Indices of sequences batched together, the longest first; one that would exceed the context is a batch alone.
+
+        Args:
+            ids: Token ids of each sequence.
+            num_new: Tokens that will be generated after each.
+        """
         batch: list[int] = []
         for i in sorted(range(len(ids)), key=lambda i: -len(ids[i])):
-            longest = len(ids[batch[0]]) + room_for if batch else 0
-            if batch and ((len(batch) + 1) * longest > self.batch_tokens or longest > self.room):
+            longest = len(ids[batch[0]]) + num_new if batch else 0
+            if batch and ((len(batch) + 1) * longest > self.batch_tokens or longest > self.max_length):
                 yield batch
                 batch = []
             batch.append(i)
@@ -106,7 +120,9 @@ class LocalModel(NamedTuple):
     def _read(self, ids: Sequence[Sequence[int]]) -> list[Reading]:
         width = len(ids[0])
         padded = torch.tensor([[*row, *[0] * (width - len(row))] for row in ids], device=self.model.device)
-        logits = self.model(padded).logits[:, :-1].float()  # no place looks at the padding, which is on the right
+        logits = (
+            self.model(padded).logits[:, :-1].float()
+        )  # attention is causal: the padding on the right changes nothing
         nlls = -log_softmax(logits, dim=-1).gather(-1, padded[:, 1:, None])[..., 0]
         greedy = logits.argmax(-1).masked_fill(nlls.isnan(), NO_TOKEN)
         both = zip(nlls.tolist(), greedy.tolist(), ids, strict=True)
@@ -114,13 +130,13 @@ class LocalModel(NamedTuple):
 
 
 class _SeenStopString(StoppingCriteria):
-    """Ends a sequence once its new text holds a stop string."""
+    """Ends a sequence once its new text contains a stop string."""
 
     def __init__(self, tokenizer: Any, stop: Sequence[str], num_prompt: int) -> None:
         self.tokenizer, self.stop, self.num_prompt = tokenizer, stop, num_prompt
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        """Whether each sequence of the batch is at its end."""
+        """Whether each sequence of the batch has ended."""
         texts = self.tokenizer.batch_decode(input_ids[:, self.num_prompt :], skip_special_tokens=True)
         seen = [any(string in text for string in self.stop) for text in texts]
         return torch.tensor(seen, device=input_ids.device)

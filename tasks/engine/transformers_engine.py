@@ -1,4 +1,4 @@
-"""Transformers behind the engine seam: for machines without vLLM, and for methods that do not end in weights."""
+"""The engine that runs transformers in this process: for machines without vLLM and for methods without weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import torch
 from transformers import GenerationConfig
 
 from overedit.editing.model.memory import OomHalver
-from overedit.editing.model.tokenization import encode_pairs
+from overedit.editing.model.tokenization import encode_pairs, encode_texts
 from overedit.editing.model.weights import checksum, read_tensors, write_tensors
 from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.tasks.engine.base import Generation, Score, SwapReport
 from overedit.tasks.engine.options import EngineOptions
-from overedit.tasks.engine.tokenization import check_lengths, encode, eos_ids, generation, windows
+from overedit.tasks.engine.tokenization import check_lengths, eos_ids, generation, windows
 from overedit.tasks.engine.transformers_batches import LocalModel
 from overedit.tasks.models.base_weights import BaseWeights, check_fit
 from overedit.tasks.models.loading import context_length, load_model
@@ -33,8 +33,8 @@ class TransformersEngine:
     """A transformers model in this process, which is lm-eval's model too.
 
     Args:
-        model: Which model; the dtype is the options'.
-        options: How it is started; what is said of vLLM does not matter here.
+        model: Which model; its dtype is replaced by the one of the options.
+        options: How the engine is started; those of vLLM are ignored.
 
     Raises:
         ValueError: There is no such model, or it has no safetensors weights.
@@ -46,28 +46,28 @@ class TransformersEngine:
         begun = time.perf_counter()
         self._base = BaseWeights(model)
         loaded, tokenizer = load_model(replace(model, dtype=options.dtype))
-        # what the published configuration says of sampling and penalties is not for greedy decoding
+        # the published sampling settings and penalties do not apply to greedy decoding
         loaded.generation_config = GenerationConfig()
         context = context_length(self._base.config)
-        self._room = min(options.max_model_len or context, context)
+        self._max_length = min(options.max_model_len or context, context)
         self._ends = eos_ids(tokenizer, self._base.folder)
-        self._local = LocalModel(loaded, tokenizer, self._room, self._ends, options.batch_tokens, OomHalver())
+        self._local = LocalModel(loaded, tokenizer, self._max_length, self._ends, options.batch_tokens, OomHalver())
         self._pristine: dict[str, torch.Tensor] = {}
         self.start_seconds = time.perf_counter() - begun
         logger.info("transformers started with %s in %.1f s", model.name, self.start_seconds)
 
     def generate(self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = ()) -> list[Generation]:
-        """Greedy continuations of the prompts, in their order."""
-        ids = encode(self._local.tokenizer, prompts)
-        check_lengths(ids, self._room - 1, prompts)
+        """Continue prompts greedily; see `Engine.generate`."""
+        ids = encode_texts(self._local.tokenizer, prompts)
+        check_lengths(ids, self._max_length - 1, prompts)
         answers = self._local.continue_all(ids, max_tokens=max_tokens, stop=stop)
         return [generation(self._local.tokenizer, new, stop=stop, ends=self._ends) for new in answers]
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
-        """Teacher-forced scores of (prompt, continuation) pairs; a blank joins them unless one is there."""
+        """Score (prompt, continuation) pairs with teacher forcing; see `Engine.score`."""
         split = encode_pairs(self._local.tokenizer, pairs)
         ids = [[*prompt, *target] for prompt, target in split]
-        check_lengths(ids, self._room - 1, [prompt for prompt, _ in pairs])
+        check_lengths(ids, self._max_length - 1, [prompt for prompt, _ in pairs])
         readings = self._local.read_all(ids)
         return [
             Score(reading.nlls[len(prompt) - 1 :], reading.greedy_ids[len(prompt) - 1 :], target)
@@ -75,13 +75,13 @@ class TransformersEngine:
         ]
 
     def token_nlls(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
-        """NLL of each token of each text after its first, for perplexity; see `Engine.token_nlls`."""
-        pieces = [windows(ids, self._room - 1) for ids in encode(self._local.tokenizer, texts)]
+        """Compute the NLL of each token of each text after its first; see `Engine.token_nlls`."""
+        pieces = [windows(ids, self._max_length - 1) for ids in encode_texts(self._local.tokenizer, texts)]
         readings = iter(self._local.read_all([piece for text in pieces for piece in text]))
         return [tuple(nll for _ in text for nll in next(readings).nlls) for text in pieces]
 
     def swap(self, checkpoint: Path | None) -> SwapReport:
-        """Write a checkpoint's edited tensors into the running model, None the base's; see `Engine.swap`."""
+        """Write a checkpoint's edited tensors into the running model; see `Engine.swap`."""
         begun = time.perf_counter()
         edited = {} if checkpoint is None else read_checkpoint(checkpoint).tensors()
         model = self._local.model

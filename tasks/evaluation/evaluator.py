@@ -1,10 +1,11 @@
-"""What is measured at a checkpoint; each measure is a stage that runs when its rows are not in the warehouse yet."""
+"""Measures checkpoints: probes, perplexity and general benchmarks, each run only if its rows are not stored yet."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -17,12 +18,13 @@ from overedit.tasks.capability.gating import is_due, mean_nll
 from overedit.tasks.capability.local_items import files_digest
 from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.capability.scoring import measure_capability
+from overedit.tasks.capability.task_loading import TaskLoader
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine import lazy, server
-from overedit.tasks.engine.base import EngineDiedError
+from overedit.tasks.engine.base import Engine, EngineDiedError
 from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.evaluation import perplexity, probing
-from overedit.tasks.evaluation.options import MeasureOptions
+from overedit.tasks.evaluation.options import MeasureOptions, PerplexityOptions
 from overedit.tasks.evaluation.outcomes import NO_PRE_EDIT, PreEdit
 from overedit.tasks.evaluation.perplexity import corpus_texts, measure_perplexity
 from overedit.tasks.evaluation.probing import evaluate_checkpoint, unanswered
@@ -34,92 +36,116 @@ from overedit.tasks.system.stage_key import stage_key
 logger = logging.getLogger(__name__)
 
 ENGINES_A_CHECKPOINT = 3
-"""So many engines may die over one checkpoint; a question that kills each of them is not worth a fourth."""
+"""The most engines that may die while one checkpoint is measured: the same prompt would kill another one too."""
 
 
 class MeasuredCheckpoint(NamedTuple):
-    """A checkpoint to be measured; `checkpoint` None is the pristine model."""
+    """A checkpoint to measure; with `checkpoint` None it is the pristine model."""
 
     point: TrajectoryPoint
     requests: RequestStore
-    """Those that the run will edit."""
+    """The edits of the whole run, in order."""
     overwritten: Mapping[str, str]
     edit_counts: tuple[int, ...]
-    """Where the run stops: what is asked there is asked of the pristine model."""
+    """The run's edit counts: the pristine model is asked what any of them will be asked."""
     checkpoint: Checkpoint | None
     model_digest: str
     is_last: bool
 
     @property
     def weights(self) -> str:
-        """Digest of the weights measured."""
+        """Digest of the measured weights."""
         tensors = self.checkpoint.record.tensors if self.checkpoint else {}
         return digest([self.model_digest, {name: record.sha256 for name, record in tensors.items()}])
 
     @property
     def is_finite(self) -> bool:
-        """Whether all weights are numbers."""
+        """Whether all weights are finite."""
         return self.checkpoint is None or self.checkpoint.record.finite
 
     @property
     def base(self) -> TrajectoryPoint:
-        """Where the pristine model's rows lie."""
+        """The point of the pristine model's rows."""
         return self.point.model_copy(update={"trajectory": "base", "method": "none", "edit_count": 0})
 
     @property
     def before(self) -> TrajectoryPoint:
-        """Where the rows of the trajectory's previous checkpoint lie; of the first, the pristine model's."""
+        """The point of the trajectory's previous checkpoint; before the first it is the pristine model's."""
         count = max((count for count in self.edit_counts if count < self.point.edit_count), default=0)
         return self.point.model_copy(update={"edit_count": count}) if count else self.base
 
 
-def measure(measured: MeasuredCheckpoint, options: MeasureOptions, *, engine: LazyEngine, show: ShowProgress) -> None:
-    """Measure a checkpoint under everything asked for, and store the rows; what is stored already is left as it is.
+def measure(
+    measured: MeasuredCheckpoint,
+    options: MeasureOptions,
+    *,
+    engine: LazyEngine,
+    show: ShowProgress,
+    loader: TaskLoader | None = None,
+) -> None:
+    """Measure a checkpoint and store the rows; measures that are stored already are left as they are.
 
-    Weights that are not numbers answer nothing: their questions are stored without answers, and no engine is asked. An
-    engine that dies is replaced by a new one, and what it had not finished at this checkpoint is asked again.
+    Checkpoints whose weights are not finite are not run: their questions are stored without answers. An engine that
+    dies is replaced by a new one, and its unfinished stage of this checkpoint is repeated.
 
     Args:
         measured: The checkpoint.
         options: What is measured.
-        engine: Started, and given the checkpoint's weights, only if something is missing.
+        engine: Started and swapped to the checkpoint's weights only if a measure is missing.
         show: Shows the progress.
+        loader: Keeps the general benchmarks' task objects between checkpoints; without one they are loaded anew.
 
     Raises:
-        EngineDiedError: As many engines as may have died over this checkpoint.
+        EngineDiedError: `ENGINES_A_CHECKPOINT` engines have died while this checkpoint was measured.
     """
+    loader = loader or TaskLoader(options.capability)
     for engines_left in reversed(range(ENGINES_A_CHECKPOINT)):
         try:
-            return _measure_missing(measured, options, engine, show)
+            return _measure_missing(measured, options, engine, show, loader)
         except EngineDiedError as error:
             engine.close()
             if not engines_left:
                 raise
             point = measured.point
-            logger.warning("%s; a new one goes on with %s at %d edits", error, point.trajectory, point.edit_count)
+            logger.warning("%s; a new one continues with %s at %d edits", error, point.trajectory, point.edit_count)
 
 
 def _measure_missing(
-    measured: MeasuredCheckpoint, options: MeasureOptions, engine: LazyEngine, show: ShowProgress
+    measured: MeasuredCheckpoint, options: MeasureOptions, engine: LazyEngine, show: ShowProgress, loader: TaskLoader
 ) -> None:
     if not measured.is_finite:
         return _store_unanswered(measured, options)
-    if not _is_stored(measured, measured.weights, costs=("swap",) if measured.checkpoint else ()):
-        _swap(measured, engine)
-    _measure_outcomes(measured, options, engine, show)
-    _measure_perplexity(measured, options, engine)
+    swap_is_stored = _is_stored(measured, measured.weights, costs=("swap",) if measured.checkpoint else ())
+    running = None if swap_is_stored else _with_weights(measured, engine)
+    for stage in _missing_stages(measured, options, show, loader):
+        if running is None:
+            running = _with_weights(measured, engine)
+        stage(running)
+
+
+def _missing_stages(
+    measured: MeasuredCheckpoint, options: MeasureOptions, show: ShowProgress, loader: TaskLoader
+) -> Iterator[Callable[[Engine], None]]:
+    """The stages whose rows are not stored, in order; each runs before the next is looked for.
+
+    Whether the general benchmarks are due depends on the perplexity of this checkpoint.
+    """
+    key = _outcomes_key(measured, options)
+    if not _is_stored(measured, key, "outcomes", costs=asking_stages(options.evaluation)):
+        yield partial(_measure_outcomes, measured, options, key, show)
+    key = _key(measured, options, perplexity, asked=options.perplexity)
+    if options.perplexity.corpus is not None and not _is_stored(measured, key, "perplexity", costs=("perplexity",)):
+        yield partial(_measure_perplexity, measured, options.perplexity, key)
     if _capability_is_due(measured, options.capability):
-        _measure_capability(measured, options, engine)
+        key = _capability_key(measured, options)
+        if not _is_stored(measured, key, "capability_samples", "capability", costs=("capability",)):
+            yield partial(_measure_capability, measured, loader, key)
 
 
 def _measure_outcomes(
-    measured: MeasuredCheckpoint, options: MeasureOptions, engine: LazyEngine, show: ShowProgress
+    measured: MeasuredCheckpoint, options: MeasureOptions, key: str, show: ShowProgress, engine: Engine
 ) -> None:
-    point, key = measured.point, _outcomes_key(measured, options)
-    if _is_stored(measured, key, "outcomes", costs=asking_stages(options.evaluation)):
-        return
-    _swap(measured, engine)
-    pre_edit = _pre_edit(measured)
+    point, pre_edit = measured.point, _pre_edit(measured)
     with show(f"Probing {point.method} at {point.edit_count:,} edits", "prompts") as progress:
         result = evaluate_checkpoint(
             engine,
@@ -136,7 +162,7 @@ def _measure_outcomes(
 
 
 def _store_unanswered(measured: MeasuredCheckpoint, options: MeasureOptions) -> None:
-    """Store the questions of a checkpoint whose weights are not numbers, without answers."""
+    """Store the questions of a checkpoint whose weights are not finite, without answers."""
     point, key = measured.point, _outcomes_key(measured, options)
     if not point.holds("outcomes", key):
         rows = unanswered(measured.requests, point.edit_count, options.evaluation, "the weights are not finite")
@@ -150,7 +176,7 @@ def _outcomes_key(measured: MeasuredCheckpoint, options: MeasureOptions) -> str:
 
 
 def _is_stored(measured: MeasuredCheckpoint, key: str, *tables: str, costs: Sequence[str]) -> bool:
-    """Whether all rows of a stage are there; a pruned checkpoint cannot be asked again for what its costs were."""
+    """Whether all rows of a stage are stored; the costs of a pruned checkpoint may be missing."""
     point = measured.point
     if not all(point.holds(table, key) for table in tables):
         return False
@@ -159,34 +185,24 @@ def _is_stored(measured: MeasuredCheckpoint, key: str, *tables: str, costs: Sequ
 
 
 def _pre_edit(measured: MeasuredCheckpoint) -> PreEdit:
-    """What the pristine model answered; nothing yet, where it is the one that is asked."""
+    """The pristine model's answers; none while the pristine model itself is measured."""
     if measured.checkpoint is None:
         return NO_PRE_EDIT
     return PreEdit.of(measured.base.run.warehouse.rows("outcomes", measured.base.partition))
 
 
-def _measure_perplexity(measured: MeasuredCheckpoint, options: MeasureOptions, engine: LazyEngine) -> None:
-    if options.perplexity.corpus is None:
-        return
+def _measure_perplexity(measured: MeasuredCheckpoint, options: PerplexityOptions, key: str, engine: Engine) -> None:
     point = measured.point
-    key = _key(measured, options, perplexity, asked=options.perplexity)
-    if _is_stored(measured, key, "perplexity", costs=("perplexity",)):
-        return
-    _swap(measured, engine)
     begun = time.perf_counter()
-    texts = corpus_texts(options.perplexity)
-    point.store("perplexity", measure_perplexity(engine, texts, str(options.perplexity.corpus)), key=key)
+    texts = corpus_texts(options)
+    point.store("perplexity", measure_perplexity(engine, texts, str(options.corpus)), key=key)
     point.store_cost("perplexity", time.perf_counter() - begun, len(texts), key=key, engine=engine.kind)
 
 
-def _measure_capability(measured: MeasuredCheckpoint, options: MeasureOptions, engine: LazyEngine) -> None:
+def _measure_capability(measured: MeasuredCheckpoint, loader: TaskLoader, key: str, engine: Engine) -> None:
     point = measured.point
-    key = _capability_key(measured, options)
-    if _is_stored(measured, key, "capability_samples", "capability", costs=("capability",)):
-        return
-    _swap(measured, engine)
     begun = time.perf_counter()
-    result = measure_capability(engine, options.capability)
+    result = measure_capability(engine, loader.options, loader=loader)
     point.store("capability_samples", result.samples, key=key)
     point.store("capability", result.scores, key=key)
     seconds = time.perf_counter() - begun
@@ -194,7 +210,7 @@ def _measure_capability(measured: MeasuredCheckpoint, options: MeasureOptions, e
 
 
 def awaits_capability(measured: MeasuredCheckpoint, options: MeasureOptions) -> bool:
-    """Whether a checkpoint's general benchmarks are to be run and are not stored yet."""
+    """Whether a checkpoint's general benchmarks are due and not stored yet."""
     if not _capability_is_due(measured, options.capability):
         return False
     return not measured.point.holds("capability", _capability_key(measured, options))
@@ -206,7 +222,7 @@ def _capability_key(measured: MeasuredCheckpoint, options: MeasureOptions) -> st
 
 
 def _capability_is_due(measured: MeasuredCheckpoint, options: CapabilityOptions) -> bool:
-    """Whether the general benchmarks are run here: they are dear, so a run may ask for them at some checkpoints."""
+    """Whether the general benchmarks run at this checkpoint; they are slow, so a run may limit them to some."""
     if not options.asked or options.when == "never":
         return False
     if options.when == "every" or measured.checkpoint is None or measured.is_last:
@@ -215,7 +231,7 @@ def _capability_is_due(measured: MeasuredCheckpoint, options: CapabilityOptions)
 
 
 def _is_at_new_level(measured: MeasuredCheckpoint, ratio: float) -> bool:
-    """The cheap gate, of stored rows alone: a run that continues decides as it did before (see `tasks.gate`)."""
+    """Gate capability by stored perplexities only, so that a continued run decides as before (see `gating`)."""
     now, before, base = (mean_nll(_perplexity_rows(at)) for at in (measured.point, measured.before, measured.base))
     return is_due(now, before, base, ratio=ratio)
 
@@ -224,9 +240,9 @@ def _perplexity_rows(point: TrajectoryPoint) -> Sequence[Mapping[str, Any]]:
     return point.run.warehouse.rows("perplexity", point.partition)
 
 
-def _swap(measured: MeasuredCheckpoint, engine: LazyEngine) -> None:
-    """Give the engine the checkpoint's weights if it has others, and store what that took."""
-    report = engine.hold(measured.checkpoint.folder if measured.checkpoint else None)
+def _with_weights(measured: MeasuredCheckpoint, engine: LazyEngine) -> Engine:
+    """The running engine with the checkpoint's weights; the cost of the swap, if one was needed, is stored."""
+    report = engine.ensure_weights(measured.checkpoint.folder if measured.checkpoint else None)
     if report is not None:
         measured.point.store_cost(
             "swap",
@@ -237,6 +253,7 @@ def _swap(measured: MeasuredCheckpoint, engine: LazyEngine) -> None:
             verified=report.verified,
             engine=engine.kind,
         )
+    return engine.started()  # not only at the first call: a stage's cost must not include the start
 
 
 def _key(

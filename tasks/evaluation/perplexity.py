@@ -1,4 +1,4 @@
-"""Perplexity: how surprised a model is by ordinary text, an early and cheap sign of collapse."""
+"""Perplexity on ordinary text, an early and cheap sign of collapse."""
 
 from __future__ import annotations
 
@@ -11,33 +11,27 @@ from overedit.tasks.evaluation.options import PerplexityOptions
 
 
 def corpus_texts(options: PerplexityOptions) -> list[str]:
-    """The texts of the corpus; none, where no corpus is named. Empty lines and rows are left out.
+    """Read the texts of the corpus, without empty ones; an empty list where no corpus is named.
 
     Raises:
         ValueError: The file is missing or of another kind, a row has no text, or there is no text at all.
     """
     if options.corpus is None:
         return []
-    return list(open_corpus(str(options.corpus), options.limit, key="perplexity.corpus", pocket=_pocket_texts).texts)
+    return list(open_corpus(str(options.corpus), options.limit, key="perplexity.corpus", held_out=True).texts)
 
 
 def measure_perplexity(engine: Engine, texts: Sequence[str], corpus: str) -> list[dict[str, Any]]:
-    """Rows of the table `perplexity`, without the identity columns: one a text.
+    """Measure each text's NLL: rows of the table `perplexity`, without the identity columns.
 
     The perplexity of the corpus is exp(sum of `nll` / sum of `num_tokens`), each token counting once.
 
     Args:
-        engine: The model asked.
-        texts: The texts.
-        corpus: Their name.
+        engine: The running model.
+        texts: The texts of the corpus.
+        corpus: The name of the corpus.
     """
     return [
         {"corpus": corpus, "text_id": number, "nll": sum(nlls), "num_tokens": len(nlls)}
         for number, nlls in enumerate(engine.token_nlls(texts))
     ]
-
-
-def _pocket_texts(limit: int | None) -> list[str]:
-    from overedit.tasks.pocket_world.corpus import perplexity_texts
-
-    return perplexity_texts(limit or 200)

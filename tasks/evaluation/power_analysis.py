@@ -1,10 +1,10 @@
-"""How small a loss of general ability a run can see, from the numbers of its items alone: said before it starts.
+"""The smallest drop of general ability that a run can detect, from the numbers of its items, before it starts.
 
-Base and edited model are asked the same items. What counts are those that change: `lost` were right before and are
-wrong now, `gained` the other way round. McNemar's test asks whether the lost ones are more than half of them (Q.
-McNemar, Note on the sampling error of the difference between correlated proportions or percentages, Psychometrika 12,
-1947); its exact form takes the binomial distribution of the lost among the changed. The power is exact too: summed over
-how many items change, and how many of those are lost (S. W. Duffy, Asymptotic and exact power for the McNemar test,
+Base and edited model answer the same items. The test uses those that change: `lost` were right before and are wrong
+now, `gained` were wrong and are right. McNemar's test asks whether more than half of them are lost (Q. McNemar, Note on
+the sampling error of the difference between correlated proportions or percentages, Psychometrika 12, 1947); its exact
+form uses the binomial distribution of the lost among the changed. The power is exact too: a sum over the number of
+items that change and the number of those that are lost (S. W. Duffy, Asymptotic and exact power for the McNemar test,
 Biometrics 40, 1984).
 """
 
@@ -14,37 +14,37 @@ from collections.abc import Iterable, Mapping
 
 from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.capability.scoring import is_right_or_wrong
-from overedit.tasks.capability.task_loading import load_tasks
+from overedit.tasks.capability.task_loading import TaskLoader
 from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint, awaits_capability
 from overedit.tasks.evaluation.options import MeasureOptions
 from overedit.tasks.warehouse.statistics import ALPHA, CHURN, POWER, smallest_detectable_drop
 
 
-def before_the_run(bases: Iterable[MeasuredCheckpoint], options: MeasureOptions) -> list[str]:
-    """Find every benchmark before anything long starts, and say what the run will be able to see.
+def before_the_run(bases: Iterable[MeasuredCheckpoint], options: MeasureOptions, loader: TaskLoader) -> list[str]:
+    """Load every benchmark before anything long starts, and report the drops that the run will be able to detect.
 
     Args:
-        bases: The pristine model, at each ordering of the requests. Where all its benchmarks are stored already,
-            nothing is loaded and nothing said.
+        bases: The pristine model, at each ordering of the requests. If all its benchmarks are stored already, nothing
+            is loaded or reported.
         options: What is measured.
+        loader: Loads the benchmarks, and keeps them for the run.
 
     Raises:
-        ValueError: There is no such task, or its local items are not as it needs them.
+        ValueError: There is no such task, or its local items lack a file, split or column.
         OSError: A task's items can be neither found nor downloaded.
     """
     if not any(awaits_capability(base, options) for base in bases):
         return []
-    loaded = load_tasks(options.capability)
-    sizes = loaded.num_items(options.capability.most_items, of=is_right_or_wrong)
+    sizes = loader.load().num_items(options.capability.most_items, of=is_right_or_wrong)
     return detection_lines(options.capability, sizes)
 
 
 def detection_lines(options: CapabilityOptions, sizes: Mapping[str, int]) -> list[str]:
-    """What the run will be able to see, in a sentence or two; none where no general benchmark is run.
+    """Describe the detectable drops in a sentence or two; an empty list where no general benchmark is run.
 
     Args:
         options: Which benchmarks.
-        sizes: The items asked of each task or group that counts by itself, where an item is right or wrong.
+        sizes: Items of each task or group that counts by itself, of tasks whose items are right or wrong.
     """
     if not sizes or options.when == "never":
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from overedit.tasks.capability.task_loading import TaskLoader
 from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint, measure
 from overedit.tasks.evaluation.options import MeasureOptions
@@ -9,6 +10,8 @@ from overedit.tasks.system.task_runs import retried_stage, shown_in_flow
 
 
 @retried_stage
-def measure_checkpoint(measured: MeasuredCheckpoint, options: MeasureOptions, engine: LazyEngine) -> None:
+def measure_checkpoint(
+    measured: MeasuredCheckpoint, options: MeasureOptions, engine: LazyEngine, loader: TaskLoader
+) -> None:
     """Ask every probe, the perplexity and the general benchmarks of one checkpoint, unless they are stored already."""
-    measure(measured, options, engine=engine, show=shown_in_flow)
+    measure(measured, options, engine=engine, show=shown_in_flow, loader=loader)

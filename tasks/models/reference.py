@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from overedit.tasks.models.weights_digest import folder_digest
-from overedit.tasks.system.untrusted import read_plain_file, shown_value
+from overedit.tasks.pocket_world.model import MODEL_FOLDERS
+from overedit.tasks.system.untrusted import error_message, read_plain_file, shown_value
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MOST_CONFIG_BYTES = 16 << 20
@@ -46,10 +47,8 @@ class ModelReference:
             ValueError: The name looks like a folder, and there is none, or it is not a model's, or it holds only
                 pickled weights.
         """
-        if self.name == "pocket":
-            from overedit.tasks.pocket_world.model import model_folder
-
-            return str(model_folder())
+        if self.name in MODEL_FOLDERS:
+            return str(MODEL_FOLDERS[self.name])
         path = Path(self.name).expanduser()
         if path.is_dir():
             if not (path / "config.json").is_file():
@@ -83,7 +82,9 @@ class ModelReference:
         except _BAD_CONFIG as error:
             if not Path(where).is_dir():
                 self._check_code(PreTrainedConfig.get_config_dict(where, revision=self.revision)[0])
-            raise ValueError(f"model: the config.json of {self.name} cannot be read: {_first_words(error)}") from error
+            raise ValueError(
+                f"model: the config.json of {self.name} cannot be read: {error_message(error, 300)}"
+            ) from error
 
     @cached_property
     def digest(self) -> str:
@@ -115,7 +116,7 @@ def _read_json_object(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"model: {path} is not JSON: {_first_words(error)}") from error
+        raise ValueError(f"model: {path} is not JSON: {error_message(error, 300)}") from error
     if not isinstance(found, dict):
         raise ValueError(f"model: {path} holds no JSON object but {shown_value(found)}")
     return found
@@ -134,8 +135,4 @@ def _check_weights(folder: Path) -> None:
             with safe_open(path, "pt"):  # reads the header, and no value
                 pass
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"model: {path} is no whole safetensors file: {_first_words(error)}") from error
-
-
-def _first_words(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+            raise ValueError(f"model: {path} is no whole safetensors file: {error_message(error, 300)}") from error

@@ -76,6 +76,11 @@ def perplexity_texts(num: int, seed: int = 0) -> list[str]:
     return [f"{fact.text} {skill.text}" for fact, skill in zip(chooser.sample(told, num), shown, strict=True)]
 
 
+def held_out_texts(num: int | None = None) -> list[str]:
+    """The first so many perplexity texts; 200 by default."""
+    return perplexity_texts(num or 200)
+
+
 def training_texts(num: int | None = None, seed: int = 0) -> list[str]:
     """Texts like those that the pocket model was trained on: an epoch's sentences, shuffled, one to three a text.
 

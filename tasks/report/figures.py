@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from overedit.editing.storage.atomic import replace_file
-from overedit.tasks.report.data import RunData, Trajectory, is_of
+from overedit.tasks.report.data import RunData, Trajectory, collect, is_of
 from overedit.tasks.warehouse.tables import Row
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 COLORS = (
     *("#2f6fd6", "#d9772b", "#2a9166", "#b8458f", "#7a62d3"),

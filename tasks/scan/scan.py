@@ -21,7 +21,7 @@ from overedit.editing.method import State
 from overedit.editing.methods import METHODS, MethodConfig
 from overedit.editing.metrics import exact_sequence
 from overedit.editing.model.memory import OomHalver
-from overedit.editing.model.tokenization import encode_pairs
+from overedit.editing.model.tokenization import encode_pairs, encode_texts
 from overedit.editing.model.weights import WeightUpdate, applied, read_tensors
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
@@ -31,7 +31,7 @@ from overedit.editing.trajectory.runner import turn_seed
 from overedit.tasks.data.corpus import texts_digest
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.job import inputs_key, method_inputs
-from overedit.tasks.engine.tokenization import encode, windows
+from overedit.tasks.engine.tokenization import windows
 from overedit.tasks.engine.transformers_batches import LocalModel
 from overedit.tasks.models.loading import LoadedModel, context_length, editing_threads, load_model
 from overedit.tasks.models.reference import ModelReference
@@ -39,6 +39,7 @@ from overedit.tasks.runs.run import TrajectoryPoint
 from overedit.tasks.system.gpu_locks import gpu_lock
 from overedit.tasks.system.progress import ShowProgress, unseen
 from overedit.tasks.system.stage_key import stage_key
+from overedit.tasks.system.untrusted import error_message
 
 PART = 50
 """Requests of a file: what is done again, at most, after a scan was stopped."""
@@ -162,9 +163,9 @@ class PerplexityProbe(NamedTuple):
             ValueError: No text has two tokens.
         """
         model, tokenizer = loaded
-        room = context_length(model.config)
-        local = LocalModel(model, tokenizer, room, [], _BATCH_TOKENS[model.device.type], OomHalver())
-        pieces = [found for ids in encode(tokenizer, texts) if (found := windows(ids, room - 1))]
+        max_length = context_length(model.config)
+        local = LocalModel(model, tokenizer, max_length, [], _BATCH_TOKENS[model.device.type], OomHalver())
+        pieces = [found for ids in encode_texts(tokenizer, texts) if (found := windows(ids, max_length - 1))]
         if not pieces:
             raise ValueError("perplexity.corpus: no text has two tokens, so there is no perplexity")
         return cls(local, pieces)
@@ -209,7 +210,7 @@ def scan(
         try:
             update = edit(request)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-            yield row | {"error": " ".join(str(error).split())[:500], "seconds": time.perf_counter() - begun}
+            yield row | {"error": error_message(error, 500), "seconds": time.perf_counter() - begun}
             continue
         before = read_tensors(loaded.model, update)
         with applied(loaded.model, update):

@@ -1,4 +1,4 @@
-"""What reading files that others wrote needs: a bounded read of a plain file, and values shown safely in a message."""
+"""Reading files of unknown origin, and showing their values and errors safely in a message."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _KINDS = {
 
 
 def read_plain_file(path: Path, *, what: str, most_bytes: int) -> bytes:
-    """The content of an ordinary file; nothing else is opened, as a pipe may never end.
+    """Read an ordinary file; nothing else is opened, as a pipe may never end.
 
     Args:
         path: The file; a symbolic link to one counts as one.
         what: What a message calls it, e.g. "dataset file".
-        most_bytes: The most that is read.
+        most_bytes: The largest file that is read.
 
     Raises:
         ValueError: It is missing, not an ordinary file, too large, or not readable.
@@ -46,22 +46,32 @@ def read_plain_file(path: Path, *, what: str, most_bytes: int) -> bytes:
 
 
 def shown_value(value: Any, length: int = 60) -> str:
-    """A value as a message shows it: on one line, shortened, whatever it is and however deep it is nested."""
-    shortened = reprlib.Repr()
-    shortened.maxlevel = 3
-    shortened.maxstring = shortened.maxother = shortened.maxlong = length
+    """Show any value, however deeply nested, on one line of at most `length` characters."""
+    short = reprlib.Repr()
+    short.maxlevel = 3
+    short.maxstring = short.maxother = short.maxlong = length
     try:
-        shown = shortened.repr(value)
-    except ValueError:  # Python writes no integer of more than 4,300 digits
+        shown = short.repr(value)
+    except ValueError:  # Python refuses to print integers of more than 4,300 digits
         shown = f"a number of {value.bit_length():,} bits" if isinstance(value, int) else "a very large number"
-    return printable(shown if len(shown) <= length else f"{shown[: length - 3]}...")
+    return printable(shorten(shown, length))
 
 
 def printable(text: str) -> str:
-    """A text that does nothing to a terminal: control characters, but tab and line end, are written as escapes."""
+    """Escape a text's control characters (except tab and line feed), so that it is safe to print on a terminal."""
     return _NOT_PLAIN.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
-def one_line(error: BaseException) -> str:
-    """An error as a cell of a table."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+def shorten(text: str, length: int = 60) -> str:
+    """Cut a text to at most `length` characters; a text that is cut ends in `...`."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def error_message(error: BaseException, length: int = 200) -> str:
+    """An error's message on one line: its first `length` characters, with single spaces for all whitespace."""
+    return " ".join(str(error).split())[:length]
+
+
+def one_line(error: BaseException, length: int = 500) -> str:
+    """An error's type and message on one line of at most `length` characters, e.g. for a table's cell."""
+    return f"{type(error).__name__}: {error_message(error, length)}"[:length]

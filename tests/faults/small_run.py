@@ -18,7 +18,8 @@ import overedit.tasks.editing_job.job
 import overedit.tasks.report.figures
 import overedit.tasks.system.stage_key
 from overedit.flows.config.models import BenchmarkConfig
-from overedit.tasks.capability.scoring import CapabilityOptions, load_tasks
+from overedit.tasks.capability.options import CapabilityOptions
+from overedit.tasks.capability.task_loading import TaskLoader, load_tasks
 from tests.support.lm_eval_tasks import CHOICE, write_tasks
 
 NAME = "r"
@@ -68,7 +69,8 @@ def configuration(home: Path, inputs: Path, model: Path, **more: Any) -> Benchma
 
 def warm_up(options: CapabilityOptions) -> None:
     """Do once what every attempt would do anew: load lm-eval's tasks, read the code for the stages' keys."""
-    load_tasks(options)
+    loaded = load_tasks(options)
+    TaskLoader.load = lambda _: loaded  # type: ignore[method-assign]
     index = overedit.tasks.system.stage_key.SourceIndex()
     overedit.tasks.system.stage_key.SourceIndex = lambda: index  # type: ignore[assignment, misc]
     for modules in CODE:

@@ -9,11 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from overedit.editing.requests import EditRequest
 from overedit.tasks.engine.base import Engine
 from overedit.tasks.engine.factory import load_in_process
 from overedit.tasks.engine.lazy import open_engine
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.models.reference import ModelReference
+from overedit.tasks.pocket_world.world import World, default_world
 from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.checkpoints import WriteCheckpoint, write_tensors
@@ -91,3 +93,14 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
 def synthetic_data(synthetic: Warehouse) -> RunData:
     """That run's rows as the report reads them."""
     return collect(synthetic, RUN)
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    return default_world()
+
+
+@pytest.fixture(scope="session")
+def edits(world: World) -> list[EditRequest]:
+    """All edits of facts that the shipped model knows."""
+    return list(world.edits(world.num_known_edits))

@@ -15,7 +15,8 @@ from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
 from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.tasks.capability.gating import is_due, level, mean_nll
-from overedit.tasks.capability.scoring import Capability, CapabilityOptions
+from overedit.tasks.capability.options import CapabilityOptions
+from overedit.tasks.capability.scoring import Capability
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint, measure
@@ -112,7 +113,10 @@ class NoEngine:
 
     kind = "none"
 
-    def hold(self, folder: Path | None) -> None: ...
+    def ensure_weights(self, folder: Path | None) -> None: ...
+
+    def started(self) -> NoEngine:
+        return self
 
 
 STOPS = (1, 10, 20, 30, 40)
@@ -132,7 +136,7 @@ def measured_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def perplexity(engine: object, texts: object, corpus: str) -> list[dict[str, Any]]:
         return [{"corpus": corpus, "text_id": 0, "nll": 10 * math.log(PERPLEXITIES[here[-1]]), "num_tokens": 10}]
 
-    def capability(engine: object, options: object) -> Capability:
+    def capability(engine: object, options: object, **_: object) -> Capability:
         evaluated.append(here[-1])
         return Capability([], [])
 

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from overedit.tasks.capability.scoring import CapabilityOptions, headline, load_tasks, measure_capability
+from overedit.tasks.capability.options import CapabilityOptions
+from overedit.tasks.capability.scoring import headline, measure_capability
+from overedit.tasks.capability.task_loading import TaskLoader, load_tasks
 from overedit.tasks.engine.base import Engine
 from overedit.tasks.evaluation.options import PerplexityOptions
 from overedit.tasks.evaluation.perplexity import corpus_texts, measure_perplexity
@@ -81,7 +83,8 @@ def test_chance_can_be_given_and_items_limited(transformers_engine: Engine, opti
 
 
 def test_tasks_are_loaded_once(options: CapabilityOptions) -> None:
-    assert load_tasks(options) is load_tasks(CapabilityOptions(**options.model_dump()))
+    loader = TaskLoader(options)
+    assert loader.load() is loader.load()
 
 
 @pytest.mark.slow  # all of lm-eval's own tasks are looked through

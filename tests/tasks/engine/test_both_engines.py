@@ -17,11 +17,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import overedit.tasks.engine.lazy as lazy
 import overedit.tasks.engine.options as options
 import overedit.tasks.engine.vllm_weights as vllm_worker
+from overedit.editing.model.tokenization import encode_texts
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
 from overedit.tasks.engine.base import NO_TOKEN, Engine, Generation, Score, SwapReport
 from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.engine.options import EngineOptions, engine_kind
-from overedit.tasks.engine.tokenization import check_lengths, encode, eos_ids, generation, windows
+from overedit.tasks.engine.tokenization import check_lengths, eos_ids, generation, windows
 from overedit.tasks.engine.transformers_engine import TransformersEngine
 from overedit.tasks.engine.vllm_environment import kv_cache_bytes, vllm_named
 from overedit.tasks.models.base_weights import BaseWeights
@@ -170,7 +171,7 @@ def test_what_shares_a_module_has_the_same_place() -> None:
         "mlp.router.weight",
         "mlp.down_proj.no",
     ]
-    places = vllm_worker._places(model, dict(model.named_modules()), names)
+    places = vllm_worker._locations(model, dict(model.named_modules()), names)
     assert places == {
         "mlp.up_proj.weight": ("model.mlp.gate_up_proj", "weight", 1),
         "mlp.gate_proj.weight": ("model.mlp.gate_up_proj", "weight", 0),
@@ -227,28 +228,29 @@ def test_a_lazy_engine_starts_once_and_only_if_needed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(lazy, "open_engine", lambda *_, **__: fake)
     (tmp_path / "checkpoint.json").write_text("one")
     with LazyEngine(ModelReference("model"), EngineOptions(kind="transformers")) as engine:
-        assert engine.hold(None) is None, "the engine would start with the base's weights"
+        assert engine.ensure_weights(None) is None, "the engine would start with the base's weights"
         assert engine.starts == [] and engine.kind == "transformers"
-        assert engine.hold(tmp_path) == SwapReport(0.1, 4, True)
-        assert engine.hold(tmp_path) is None
+        assert engine.ensure_weights(tmp_path) == SwapReport(0.1, 4, True)
+        assert engine.ensure_weights(tmp_path) is None
         (tmp_path / "checkpoint.json").write_text("two")
-        assert engine.hold(tmp_path) is not None, "the folder was written again"
-        assert engine.generate(["a"], max_tokens=1)[0].text == "a"
-        assert engine.score([]) == engine.token_nlls([]) == []
-        assert engine.language_model() == "model"
+        assert engine.ensure_weights(tmp_path) is not None, "the folder was written again"
+        running = engine.started()
+        assert running.generate(["a"], max_tokens=1)[0].text == "a"
+        assert running is fake and running.score([]) == running.token_nlls([]) == []
+        assert running.language_model() == "model"
         fake.broken = True
         with pytest.raises(RuntimeError):
-            engine.hold(None)
+            engine.ensure_weights(None)
         fake.broken = False
-        assert engine.hold(tmp_path) is not None, "what a broken swap left behind is not trusted"
-        assert engine.starts == [("fake", 1.5)] and engine.start_seconds == 1.5
+        assert engine.ensure_weights(tmp_path) is not None, "what a broken swap left behind is not trusted"
+        assert engine.starts == [("fake", 1.5)]
     assert fake.calls == [tmp_path, tmp_path, None, tmp_path, "close"]
 
 
 def test_a_lazy_engine_that_was_not_needed_never_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lazy, "open_engine", lambda *_, **__: pytest.fail("started"))
     with LazyEngine(ModelReference("model"), EngineOptions(kind="transformers")) as engine:
-        assert engine.hold(None) is None
+        assert engine.ensure_weights(None) is None
     assert engine.starts == []
 
 
@@ -357,7 +359,7 @@ def test_weights_that_are_no_numbers_are_a_result_and_leave_no_trace(
 @pytest.mark.parametrize("kind", ENGINES)
 def test_a_prompt_must_leave_room_for_an_answer(kind: str, request: pytest.FixtureRequest) -> None:
     engine: Engine = request.getfixturevalue(kind)
-    ids = encode(AutoTokenizer.from_pretrained(request.getfixturevalue("small_model")), ["Ba" * 20])[0]
+    ids = encode_texts(AutoTokenizer.from_pretrained(request.getfixturevalue("small_model")), ["Ba" * 20])[0]
     fits = "Ba" * (20 * 62 // len(ids))
     [answer] = engine.generate([fits], max_tokens=100)
     assert answer.finish_reason == "length" and 0 < answer.num_tokens < 40

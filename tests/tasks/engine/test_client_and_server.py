@@ -19,7 +19,8 @@ import torch
 import overedit.tasks.engine.lazy as lazy
 from overedit.editing.requests import EditRequest, Probe
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError, read_checkpoint
-from overedit.tasks.capability.scoring import CapabilityOptions, measure_capability
+from overedit.tasks.capability.options import CapabilityOptions
+from overedit.tasks.capability.scoring import measure_capability
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine.base import Engine, EngineDiedError
 from overedit.tasks.engine.client import EngineClient
@@ -305,7 +306,7 @@ def test_only_so_many_engines_may_die_over_a_checkpoint(
         measure(measured_in(tmp_path, folder), few, engine=engine, show=unseen)
         assert len(engine.starts) == deaths + 1
     alone = LazyEngine(ModelReference("model"), few.engine)
-    alone.hold(folder)
+    alone.ensure_weights(folder)
     measure(measured_in(tmp_path / "alone", None), few, engine=alone, show=unseen)
     measure(measured_in(tmp_path / "alone", folder), few, engine=alone, show=unseen)
     assert rows_of(tmp_path, "outcomes") == rows_of(tmp_path / "alone", "outcomes")

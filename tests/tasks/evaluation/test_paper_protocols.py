@@ -133,7 +133,7 @@ def test_a_run_can_be_asked_what_a_preset_asks(preset: Any) -> None:
 
 def test_what_wild_asks_is_what_its_view_assumes() -> None:
     asked = PRESETS["wild"].asks["evaluation"]
-    text = (REPOSITORY / "tasks" / "queries" / "preset_outcomes.sql").read_text()
+    text = (REPOSITORY / "tasks" / "warehouse" / "sql" / "views" / "preset_outcomes.sql").read_text()
     assert f"{asked['max_tokens']} AS most_tokens" in text
     assert asked["stop"] == [".", "\n"]
     assert r"'^[^.\n]*' AS before_stop, ['.', E'\n'] AS stops" in text

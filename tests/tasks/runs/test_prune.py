@@ -19,6 +19,7 @@ from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job.job import EditingJob, finished_checkpoints, run_editing_job
 from overedit.tasks.models.export import export_checkpoint
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.prune import Pruning, prune_run, worth_keeping
 from overedit.tasks.runs.status import status_table
 from overedit.tasks.runs.verify import verify
@@ -119,7 +120,7 @@ def job(tiny_model: Path, tmp_path: Path) -> tuple[EditingJob, Any, Path]:
     path.write_text(json.dumps(rows))
     method = {"method": "ft_m", "site": "1.down_proj", "max_steps": 2}
     job = EditingJob.model_validate(
-        {"model": str(tiny_model), "method": method, "edit_counts": (1, 2, 4), "turn_size": 1}
+        {"model": ModelReference(str(tiny_model)), "method": method, "edit_counts": (1, 2, 4), "turn_size": 1}
     )
     return job, load_requests(DatasetOptions(name="file", path=path)).requests, tmp_path / "order-0"
 

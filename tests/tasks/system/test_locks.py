@@ -174,6 +174,7 @@ def test_editing_holds_the_gpu_that_torch_uses(
     from overedit.editing.requests import EditRequest
     from overedit.tasks.data.request_store import RequestStore
     from overedit.tasks.editing_job.job import EditingJob, run_editing_job
+    from overedit.tasks.models.reference import ModelReference
 
     used: list[int] = []
     monkeypatch.setattr("overedit.tasks.system.gpu_locks.visible_gpus", lambda: ("GPU-a", "GPU-b"))
@@ -183,7 +184,7 @@ def test_editing_holds_the_gpu_that_torch_uses(
         "overedit.tasks.editing_job.job.load_model", lambda *_, **__: pytest.fail(holder(tmp_path / "GPU-b"))
     )
     method = {"method": "ft_m", "site": "1.down_proj"}
-    job = EditingJob.model_validate({"model": str(tiny_model), "method": method, "edit_counts": (1,)})
+    job = EditingJob.model_validate({"model": ModelReference(str(tiny_model)), "method": method, "edit_counts": (1,)})
     request = EditRequest(case_id="a", prompt="The sky is", target_new="red")
     with (
         process(HOLD_A_GPU, tmp_path, "GPU-a"),

@@ -1,0 +1,58 @@
+"""Every patch of lm-eval and `datasets`; each is undone at the end of its block.
+
+- `quiet`: `lm_eval.api.task.tqdm` shows no bar, the logger `lm_eval` only errors, and `datasets` no progress bars.
+- `replaced_downloads`: `ConfigurableTask.download` takes a task's items from elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block, lm-eval and `datasets` show no progress bars and notes (the flow shows its own)."""
+    import datasets
+    import lm_eval.api.task as building
+
+    log = logging.getLogger("lm_eval")
+    level, bar, shown = log.level, building.tqdm, not datasets.are_progress_bars_disabled()
+    log.setLevel(logging.ERROR)
+    building.tqdm = partial(bar, disable=True)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        building.tqdm = bar
+        if shown:
+            datasets.enable_progress_bars()
+
+
+@contextmanager
+def replaced_downloads(find: Callable[[Any], dict[str, Any] | None]) -> Iterator[None]:
+    """Within the block, lm-eval tasks that are built take their items from a function instead of a download.
+
+    Args:
+        find: Given a task's configuration, its items by split; None leaves the task its download.
+    """
+    from lm_eval.api.task import ConfigurableTask
+
+    download = ConfigurableTask.download
+
+    def found_or_download(task: Any, *arguments: Any, **options: Any) -> None:
+        found = find(task.config)
+        if found is None:
+            download(task, *arguments, **options)
+        else:
+            task.dataset = found
+
+    ConfigurableTask.download = found_or_download
+    try:
+        yield
+    finally:
+        ConfigurableTask.download = download
