@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from overedit.editing.methods import MethodConfig
+from overedit.editing.methods import AnyMethod
 from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.flows.config.loading import validated, with_settings
 from overedit.flows.config.models import with_preset
@@ -29,7 +29,7 @@ class EditConfig(BaseModel):
     model: str
     revision: str | None = None
     dtype: str = "auto"
-    method: MethodConfig
+    method: AnyMethod
     dataset: DatasetOptions
     num_edits: int | None = Field(default=None, ge=1)
     """How many of the requests are edited; all by default."""

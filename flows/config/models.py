@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from overedit.editing.locate_then_edit.covariance import CovarianceOptions
-from overedit.editing.methods import METHODS, MethodConfig
+from overedit.editing.method import CovarianceOptions, MethodConfig
+from overedit.editing.methods import METHODS, AnyMethod
 from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config.presets import asked_of_run, check_known, missing
 from overedit.tasks.capability.options import CapabilityOptions
@@ -36,7 +36,7 @@ class EditingConfig(BaseModel):
     """The weights' dtype for editing; `auto` is the one they are stored in."""
     dataset: DatasetOptions
     """Where the edit requests come from."""
-    methods: tuple[MethodConfig, ...] = Field(min_length=1)
+    methods: tuple[AnyMethod, ...] = Field(min_length=1)
     """The methods to compare; a field left out takes the published preset for the model, where there is one."""
     covariance: CovarianceOptions | None = None
     """The text of the keys' covariance, for all methods that need one and name none of their own."""
@@ -176,7 +176,7 @@ def _completed(given: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
     return preset | given | nested
 
 
-def _label(method: Any, methods: tuple[Any, ...]) -> str:
+def _label(method: MethodConfig, methods: tuple[MethodConfig, ...]) -> str:
     label = METHODS[method.method].label
     others = [other for other in methods if other.method == method.method and other != method]
     mine = method.model_dump(mode="json")
