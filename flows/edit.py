@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from overedit.editing.methods import MethodConfig
+from overedit.editing.method import MethodConfig
+from overedit.editing.methods import AnyMethod
 from overedit.editing.requests import EditRequest
 from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.flows.config.loading import validated, with_settings
@@ -32,7 +33,7 @@ class EditConfig(BaseModel):
     model: str
     revision: str | None = None
     dtype: str = "auto"
-    method: MethodConfig
+    method: AnyMethod
     dataset: DatasetOptions
     num_edits: int | None = Field(default=None, ge=1)
     """How many of the requests are edited; all by default."""
@@ -79,7 +80,7 @@ def edit_file(
 
 
 class _Method(BaseModel):
-    method: MethodConfig
+    method: AnyMethod
 
 
 def method_config(method: str | Mapping[str, Any] | MethodConfig, model: str) -> MethodConfig:

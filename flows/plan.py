@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Container
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from overedit.editing.locate_then_edit.subjects import subject_end
-from overedit.editing.method import Progress, silent
-from overedit.editing.methods import METHODS
+from overedit.editing.method import MethodConfig, Progress, silent
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.editing.trajectory.runner import check_counts
@@ -150,7 +149,7 @@ def _can_see(plan: Plan) -> tuple[str, ...]:
     return tuple(before_the_run(bases, plan.measure_options(), plan.loader))
 
 
-def check_model(model: ModelReference, methods: tuple[Any, ...]) -> None:
+def check_model(model: ModelReference, methods: tuple[MethodConfig, ...]) -> None:
     """Check that a model is of a known family and has the sites that methods edit; no weights are loaded.
 
     Raises:
@@ -167,26 +166,25 @@ def check_model(model: ModelReference, methods: tuple[Any, ...]) -> None:
         ) from error
     anatomy = Anatomy.of(skeleton)
     for method in methods:
-        for site in METHODS[method.method].sites(method):
+        for site in method.sites:
             anatomy.site_parameters(site)
 
 
-def check_corpora(model: ModelReference, methods: tuple[Any, ...]) -> None:
+def check_corpora(model: ModelReference, methods: tuple[MethodConfig, ...]) -> None:
     """Check that the texts, or the files, from which methods learn what the model's keys are can be read.
 
     Raises:
         ValueError: They cannot, or are of another model, with the key and the value.
     """
     for method in methods:
-        entry = METHODS[method.method]
-        options = entry.covariance(method)
+        options = method.covariance_options
         if options is not None:
-            check_covariance(options, entry.sites(method), model_digest=model.digest)
+            check_covariance(options, method.sites, model_digest=model.digest)
 
 
 def check_requests(
     model: ModelReference,
-    methods: tuple[Any, ...],
+    methods: tuple[MethodConfig, ...],
     requests: RequestStore,
     *,
     asked: Container[int] | None = None,
@@ -205,7 +203,7 @@ def check_requests(
         ValueError: The first request that does not, by its case id.
     """
     for method in methods:
-        if METHODS[method.method].needs_subject:
+        if method.needs_subject:
             _check_subjects(method.method, requests)
     tokenizer = AutoTokenizer.from_pretrained(model.locate(), revision=model.revision, trust_remote_code=False)
     watched = counted(requests, progress, len(requests))

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from overedit.editing.method import MethodConfig
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import frozen, standing_in
 from overedit.editing.model.memory import OomHalver
@@ -29,10 +30,8 @@ from overedit.editing.requests import EditRequest
 Objective = Literal["answer", "prompt_last", "target_last"]
 
 
-class SiteTuning(BaseModel):
+class SiteTuning(MethodConfig):
     """Settings that every fine-tuning method has."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     site: str = "6.down_proj"
     """The weights that are trained, as `<layer>.<part>`; published for Qwen2.5-7B (arXiv 2509.22072, table 2)."""
@@ -48,6 +47,11 @@ class SiteTuning(BaseModel):
     """The most memory the kept activations may take, on the model's device; above it less is kept, or nothing."""
     max_tokens_per_pass: int = Field(default=16384, ge=1)
     """Tokens (padding included) of one forward pass: bounds memory. A batch of more is cut and its gradients add up."""
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The trained site."""
+        return (self.site,)
 
 
 class Sample(NamedTuple):

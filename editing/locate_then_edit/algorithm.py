@@ -18,19 +18,19 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.locate_then_edit.contexts import ContextOptions, context_templates
-from overedit.editing.locate_then_edit.covariance import CovarianceOptions, SecondMoment
+from overedit.editing.locate_then_edit.covariance import SecondMoment
 from overedit.editing.locate_then_edit.keys import SubjectActivations
 from overedit.editing.locate_then_edit.solvers import Memory, Solution
 from overedit.editing.locate_then_edit.subjects import encode_rewritings
 from overedit.editing.locate_then_edit.values import ValueOptions, Values, optimize_values
-from overedit.editing.method import EditResult, Progress, State, silent
+from overedit.editing.method import CovarianceOptions, EditResult, MethodConfig, Progress, State, silent
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
 from overedit.editing.model.weights import LowRank, WeightUpdate, apply_update, kept
 from overedit.editing.requests import EditRequest
@@ -50,10 +50,12 @@ SHARES: Mapping[Distribution, Callable[[int], float]] = MappingProxyType(
 """
 
 
-class LocateThenEdit(BaseModel):
+class LocateThenEdit(MethodConfig):
     """What all locate-then-edit methods are told."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    needs_subject: ClassVar[bool] = True
 
     layers: tuple[int, ...] = Field(min_length=1)
     """The edited layers, in increasing order; the value is optimized at the last."""
@@ -108,6 +110,11 @@ class LocateThenEdit(BaseModel):
     def sites(self) -> tuple[str, ...]:
         """The edited projections."""
         return tuple(f"{layer}.{self.part}" for layer in self.layers)
+
+    @property
+    def covariance_options(self) -> CovarianceOptions:
+        """The text of C0."""
+        return self.covariance
 
     @property
     def value_site(self) -> str:

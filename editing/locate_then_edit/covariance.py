@@ -24,11 +24,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -44,30 +42,6 @@ logger = logging.getLogger(__name__)
 _TEXTS_READ_AHEAD = 4096
 _ROWS_A_PRODUCT = 1024
 _INPUTS_COMPARED = 1024
-
-
-class CovarianceOptions(BaseModel):
-    """Over which text the covariance of the keys is taken."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    corpus: str
-    """Where the texts come from.
-
-    `pocket` (what the shipped model was trained on), a local file (.txt, one text a line; JSON, JSONL or Parquet rows
-    with a field `text` or `Text`), or a dataset on the hub: `owner/name` or `owner/name:configuration`, with `@commit`
-    behind it if wanted.
-    """
-    num_samples: int | None = Field(default=100_000, ge=1)
-    """The first so many texts, 100,000 in ROME and MEMIT; None takes all."""
-    max_length: int = Field(default=512, ge=1, le=4096)
-    """Tokens after which a text is cut, at most the model's context. ROME and MEMIT take the whole context, 1,024 and
-    2,048 tokens of their models; a long one costs memory without bound."""
-    path: Path | None = None
-    """A covariance file, or a folder with one a site, that is read and nothing computed; must be of this model."""
-    dtype: Literal["float32", "float64"] = "float32"
-    """In which C0 is kept on the disk. It is summed and used in float64 either way, rounded to this between the two
-    whether or not it has just been computed."""
 
 
 class Eigen(NamedTuple):

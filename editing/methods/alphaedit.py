@@ -27,10 +27,10 @@ import torch
 from pydantic import Field
 
 from overedit.editing.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
-from overedit.editing.locate_then_edit.covariance import CovarianceOptions, SecondMoment
+from overedit.editing.locate_then_edit.covariance import SecondMoment
 from overedit.editing.locate_then_edit.solvers import Solution, null_space
 from overedit.editing.locate_then_edit.values import ValueOptions
-from overedit.editing.method import State
+from overedit.editing.method import CovarianceOptions, Method, State
 
 
 class AlphaEdit(LocateThenEdit):
@@ -100,3 +100,11 @@ def _state_key(site: str) -> str:
 
 alphaedit = locate_then_edit(solve, check=check_threshold, remember=remember)
 """Edit all requests of a turn at once; the state holds K_p K_p^T of each site, float64."""
+
+METHOD = Method(
+    config=AlphaEdit,
+    function=alphaedit,
+    label="AlphaEdit",
+    paper="AlphaEdit: Null-Space Constrained Knowledge Editing for Language Models, arXiv 2410.02355",
+    presets=PRESETS,
+)

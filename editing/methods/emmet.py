@@ -26,9 +26,9 @@ from typing import Literal
 from pydantic import Field
 
 from overedit.editing.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
-from overedit.editing.locate_then_edit.covariance import CovarianceOptions
 from overedit.editing.locate_then_edit.solvers import Solution, equality
 from overedit.editing.locate_then_edit.values import ValueOptions
+from overedit.editing.method import CovarianceOptions, Method
 
 
 class Emmet(LocateThenEdit):
@@ -72,3 +72,11 @@ def solve(problem: LayerProblem, config: Emmet) -> Solution:
 
 emmet = locate_then_edit(solve)
 """Edit all requests of a turn at once."""
+
+METHOD = Method(
+    config=Emmet,
+    function=emmet,
+    label="EMMET",
+    paper="A Unified Framework for Model Editing, arXiv 2403.14236",
+    presets=PRESETS,
+)

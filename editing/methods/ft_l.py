@@ -26,7 +26,7 @@ from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.fine_tuning.depth_first import DepthFirstTuning, fine_tune_depth_first
-from overedit.editing.method import EditResult, Progress, State, silent
+from overedit.editing.method import EditResult, Method, Progress, State, silent
 from overedit.editing.requests import EditRequest
 
 
@@ -89,3 +89,12 @@ def ft_l(
         norm_constraint=config.norm_constraint,
         progress=progress,
     )
+
+
+METHOD = Method(
+    config=FtL,
+    function=ft_l,
+    label="FT-L",
+    paper="Modifying Memories in Transformer Models, arXiv 2012.00363",
+    presets=PRESETS,
+)

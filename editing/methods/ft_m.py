@@ -23,7 +23,7 @@ from typing import Literal
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.fine_tuning.depth_first import DepthFirstTuning, fine_tune_depth_first
-from overedit.editing.method import EditResult, Progress, State, silent
+from overedit.editing.method import EditResult, Method, Progress, State, silent
 from overedit.editing.requests import EditRequest
 
 
@@ -74,3 +74,12 @@ def ft_m(
         ValueError: A request that cannot be tokenised to a trainable sample, or a site the model does not have.
     """
     return fine_tune_depth_first(model, tokenizer, requests, config, objective="answer", progress=progress)
+
+
+METHOD = Method(
+    config=FtM,
+    function=ft_m,
+    label="FT-M",
+    paper="A Comprehensive Study of Knowledge Editing for Large Language Models, arXiv 2401.01286",
+    presets=PRESETS,
+)

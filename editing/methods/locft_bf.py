@@ -22,18 +22,20 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.fine_tuning.tuner import SiteTuning, Tuner, encode_samples, tuning
-from overedit.editing.method import EditResult, Progress, State, silent
+from overedit.editing.method import EditResult, Method, Progress, State, silent
 from overedit.editing.requests import EditRequest
 
 
 class LocftBf(SiteTuning):
     """Settings of LocFT-BF; the defaults are the published ones for Qwen2.5-7B-Instruct."""
+
+    cumulative: ClassVar[bool] = True
 
     method: Literal["locft_bf"] = "locft_bf"
     """The method's name."""
@@ -51,6 +53,11 @@ class LocftBf(SiteTuning):
     schedule: Literal["restart", "continue"] = "restart"
     """At each edit count all edits so far are trained: from the base model, or from the previous checkpoint's weights
     (section 2.5 allows either). The trajectory acts on it; the method trains from the weights it is given."""
+
+    @property
+    def restarts(self) -> bool:
+        """Whether each edit count is trained from the base model."""
+        return self.schedule == "restart"
 
 
 PRESETS: Mapping[str, LocftBf] = MappingProxyType(
@@ -145,3 +152,12 @@ def train_breadth_first(
             break
     progress(total, total)
     return done
+
+
+METHOD = Method(
+    config=LocftBf,
+    function=locft_bf,
+    label="LocFT-BF",
+    paper="Fine-tuning Done Right in Model Editing, arXiv 2509.22072",
+    presets=PRESETS,
+)

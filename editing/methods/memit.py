@@ -25,9 +25,9 @@ from typing import Literal
 from pydantic import Field
 
 from overedit.editing.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
-from overedit.editing.locate_then_edit.covariance import CovarianceOptions
 from overedit.editing.locate_then_edit.solvers import Solution, least_squares
 from overedit.editing.locate_then_edit.values import ValueOptions
+from overedit.editing.method import CovarianceOptions, Method
 
 
 class Memit(LocateThenEdit):
@@ -72,3 +72,11 @@ def solve(problem: LayerProblem, config: Memit) -> Solution:
 
 memit = locate_then_edit(solve)
 """Edit all requests of a turn at once."""
+
+METHOD = Method(
+    config=Memit,
+    function=memit,
+    label="MEMIT",
+    paper="Mass-Editing Memory in a Transformer, arXiv 2210.07229",
+    presets=PRESETS,
+)

@@ -22,6 +22,7 @@ from typing import Literal
 
 from overedit.editing.locate_then_edit.algorithm import LayerProblem, locate_then_edit
 from overedit.editing.locate_then_edit.solvers import Solution, equality
+from overedit.editing.method import Method
 from overedit.editing.methods.rome import PRESETS as ROME_PRESETS
 from overedit.editing.methods.rome import RankOneSettings
 
@@ -49,3 +50,11 @@ def solve(problem: LayerProblem, _: RRome) -> Solution:
 
 r_rome = locate_then_edit(solve, keys_in_residual=True)
 """Edit a turn's requests one after the other, each on the model that the one before has left."""
+
+METHOD = Method(
+    config=RRome,
+    function=r_rome,
+    label="R-ROME",
+    paper="Rebuilding ROME: Resolving Model Collapse during Sequential Model Editing, arXiv 2403.07175",
+    presets=PRESETS,
+)

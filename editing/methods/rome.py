@@ -23,9 +23,9 @@ from types import MappingProxyType
 from typing import Literal
 
 from overedit.editing.locate_then_edit.algorithm import Distribution, LayerProblem, LocateThenEdit, locate_then_edit
-from overedit.editing.locate_then_edit.covariance import CovarianceOptions
 from overedit.editing.locate_then_edit.solvers import Solution, rank_one
 from overedit.editing.locate_then_edit.values import ValueOptions
+from overedit.editing.method import CovarianceOptions, Method
 
 
 class RankOneSettings(LocateThenEdit):
@@ -84,3 +84,11 @@ def solve(problem: LayerProblem, _: Rome) -> Solution:
 
 rome = locate_then_edit(solve)
 """Edit a turn's requests one after the other, each on the model that the one before has left."""
+
+METHOD = Method(
+    config=Rome,
+    function=rome,
+    label="ROME",
+    paper="Locating and Editing Factual Associations in GPT, arXiv 2202.05262",
+    presets=PRESETS,
+)

@@ -34,23 +34,21 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.gradients.answer_gradients import AnswerRows, ModuleRows, trace_answers
 from overedit.editing.gradients.ridge import ridge_update
 from overedit.editing.gradients.running_moments import Moments
-from overedit.editing.method import EditResult, Progress, State, silent
+from overedit.editing.method import EditResult, Method, MethodConfig, Progress, State, silent
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
 from overedit.editing.model.tokenization import TokenPair, encode_requests
 from overedit.editing.model.weights import Delta, LowRank
 from overedit.editing.requests import EditRequest
 
 
-class UltraEdit(BaseModel):
+class UltraEdit(MethodConfig):
     """Settings of UltraEdit; the defaults are the published ones, but the sites differ from model to model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     method: Literal["ultraedit"] = "ultraedit"
     """The method's name."""
@@ -226,3 +224,12 @@ def _weight_name(anatomy: Anatomy, site: str) -> str:
 
 def _shape(rows: ModuleRows) -> str:
     return f"{rows.keys.shape[1]}x{rows.gradients.shape[1]}"
+
+
+METHOD = Method(
+    config=UltraEdit,
+    function=ultraedit,
+    label="UltraEdit",
+    paper="UltraEdit: Training-, Subject-, and Memory-Free Lifelong Editing, arXiv 2505.14679",
+    presets=PRESETS,
+)

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from overedit.editing.locate_then_edit.covariance import CovarianceOptions
-from overedit.editing.methods import METHODS, MethodConfig
+from overedit.editing.method import CovarianceOptions, MethodConfig
+from overedit.editing.methods import METHODS, AnyMethod
 from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config.presets import asked_of_run, check_known, missing
 from overedit.tasks.capability.options import CapabilityOptions
@@ -41,7 +41,7 @@ class EditingConfig(BaseModel):
     """The weights' dtype for editing; `auto` is the one they are stored in."""
     dataset: DatasetOptions
     """Where the edit requests come from."""
-    methods: tuple[MethodConfig, ...] = Field(min_length=1)
+    methods: tuple[AnyMethod, ...] = Field(min_length=1)
     """The methods to compare; a field left out takes the published preset for the model, where there is one."""
     covariance: CovarianceOptions | None = None
     """The text of the keys' covariance, for all methods that need one and name none of their own."""
@@ -139,7 +139,7 @@ class BenchmarkConfig(EditingConfig):
     @property
     def is_local(self) -> bool:
         """Whether every input is a file here or comes with Overedit, so that none can change on a hub."""
-        covariances = [options for method in self.methods if (options := _covariance_of(method)) is not None]
+        covariances = [options for method in self.methods if (options := method.covariance_options) is not None]
         named = [self.model, *(options.corpus for options in covariances)]
         named += [] if self.perplexity.corpus is None else [str(self.perplexity.corpus)]
         dataset_is_local = self.dataset.name in WORLDS or self.dataset.path is not None
@@ -187,11 +187,6 @@ class ScanConfig(EditingConfig):
         return self
 
 
-def _covariance_of(method: Any) -> CovarianceOptions | None:
-    options: CovarianceOptions | None = METHODS[method.method].covariance(method)
-    return options
-
-
 def with_preset(method: Any, model: str) -> Any:
     """A method's fields as given, completed by its preset for the model's name (or the name of its folder)."""
     if isinstance(method, str):
@@ -224,7 +219,7 @@ def _completed(given: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
     return preset | given | nested
 
 
-def _label(method: Any, methods: tuple[Any, ...]) -> str:
+def _label(method: MethodConfig, methods: tuple[MethodConfig, ...]) -> str:
     label = METHODS[method.method].label
     others = [other for other in methods if other.method == method.method and other != method]
     mine = method.model_dump(mode="json")

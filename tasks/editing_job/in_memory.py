@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from overedit.editing.method import MethodConfig
 from overedit.editing.methods import METHODS
 from overedit.editing.model.weights import apply_update, checksum, read_tensors, write_tensors
 from overedit.editing.requests import EditRequest
@@ -49,7 +50,7 @@ def edit_in_memory(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[EditRequest],
-    config: Any,
+    config: MethodConfig,
     *,
     turn_size: int = 100,
     seed: int = 0,
@@ -70,7 +71,7 @@ def edit_in_memory(
         ValueError: A request, a site or a corpus that does not fit the model.
     """
     method = METHODS[config.method]
-    step = len(requests) if method.cumulative else turn_size
+    step = len(requests) if config.cumulative else turn_size
     inputs = method_inputs(config, LoadedModel(model, tokenizer), _digest_of(model, config), show)
     base: dict[str, torch.Tensor] = {}
     state: dict[str, torch.Tensor] = {}
@@ -105,8 +106,8 @@ def _counting(progress: Callable[[int, int], None], first: int, end: int, total:
     return lambda done, steps: progress(first + (end - first) * done // max(steps, 1), total)
 
 
-def _digest_of(model: PreTrainedModel, config: Any) -> str:
+def _digest_of(model: PreTrainedModel, config: MethodConfig) -> str:
     """What names the weights where a method's inputs are cached; not read where it has none."""
-    if METHODS[config.method].covariance(config) is None:
+    if config.covariance_options is None:
         return ""
     return digest({name: checksum(parameter) for name, parameter in model.named_parameters()})

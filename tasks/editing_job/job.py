@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from overedit.editing.methods import METHODS, MethodConfig
+from overedit.editing.method import MethodConfig
+from overedit.editing.methods import METHODS, AnyMethod
 from overedit.editing.storage.atomic import remove_leftovers
 from overedit.editing.trajectory import runner as trajectory
 from overedit.editing.trajectory.checkpoint import Checkpoint, whole_checkpoints
 from overedit.editing.trajectory.interruption import CheckpointPolicy, stop_on_signals
-from overedit.editing.trajectory.runner import INTERIM, Schedule, Source, run_trajectory
+from overedit.editing.trajectory.runner import INTERIM, Schedule, Source, TrajectorySettings, run_trajectory
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.covariance_cache import covariance_key, covariance_of
 from overedit.tasks.models.loading import LoadedModel, editing_threads, load_model
@@ -36,7 +37,7 @@ class EditingJob(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model: ModelReference
-    method: MethodConfig
+    method: AnyMethod
     edit_counts: tuple[int, ...]
     turn_size: int = 100
     seed: int = 0
@@ -115,11 +116,13 @@ def _edited(
                 requests,
                 job.method,
                 method=entry,
-                schedule=Schedule(job.edit_counts, job.turn_size, job.seed),
-                source=Source(key=key, model=job.model.name, model_digest=job.model.digest),
-                folder=folder,
+                settings=TrajectorySettings(
+                    Schedule(job.edit_counts, job.turn_size, job.seed),
+                    Source(key=key, model=job.model.name, model_digest=job.model.digest),
+                    folder,
+                    CheckpointPolicy(stop_asked=stop_asked),
+                ),
                 inputs=inputs,
-                interim=CheckpointPolicy(stop_asked=stop_asked),
                 progress=progress,
             )
         )
@@ -148,23 +151,22 @@ def _in_order(folder: Path, key: str) -> list[Checkpoint]:
     return sorted(there, key=lambda checkpoint: checkpoint.record.edit_count)
 
 
-def method_inputs(method: Any, loaded: LoadedModel, model_digest: str, show: ShowProgress) -> dict[str, Any]:
+def method_inputs(method: MethodConfig, loaded: LoadedModel, model_digest: str, show: ShowProgress) -> dict[str, Any]:
     """What a method's function is told of the pristine model, argument -> value."""
-    entry = METHODS[method.method]
-    options = entry.covariance(method)
+    options = method.covariance_options
     if options is None:
         return {}
-    with show(f"Reading {options.path or options.corpus} for {entry.label}'s covariance", "texts") as progress:
-        sites = entry.sites(method)
-        return {"covariance": covariance_of(*loaded, options, sites, model_digest=model_digest, progress=progress)}
+    with show(
+        f"Reading {options.path or options.corpus} for {METHODS[method.method].label}'s covariance", "texts"
+    ) as progress:
+        found = covariance_of(*loaded, options, method.sites, model_digest=model_digest, progress=progress)
+        return {"covariance": found}
 
 
-def inputs_key(method: Any, model_digest: str) -> dict[str, Any]:
+def inputs_key(method: MethodConfig, model_digest: str) -> dict[str, Any]:
     """What tells these inputs apart, JSON-able."""
-    entry = METHODS[method.method]
-    options = entry.covariance(method)
-    sites = entry.sites(method)
-    return {"covariance": covariance_key(options, sites, model_digest=model_digest)} if options else {}
+    options = method.covariance_options
+    return {"covariance": covariance_key(options, method.sites, model_digest=model_digest)} if options else {}
 
 
 def _remove_stale(folder: Path, kept: Sequence[Checkpoint]) -> None:

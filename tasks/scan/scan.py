@@ -17,8 +17,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from overedit.editing.locate_then_edit.contexts import STATE_KEY
-from overedit.editing.method import State
-from overedit.editing.methods import METHODS, MethodConfig
+from overedit.editing.method import MethodConfig, State
+from overedit.editing.methods import METHODS, AnyMethod
 from overedit.editing.metrics import exact_sequence
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.tokenization import encode_pairs, encode_texts
@@ -55,7 +55,7 @@ class ScanJob(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: ModelReference
-    method: MethodConfig
+    method: AnyMethod
     seed: int = 0
 
     def key(self, texts: Sequence[str]) -> str:
@@ -120,7 +120,7 @@ def run_scan(
                 place.store("scans", rows, key=keys[first], part=str(first + 1))
 
 
-def editing_alone(loaded: LoadedModel, method: Any, *, seed: int, inputs: dict[str, Any]) -> Edit:
+def editing_alone(loaded: LoadedModel, method: MethodConfig, *, seed: int, inputs: dict[str, Any]) -> Edit:
     """A method as a function of one request: the first turn of a trajectory, which takes that request alone.
 
     The contexts that a method samples depend on the pristine model and the seed, so every request has the same; they

@@ -13,12 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from overedit.editing.locate_then_edit.algorithm import SHARES, LayerProblem, LocateThenEdit, diagnostics
-from overedit.editing.locate_then_edit.covariance import CovarianceOptions, SecondMoment, second_moments
+from overedit.editing.locate_then_edit.covariance import SecondMoment, second_moments
 from overedit.editing.locate_then_edit.keys import SubjectActivations
 from overedit.editing.locate_then_edit.solvers import Memory, Solution
 from overedit.editing.locate_then_edit.subjects import Rewriting, encode_rewritings
 from overedit.editing.locate_then_edit.values import ValueOptions, optimize_values
-from overedit.editing.method import EditResult
+from overedit.editing.method import CovarianceOptions, EditResult
 from overedit.editing.methods import METHODS
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
 from overedit.editing.model.weights import LowRank, applied, checksum

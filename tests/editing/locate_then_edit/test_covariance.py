@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from overedit.editing.locate_then_edit.covariance import CovarianceOptions, SecondMoment, second_moments
+from overedit.editing.locate_then_edit.covariance import SecondMoment, second_moments
+from overedit.editing.method import CovarianceOptions
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import standing_in, traced
 from overedit.editing.model.weights import checksum

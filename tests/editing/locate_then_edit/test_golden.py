@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from overedit.editing.locate_then_edit.contexts import ContextOptions
-from overedit.editing.locate_then_edit.covariance import CovarianceOptions, SecondMoment
+from overedit.editing.locate_then_edit.covariance import SecondMoment
 from overedit.editing.locate_then_edit.keys import SubjectActivations
 from overedit.editing.locate_then_edit.solvers import Memory, equality, least_squares, null_space, rank_one
 from overedit.editing.locate_then_edit.subjects import Rewriting, encode_rewritings
 from overedit.editing.locate_then_edit.values import ValueOptions
+from overedit.editing.method import CovarianceOptions
 from overedit.editing.methods import METHODS
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.weights import LowRank, WeightUpdate, apply_update

@@ -7,52 +7,24 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel
 
-from overedit.editing.locate_then_edit.covariance import second_moments
-from overedit.editing.method import EditResult
-from overedit.editing.methods import METHODS, MethodConfig
+from overedit.editing.method import CovarianceOptions, EditResult, MethodConfig
+from overedit.editing.methods import METHODS, AnyMethod
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.weights import applied, apply_update, checksum
 from tests.editing.model.test_hooks import num_hooks
-from tests.support.teachable_models import WORDS, byte_tokenizer, some_requests
+from tests.support.quick_methods import config_of, covariance_of, quick_settings
+from tests.support.teachable_models import byte_tokenizer, some_requests
 from tests.support.tiny_models import tiny
 
-SHORT = {
-    "values": {"num_steps": 4},
-    "contexts": {"starts": ("A", "The"), "num_tokens": 3},
-    "covariance": {"corpus": "none"},
-}
-QUICK: dict[str, dict[str, Any]] = {
-    "locft_bf": {"site": "1.down_proj", "epochs": 2, "batch_size": 4},
-    "ft_l": {"site": "1.down_proj", "max_steps": 2},
-    "ft_m": {"site": "1.down_proj", "max_steps": 2},
-    "ultraedit": {"sites": ("1.down_proj", "2.up_proj"), "learning_rate": 1e-3},
-    "rome": {"layers": (1,), **SHORT},
-    "r_rome": {"layers": (1,), **SHORT},
-    "memit": {"layers": (0, 1), **SHORT},
-    "emmet": {"layers": (1,), **SHORT},
-    "alphaedit": {"layers": (0, 1), "threshold": 1.0, **SHORT},
-}
 FAMILIES = ("llama", "mistral", "qwen2", "gpt2", "gpt_neox")
-
-
-def config_of(name: str) -> BaseModel:
-    return METHODS[name].config(**QUICK[name])
 
 
 def run(name: str, model: PreTrainedModel, **arguments: Any) -> EditResult:
     arguments = {"state": {}, "seed": 3} | covariance_of(name, model) | arguments
     return METHODS[name].function(model, byte_tokenizer(), some_requests(6), config_of(name), **arguments)
-
-
-def covariance_of(name: str, model: PreTrainedModel) -> dict[str, Any]:
-    config, entry = config_of(name), METHODS[name]
-    if entry.covariance(config) is None:
-        return {}
-    texts = [f"{i} bottles of {word}, {i * i} in all" for i, word in enumerate(WORDS * 4)]
-    return {"covariance": second_moments(model, byte_tokenizer(), texts, entry.sites(config), max_length=32)}
 
 
 def same(first: EditResult, second: EditResult) -> bool:
@@ -89,7 +61,7 @@ def test_a_method_is_pure(name: str, family: str) -> None:
 def test_an_update_changes_the_sites_and_nothing_else(name: str) -> None:
     model = tiny("llama")
     anatomy = Anatomy.of(model)
-    sites = METHODS[name].sites(config_of(name))
+    sites = config_of(name).sites
     result = run(name, model)
     assert set(result.update) == {parameter for site in sites for parameter in anatomy.site_parameters(site)}
     before = {key: checksum(tensor) for key, tensor in model.state_dict().items()}
@@ -127,22 +99,24 @@ def test_half_precision_models_can_be_edited(name: str) -> None:
 
 
 def test_registry_rows_are_complete() -> None:
-    assert set(METHODS) == set(QUICK)
     for name, entry in METHODS.items():
-        assert entry.config.model_fields["method"].default == name
+        assert entry.config.model_fields["method"].default == name == entry.name
+        assert issubclass(entry.config, MethodConfig)
+        assert config_of(name).sites
+        assert isinstance(config_of(name).covariance_options, CovarianceOptions | None)
         assert entry.label
         assert "arXiv" in entry.paper
         assert set(entry.config.model_fields) >= {"method"}
         assert all(field.description for field in entry.config.model_fields.values()), name
         for preset in entry.presets.values():
             assert isinstance(preset, entry.config)
-            assert entry.sites(preset)
+            assert preset.sites
 
 
 def test_a_configuration_is_told_apart_by_its_method() -> None:
-    adapter: TypeAdapter[Any] = TypeAdapter(MethodConfig)
+    adapter: TypeAdapter[Any] = TypeAdapter(AnyMethod)
     for name in METHODS:
-        config = adapter.validate_python({"method": name} | QUICK[name])
+        config = adapter.validate_python({"method": name} | quick_settings(METHODS[name].config))
         assert isinstance(config, METHODS[name].config)
         assert adapter.validate_json(config.model_dump_json()) == config
     with pytest.raises(ValidationError, match="'locft_bf', 'ft_l', 'ft_m', 'ultraedit', 'rome'"):

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from overedit.editing.methods import METHODS
 from overedit.editing.methods.locft_bf import PRESETS, LocftBf
 from overedit.editing.model.anatomy import Anatomy
-from overedit.editing.trajectory.runner import Schedule, Source, run_trajectory
+from overedit.editing.trajectory.runner import Schedule, Source, TrajectorySettings, run_trajectory
 from tests.support.teachable_models import DOWN, byte_tokenizer, some_requests
 from tests.support.tiny_models import tiny
 
@@ -37,14 +37,13 @@ def test_ten_checkpoints_cost_the_edited_tensors_only(tmp_path: Path, dtype: tor
     model = tiny("llama", dtype=dtype)
     config = LocftBf.model_validate({"site": "1.down_proj", "batch_size": 5, "epochs": 2, "schedule": schedule})
     requests = some_requests(COUNTS[-1])
-    entry = METHODS["locft_bf"]
+    settings = TrajectorySettings(Schedule(COUNTS, 5), Source(key="k", model="tiny", model_digest="d"), tmp_path)
     folders = [
         checkpoint.folder
         for checkpoint in run_trajectory(
-            model, byte_tokenizer(), requests, config, method=entry, schedule=Schedule(COUNTS, 5),
-            source=Source(key="k", model="tiny", model_digest="d"), folder=tmp_path,
+            model, byte_tokenizer(), requests, config, method=METHODS["locft_bf"], settings=settings
         )
-    ]  # fmt: skip
+    ]
     assert len(folders) == 10
     edited = {DOWN["llama"]: model.get_parameter(DOWN["llama"])}
     everything = 0

@@ -8,14 +8,13 @@ import logging
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
-from pydantic import BaseModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from overedit.editing.method import EditResult, MethodEntry
+from overedit.editing.method import EditResult, Method, MethodConfig
 from overedit.editing.model.weights import Delta, Replacement, checksum
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage import disk_space
@@ -27,8 +26,8 @@ from overedit.editing.trajectory.checkpoint import (
     read_checkpoint,
     whole_checkpoints,
 )
-from overedit.editing.trajectory.interruption import CheckpointPolicy, StoppedError
-from overedit.editing.trajectory.runner import Schedule, Source, run_trajectory, turn_seed
+from overedit.editing.trajectory.interruption import EVERY_TEN_MINUTES, CheckpointPolicy, StoppedError
+from overedit.editing.trajectory.runner import Schedule, Source, TrajectorySettings, run_trajectory, turn_seed
 
 Usage = namedtuple("Usage", "total used free")
 NAME = "model.layers.0.mlp.down_proj.weight"
@@ -36,9 +35,23 @@ REQUESTS = [EditRequest(case_id=str(i), prompt=f"p{i}", target_new="t") for i in
 SOURCE = Source(key="k", model="tiny", model_digest="d")
 
 
-class Config(BaseModel):
+class Config(MethodConfig):
+    method: Literal["noise"] = "noise"
     schedule: str = "continue"
     poison_at: int | None = None
+    edited: tuple[str, ...] = ()
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return self.edited
+
+    @property
+    def restarts(self) -> bool:
+        return self.schedule == "restart"
+
+
+class CumulativeConfig(Config):
+    cumulative: ClassVar[bool] = True
 
 
 def add_noise(
@@ -54,9 +67,7 @@ def add_noise(
     return EditResult({NAME: Delta(noise)}, {"count": torch.tensor([count])}, {"edits": len(requests)})
 
 
-def method(**more: Any) -> MethodEntry:
-    fields = {"cumulative": False, "needs_subject": False, "sites": lambda _: ()} | more
-    return MethodEntry(config=Config, function=add_noise, label="Noise", paper="none", presets={}, **fields)
+NOISE = Method(config=Config, function=add_noise, label="Noise", paper="none", presets={})
 
 
 @pytest.fixture
@@ -69,13 +80,14 @@ def model() -> LlamaForCausalLM:
 
 
 def start(
-    model: Any, folder: Path, counts: tuple[int, ...], config: Config | None = None, **more: Any
+    model: Any,
+    folder: Path,
+    counts: tuple[int, ...],
+    config: Config | None = None,
+    policy: CheckpointPolicy = EVERY_TEN_MINUTES,
 ) -> Iterator[Checkpoint]:
-    schedule = Schedule(counts, turn_size=4, seed=7)
-    entry = method(**more)
-    return run_trajectory(
-        model, None, REQUESTS, config or Config(), method=entry, schedule=schedule, source=SOURCE, folder=folder
-    )
+    settings = TrajectorySettings(Schedule(counts, turn_size=4, seed=7), SOURCE, folder, policy)
+    return run_trajectory(model, None, REQUESTS, config or Config(), method=NOISE, settings=settings)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -118,7 +130,7 @@ def test_a_cumulative_method_takes_all_edits_from_the_base_or_from_the_checkpoin
     model: LlamaForCausalLM, tmp_path: Path, schedule: str
 ) -> None:
     base = model.get_parameter(NAME).detach().clone()
-    checkpoints = list(start(model, tmp_path, (4, 8), Config(schedule=schedule), cumulative=True))
+    checkpoints = list(start(model, tmp_path, (4, 8), CumulativeConfig(schedule=schedule)))
     assert [turn["last"] - turn["first"] + 1 for c in checkpoints for turn in c.record.log] == [4, 8]
     noise = [torch.randn(base.shape, generator=torch.Generator().manual_seed(turn_seed(7, 0, b))) for b in (4, 8)]
     expected = base + noise[1] if schedule == "restart" else base + noise[0] + noise[1]
@@ -219,27 +231,21 @@ def test_room_for_all_checkpoints_is_looked_for_before_the_first_turn(
     base = model.get_parameter(NAME).nbytes
     asked: list[tuple[int, str]] = []
     monkeypatch.setattr(trajectory, "check_space", lambda _, size, what: asked.append((size, what)))
-    next(start(model, tmp_path, (1, 4, 10), sites=lambda _: ("0.down_proj",)))
+    next(start(model, tmp_path, (1, 4, 10), Config(edited=("0.down_proj",))))
     assert asked == [(4 * base, "the checkpoints at 1, 4, 10 edits")]
     asked.clear()
-    list(start(model, tmp_path, (1, 4, 10), sites=lambda _: ("0.down_proj",)))
+    list(start(model, tmp_path, (1, 4, 10), Config(edited=("0.down_proj",))))
     known = base + 8
     assert asked == [(3 * known, "the checkpoints at 4, 10 edits"), (2 * known, "the checkpoints at 10 edits")]
     monkeypatch.undo()
     monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: Usage(0, 0, disk_space.SLACK + 4 * base - 1))
     with pytest.raises(NoSpaceError, match=r"the checkpoints at 1, 4, 10 edits will take .* is whole"):
-        list(start(model, tmp_path / "full", (1, 4, 10), sites=lambda _: ("0.down_proj",)))
+        list(start(model, tmp_path / "full", (1, 4, 10), Config(edited=("0.down_proj",))))
     assert not (tmp_path / "full").exists()
 
 
 def interrupted(model: Any, folder: Path, counts: tuple[int, ...], interim: CheckpointPolicy) -> None:
-    schedule = Schedule(counts, turn_size=4, seed=7)
-    list(
-        run_trajectory(
-            model, None, REQUESTS, Config(), method=method(), schedule=schedule, source=SOURCE, folder=folder,
-            interim=interim,
-        )
-    )  # fmt: skip
+    list(start(model, folder, counts, policy=interim))
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3, 5])

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from overedit.editing.locate_then_edit.covariance import CovarianceOptions, SecondMoment
-from overedit.editing.method import EditResult
+from overedit.editing.locate_then_edit.covariance import SecondMoment
+from overedit.editing.method import CovarianceOptions, EditResult
 from overedit.editing.methods import METHODS
 from overedit.editing.methods.ft_l import FtL
 from overedit.editing.model.weights import Delta
@@ -258,7 +258,7 @@ def test_an_unreachable_hub_dataset_is_named(monkeypatch: pytest.MonkeyPatch) ->
         check_covariance(CovarianceOptions(corpus="owner/name"), SITES, model_digest="w")
 
 
-def knowing(told: list[Any], options: CovarianceOptions) -> MappingProxyType[str, Any]:
+def knowing(told: list[Any], options: CovarianceOptions, monkeypatch: pytest.MonkeyPatch) -> MappingProxyType[str, Any]:
     """The registry with an FT-L that asks for a covariance, and notes what it is told."""
 
     def function(model: Any, tokenizer: Any, requests: Any, config: Any, state: Any, **inputs: Any) -> EditResult:
@@ -266,8 +266,10 @@ def knowing(told: list[Any], options: CovarianceOptions) -> MappingProxyType[str
         name = "model.layers.0.mlp.down_proj.weight"
         return EditResult({name: Delta(torch.full_like(model.get_parameter(name), 0.01))}, {}, {})
 
-    entry = METHODS["ft_l"]._replace(function=function, covariance=lambda _: options, sites=lambda _: SITES)
-    return MappingProxyType({**METHODS, "ft_l": entry})
+    monkeypatch.setattr(FtL, "covariance_options", options)
+    monkeypatch.setattr(FtL, "sites", SITES)
+    method = METHODS["ft_l"]._replace(function=function)
+    return MappingProxyType({**METHODS, "ft_l": method})
 
 
 def test_an_editing_job_tells_its_method_of_the_pristine_model(
@@ -275,7 +277,7 @@ def test_an_editing_job_tells_its_method_of_the_pristine_model(
 ) -> None:
     told: list[Any] = []
     options = CovarianceOptions(corpus=str(corpus))
-    monkeypatch.setattr("overedit.tasks.editing_job.job.METHODS", knowing(told, options))
+    monkeypatch.setattr("overedit.tasks.editing_job.job.METHODS", knowing(told, options, monkeypatch))
     model = ModelReference(str(tiny_model))
     job = EditingJob(model=model, method=FtL(site="0.down_proj"), edit_counts=(1, 2), turn_size=1)
     requests = RequestStore(EditRequest(case_id=str(i), prompt=f"p{i}", target_new="t") for i in range(2))
@@ -321,6 +323,7 @@ def test_a_bad_corpus_is_found_before_anything_starts(
     if content is not None:
         (tmp_path / name).write_text(content)
     options = CovarianceOptions(corpus=str(tmp_path / name))
-    monkeypatch.setattr("overedit.flows.plan.METHODS", knowing([], options))
+    monkeypatch.setattr(FtL, "covariance_options", options)
+    monkeypatch.setattr(FtL, "sites", SITES)
     with pytest.raises(ValueError, match=message):
         check_corpora(ModelReference(str(tiny_model)), (FtL(site="0.down_proj"),))

@@ -30,7 +30,7 @@ from overedit.tasks.runs.verify import verify
 from overedit.tasks.scan import scan as scanning
 from overedit.tasks.scan.hard_cases import save_hard_cases, scan_line
 from overedit.tasks.scan.scan import PerplexityProbe, ScanJob, editing_alone, perplexity, run_scan, scan
-from tests.editing.methods.test_every_method import config_of, covariance_of
+from tests.support.quick_methods import config_of, covariance_of
 from tests.support.small_model import FACTS
 from tests.support.teachable_models import byte_tokenizer, some_requests
 from tests.support.tiny_models import tiny
