@@ -129,7 +129,7 @@ def edit_or_fail(
     point = plan.point(trajectory)
     try:
         if failed is None:
-            arguments = (trajectory.job, requests, folder, point, trajectory.label)
+            arguments = (trajectory.job, requests, folder, point, trajectory.label, plan.sources)
             return in_task(edit, *arguments, name=name, tags=device_tags()), None
     except (RuntimeError, MemoryError) as error:
         failed = one_line(error)

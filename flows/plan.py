@@ -30,6 +30,7 @@ from overedit.tasks.models.loading import context_length
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.run import BASE, Run, TrajectoryPoint, short_name
 from overedit.tasks.system.progress import ShowProgress, counted, unseen
+from overedit.tasks.system.stage_key import SourceIndex
 
 
 class Plan(NamedTuple):
@@ -42,6 +43,8 @@ class Plan(NamedTuple):
     model: ModelReference
     loader: TaskLoader
     """Keeps the general benchmarks' task objects."""
+    sources: SourceIndex
+    """Keeps parsed source files, for the stage keys."""
     can_see: tuple[str, ...] = ()
     """What losses of general ability the run will be able to see, in sentences."""
 
@@ -106,6 +109,7 @@ class Plan(NamedTuple):
             checkpoint=checkpoint,
             model_digest=self.model.digest,
             is_last=is_last,
+            sources=self.sources,
         )
 
 
@@ -138,7 +142,7 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen) -> Plan:
         with show("Checking their lengths", "edits") as progress:
             check_requests(model, config.methods, planned, asked=asked, progress=progress)
         requests[order_seed] = RequestSet(planned, report)
-    plan = Plan(config, run, requests, model, TaskLoader(config.capability))
+    plan = Plan(config, run, requests, model, TaskLoader(config.capability), SourceIndex())
     return plan._replace(can_see=_can_see(plan)) if config.capability.asked else plan
 
 

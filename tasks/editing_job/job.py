@@ -26,7 +26,7 @@ from overedit.tasks.models.loading import LoadedModel, editing_threads, load_mod
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.system.gpu_locks import gpu_lock
 from overedit.tasks.system.progress import ShowProgress, unseen
-from overedit.tasks.system.stage_key import stage_key
+from overedit.tasks.system.stage_key import SourceIndex
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +42,14 @@ class EditingJob(BaseModel):
     turn_size: int = 100
     seed: int = 0
 
-    def key(self, requests: RequestStore) -> str:
-        """Digest of the base weights, requests, configuration and code that make the trajectory."""
-        return stage_key(
+    def key(self, requests: RequestStore, sources: SourceIndex | None = None) -> str:
+        """Digest of the base weights, requests, configuration and code that make the trajectory.
+
+        Args:
+            requests: In the order of editing.
+            sources: Keeps parsed source files between keys.
+        """
+        return (sources or SourceIndex()).key(
             sys.modules[METHODS[self.method.method].config.__module__],
             trajectory,
             weights=self.model.digest,
@@ -67,6 +72,7 @@ def run_editing_job(
     title: str | None = None,
     threads: int | None = None,
     stop_asked: Callable[[], bool] | None = None,
+    sources: SourceIndex | None = None,
 ) -> list[Checkpoint]:
     """Edit a model and leave its checkpoints in `folder`; what lies there already, whole and of the same key, is kept.
 
@@ -78,12 +84,13 @@ def run_editing_job(
         title: What the editing is called there; "Editing with ..." by default.
         threads: Torch's, where there is no GPU; `editing_threads()` by default.
         stop_asked: Looked at after each turn; by default SIGTERM and Ctrl-C ask.
+        sources: Keeps parsed source files between jobs.
 
     Raises:
         ValueError: A model, site, corpus or schedule that does not fit.
         StoppedError: A stop was asked for; the same call continues.
     """
-    key = job.key(requests)
+    key = job.key(requests, sources)
     there = finished_checkpoints(job, key, folder)
     if there:
         _remove_stale(folder, there)

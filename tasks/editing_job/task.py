@@ -11,11 +11,14 @@ from overedit.tasks.editing_job.job import EditingJob, run_editing_job
 from overedit.tasks.editing_job.parallel import QueuedJob, edit_in_processes
 from overedit.tasks.runs.records import store_checkpoint
 from overedit.tasks.runs.run import TrajectoryPoint
+from overedit.tasks.system.stage_key import SourceIndex
 from overedit.tasks.system.task_runs import lines_in_flow, shown_in_flow, stage
 
 
 @stage
-def edit(job: EditingJob, requests: RequestStore, folder: Path, point: TrajectoryPoint, label: str) -> list[Checkpoint]:
+def edit(
+    job: EditingJob, requests: RequestStore, folder: Path, point: TrajectoryPoint, label: str, sources: SourceIndex
+) -> list[Checkpoint]:
     """Edit to the last edit count, from the newest whole checkpoint on, and store what is known of each checkpoint.
 
     Args:
@@ -24,8 +27,10 @@ def edit(job: EditingJob, requests: RequestStore, folder: Path, point: Trajector
         folder: Where the checkpoints are written.
         point: Any point of the trajectory.
         label: What the progress calls the method.
+        sources: Keeps parsed source files between stage keys.
     """
-    checkpoints = run_editing_job(job, requests, folder, show=shown_in_flow, title=f"Editing with {label}")
+    title = f"Editing with {label}"
+    checkpoints = run_editing_job(job, requests, folder, show=shown_in_flow, title=title, sources=sources)
     return store_checkpoints(point, checkpoints)
 
 

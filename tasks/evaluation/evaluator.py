@@ -31,7 +31,7 @@ from overedit.tasks.evaluation.probing import evaluate_checkpoint, unanswered
 from overedit.tasks.evaluation.questions import asking_stages
 from overedit.tasks.runs.run import TrajectoryPoint
 from overedit.tasks.system.progress import ShowProgress
-from overedit.tasks.system.stage_key import stage_key
+from overedit.tasks.system.stage_key import SourceIndex
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ class MeasuredCheckpoint(NamedTuple):
     checkpoint: Checkpoint | None
     model_digest: str
     is_last: bool
+    sources: SourceIndex | None = None
+    """Keeps parsed source files between stage keys; without one each key parses them anew."""
 
     @property
     def weights(self) -> str:
@@ -259,7 +261,8 @@ def _with_weights(measured: MeasuredCheckpoint, engine: LazyEngine) -> Engine:
 def _key(
     measured: MeasuredCheckpoint, options: MeasureOptions, module: ModuleType, *, asked: BaseModel, requests: str = ""
 ) -> str:
-    return stage_key(
+    sources = measured.sources or SourceIndex()
+    return sources.key(
         module,
         lazy,
         server,

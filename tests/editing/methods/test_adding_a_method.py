@@ -60,6 +60,7 @@ from overedit.flows.config.models import BenchmarkConfig
 from overedit.flows.edit import EditConfig
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.job import EditingJob, run_editing_job
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.system.stage_key import stage_key
 
 model, folder = sys.argv[1:]
@@ -71,7 +72,7 @@ config = BenchmarkConfig.model_validate(
 )
 assert config.methods[0] == EditConfig.model_validate({"model": model, "method": given, "dataset": data}).method
 assert config.labels == ("Toy",)
-job = EditingJob(model=model, method=config.methods[0], edit_counts=config.edit_counts, turn_size=2)
+job = EditingJob(model=ModelReference(model), method=config.methods[0], edit_counts=config.edit_counts, turn_size=2)
 requests = RequestStore(EditRequest(case_id=str(i), prompt=f"p{i}", target_new="t") for i in range(3))
 checkpoints = run_editing_job(job, requests, Path(folder))
 assert [c.record.edit_count for c in checkpoints] == [1, 3]
