@@ -17,7 +17,12 @@ from overedit.tasks.system.task_runs import lines_in_flow, shown_in_flow, stage
 
 @stage
 def edit(
-    job: EditingJob, requests: RequestStore, folder: Path, point: TrajectoryPoint, label: str, sources: SourceIndex
+    job: EditingJob,
+    requests: RequestStore,
+    folder: Path,
+    point: TrajectoryPoint,
+    label: str,
+    sources: SourceIndex,
 ) -> list[Checkpoint]:
     """Edit to the last edit count, from the newest whole checkpoint on, and store what is known of each checkpoint.
 

@@ -24,6 +24,7 @@ from overedit.tasks.evaluation.options import EvaluationOptions, MeasureOptions,
 from overedit.tasks.evaluation.probing import EvaluationResult
 from overedit.tasks.runs.run import Run, TrajectoryPoint
 from overedit.tasks.system.progress import unseen
+from overedit.tasks.system.stage_key import SourceIndex
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.checkpoints import WriteCheckpoint
 
@@ -144,9 +145,7 @@ def measured_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr("overedit.tasks.evaluation.evaluator.measure_perplexity", perplexity)
     monkeypatch.setattr("overedit.tasks.evaluation.evaluator.measure_capability", capability)
     # keys that follow from the inputs alone: a stage's own follows from its code as well, which takes a second to read
-    monkeypatch.setattr(
-        "overedit.tasks.evaluation.evaluator.stage_key", lambda *modules, **inputs: digest([modules, inputs])
-    )
+    monkeypatch.setattr(SourceIndex, "key", lambda _, *modules, **inputs: digest([modules, inputs]))
     return evaluated
 
 
