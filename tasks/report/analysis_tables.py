@@ -1,4 +1,4 @@
-"""The report's tables on what the numbers mean: each is there only where its view is and has rows."""
+"""The report's tables of analyses as HTML; a table whose view has no rows is empty."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from overedit.tasks.warehouse.tables import Row
 Cell = Callable[[Row], str]
 
 STAGES = ("edit", "engine_start", "swap", "generate", "score", "perplexity", "capability")
-"""In the order of a run; their colours are those of the page's bars."""
+"""The stages in the order of a run, which is also the order of the bars' colors."""
 
 
 class Column(NamedTuple):
-    """A column: its heading, and what a row says in it."""
+    """A column: its heading, and the cell that it makes of a row."""
 
     heading: str
     cell: Cell
@@ -26,27 +26,27 @@ class Column(NamedTuple):
 
 
 def number(name: str) -> Cell:
-    """A number as it is."""
+    """The cell of a number."""
     return lambda row: DASH if row[name] is None else rounded(row[name])
 
 
 def text(name: str) -> Cell:
-    """A text as it is."""
+    """The cell of a text."""
     return lambda row: escape(str(row[name])) if row[name] is not None else DASH
 
 
 def share(name: str, *bounds: str) -> Cell:
-    """A share in percent, its interval under it."""
+    """The cell of a share in percent, with its interval below."""
     return lambda row: percent(row[name], *(row[bound] for bound in bounds))
 
 
 def coefficient(name: str) -> Cell:
-    """A correlation."""
+    """The cell of a correlation."""
     return lambda row: DASH if row[name] is None else f"{row[name]:.2f}"
 
 
 def probability(name: str) -> Cell:
-    """A p value."""
+    """The cell of a p value."""
     return lambda row: DASH if row[name] is None else "&lt; 0.001" if row[name] < 0.001 else f"{row[name]:.3f}"
 
 
@@ -80,7 +80,7 @@ CORRELATION = (
 
 
 def collapse_definitions(data: RunData) -> str:
-    """Where each method collapsed by each definition: a method a row, a definition a column."""
+    """The collapse of each trajectory (rows) by each definition (columns)."""
     definitions = list(dict.fromkeys(row["definition"] for row in data.views["collapse_definitions"]))
     cells = [
         [
@@ -98,39 +98,31 @@ def _collapse(row: Row | None) -> str:
         return DASH
     at = "none" if row["collapse_at"] is None else f"{row['collapse_at']:,}"
     good = "" if row["last_good"] is None else f"last good: {row['last_good']:,}"
-    return at + "".join(f"<small>{escape(said)}</small>" for said in (good, row["detail"]) if said)
+    return at + "".join(f"<small>{escape(note)}</small>" for note in (good, row["detail"]) if note)
 
 
 def capability_change(data: RunData) -> str:
-    """What the last checkpoint of each method lost against the pristine model, on the same items; all counts folded."""
+    """The items that each trajectory lost and gained by its last checkpoint; other edit counts are folded."""
     rows = data.views["capability_change"]
-    last = {
-        trajectory: max((row["edit_count"] for row in rows if is_of(row, trajectory)), default=0)
-        for trajectory in data.trajectories
-    }
-    at_end = [
-        row
-        for row in rows
-        if any(is_of(row, trajectory) and row["edit_count"] == at for trajectory, at in last.items())
-    ]
+    at_end = [row for trajectory in data.trajectories for row in data.at_end(trajectory, "capability_change")]
     whole = [row for row in at_end if row["task"] == "all"]
-    every = f"<details><summary>Every task and edit count</summary>{_of_lines(data, rows, CHANGE)}</details>"
-    return _of_lines(data, whole or at_end, CHANGE) + every if rows else ""
+    every = f"<details><summary>Every task and edit count</summary>{_by_trajectory(data, rows, CHANGE)}</details>"
+    return _by_trajectory(data, whole or at_end, CHANGE) + every if rows else ""
 
 
 def half_life(data: RunData) -> str:
-    """How many edits later half is forgotten, at the last edit count, once a protocol."""
+    """The half-life of edits at the last edit count, for each protocol."""
     parts = []
     for protocol in data.protocols:
         rows = [row for row in data.views["retention_half_life"] if row["protocol"] == protocol]
         last = max((row["edit_count"] for row in rows), default=0)
-        content = _of_lines(data, [row for row in rows if row["edit_count"] == last], HALF_LIFE)
+        content = _by_trajectory(data, [row for row in rows if row["edit_count"] == last], HALF_LIFE)
         parts.append(by_view(protocol, protocol_name(protocol), content) if content else "")
     return "\n".join(filter(None, parts))
 
 
 def warnings(data: RunData) -> str:
-    """Which sign warned before the collapse: a rule a row, a method a column."""
+    """The verdict of each warning rule (rows) on each trajectory (columns)."""
     rows = data.views["early_warning"]
     if not rows:
         return ""
@@ -158,7 +150,7 @@ def _warning(data: RunData, trajectory: Trajectory, **rule: Any) -> str:
 
 
 def correlation(data: RunData) -> str:
-    """How closely each sign goes with capability, over all methods; each method by itself is folded."""
+    """The correlation of each probe with capability over all methods; single methods are folded."""
     rows = data.views["probe_correlation"]
     cells = {
         is_all: [[column.cell(row) for column in CORRELATION] for row in rows if (row["method"] == "all") == is_all]
@@ -182,7 +174,7 @@ def correlation_sentence(data: RunData) -> str:
 
 
 def gating(data: RunData) -> str:
-    """What a gate would save and miss: a gate ratio a row, a method a column."""
+    """The savings and misses of each gate ratio (rows) for each trajectory (columns)."""
     ratios = list(dict.fromkeys(row["gate_ratio"] for row in data.views["capability_gating"]))
     cells = [
         [
@@ -205,7 +197,7 @@ def _gated(row: Row | None) -> str:
 
 
 def stages(data: RunData) -> str:
-    """Where the time of each trajectory went: a bar and a row of seconds each."""
+    """The seconds of each stage of each trajectory, as a bar and as numbers."""
     seconds = {
         trajectory: {row["stage"]: row["seconds"] or 0.0 for row in data.stages if is_of(row, trajectory)}
         for trajectory in data.trajectories
@@ -245,7 +237,7 @@ def _stage(stage: str) -> str:
 
 
 def retention_tables(data: RunData) -> str:
-    """The heat map's numbers, a table a method, once a protocol."""
+    """The numbers of the heat map: a table per trajectory, for each protocol."""
     return "\n".join(
         by_view(
             protocol,
@@ -275,8 +267,8 @@ def _retained(row: Row | None) -> str:
     return f"{percent(row['value'])}<small>n {row['n']:,}</small>"
 
 
-def _of_lines(data: RunData, rows: list[Row], columns: tuple[Column, ...]) -> str:
-    """The rows of each method in the order of the leaderboard; nothing where there is none."""
+def _by_trajectory(data: RunData, rows: list[Row], columns: tuple[Column, ...]) -> str:
+    """A table of the rows of each trajectory, in the order of the leaderboard; empty without rows."""
     method = Column("Method", str, is_text=True)
     shown = [
         [key(trajectory), *(column.cell(row) for column in columns)]
@@ -288,10 +280,10 @@ def _of_lines(data: RunData, rows: list[Row], columns: tuple[Column, ...]) -> st
 
 
 def _table(columns: tuple[Column, ...], rows: list[list[str]]) -> str:
-    """A table without the columns in which no row says anything."""
-    said = [index for index in range(len(columns)) if any(row[index] != DASH for row in rows)]
-    if not said:
+    """A table without the columns that are empty in every row."""
+    shown = [index for index in range(len(columns)) if any(row[index] != DASH for row in rows)]
+    if not shown:
         return ""
-    text_columns = [place for place, index in enumerate(said) if columns[index].is_text]
-    cells = [[row[index] for index in said] for row in rows]
-    return table([columns[index].heading for index in said], cells, text_columns=text_columns)
+    text_columns = [position for position, index in enumerate(shown) if columns[index].is_text]
+    cells = [[row[index] for index in shown] for row in rows]
+    return table([columns[index].heading for index in shown], cells, text_columns=text_columns)

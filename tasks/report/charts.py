@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from overedit.tasks.report.data import RunData, Trajectory
+from overedit.tasks.report.data import RunData
 from overedit.tasks.report.line_charts import Chart, column_charts, series, speed_charts, update_charts
 from overedit.tasks.report.page_data import case_data, heat_data, scatter_data
-from overedit.tasks.warehouse.tables import Row
 
 _MEASURES = {
     "reliability": "Edit prompts answered with the new fact.",
@@ -117,7 +116,7 @@ def _capability_chart(data: RunData) -> Chart:
 
 
 def _retention_chart(data: RunData) -> Chart:
-    last = {trajectory: _last_rows(data, trajectory) for trajectory in data.trajectories}
+    last = {trajectory: data.at_end(trajectory, "retention_by_age") for trajectory in data.trajectories}
     lines = {
         protocol: [
             series(
@@ -138,12 +137,6 @@ def _retention_chart(data: RunData) -> Chart:
         "by": "protocol",
         "categories": list(data.ages),
     }
-
-
-def _last_rows(data: RunData, trajectory: Trajectory) -> list[Row]:
-    rows = data.of(trajectory, "retention_by_age")
-    last = max((row["edit_count"] for row in rows), default=0)
-    return [row for row in rows if row["edit_count"] == last]
 
 
 def _orders(data: RunData, measure: str, protocols: Iterable[str | None]) -> Chart:

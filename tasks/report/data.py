@@ -58,6 +58,12 @@ class RunData:
         """The rows that `of` returns for each trajectory, in the order of `trajectories`."""
         return [self.of(trajectory, view, **values) for trajectory in self.trajectories]
 
+    def at_end(self, trajectory: Trajectory, view: str, **values: Any) -> list[Row]:
+        """The rows that `of` returns with the largest edit count among them."""
+        rows = self.of(trajectory, view, **values)
+        last = max((row["edit_count"] for row in rows), default=0)
+        return [row for row in rows if row["edit_count"] == last]
+
     def one(self, trajectory: Trajectory, view: str, **values: Any) -> Row | None:
         """The first row that `of` returns; None without a row."""
         rows = self.of(trajectory, view, **values)

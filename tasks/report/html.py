@@ -1,4 +1,4 @@
-"""HTML of the report's tables, and how it shows numbers and names."""
+"""HTML of the report's tables, numbers and names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DASH = "–"
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: Collection[int] = (0,)) -> str:
-    """An HTML table; the cells are HTML already, the headings are not."""
+    """An HTML table from cells of HTML and headings of plain text."""
     classes = ['class="text"' if index in text_columns else "" for index in range(len(headings))]
     head = "".join(f"<th scope=col {kind}>{escape(name)}</th>" for name, kind in zip(headings, classes, strict=True))
     body = "".join(
@@ -24,22 +24,22 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, text_column
 
 
 def key(trajectory: Trajectory) -> str:
-    """A method's name beside its colour."""
+    """A trajectory's name with a swatch of its color."""
     return f'<span class="key" style="--color:var(--c{trajectory.color % 10})"></span>{escape(trajectory.name)}'
 
 
 def by_view(view: str, title: str, content: str) -> str:
-    """Content that is shown while a protocol or a preset is chosen; all of it, each under its name, without scripts."""
+    """Content that the page shows while a protocol or preset is chosen; without scripts it shows all, each titled."""
     return f'<div data-view="{escape(view)}"><p class="view">{escape(title)}</p>{content}</div>'
 
 
 def protocol_name(protocol: str) -> str:
-    """A protocol as readers see it."""
+    """The display name of a protocol."""
     return f"{protocol.replace('_', '-').capitalize()} protocol"
 
 
 def percent(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """A share as percent, its interval under it."""
+    """A share in percent, with its interval below."""
     if value is None:
         return DASH
     interval = "" if low is None or high is None else f"<small>{100 * low:.1f} to {100 * high:.1f}</small>"
@@ -47,5 +47,5 @@ def percent(value: float | None, low: float | None = None, high: float | None = 
 
 
 def base_or(count: int) -> str:
-    """An edit count; the pristine model is the base."""
+    """An edit count; 0 is `base`."""
     return "base" if count == 0 else f"{count:,}"

@@ -1,4 +1,4 @@
-"""The report's sentences and tables as HTML; whatever comes from data is escaped here."""
+"""The main tables and sentences of the report as HTML; everything from the data is escaped here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from overedit.tasks.warehouse.views import literal, query_sql, view_sql
 
 
 def verdicts(data: RunData) -> str:
-    """One sentence a method: where it collapsed and by what criterion, or up to where it did not."""
+    """A list item per trajectory: the edit count and criterion of its collapse, or how far it got without."""
     return "\n".join(
         f'<li style="--color:var(--c{trajectory.color % 10})"><strong>{escape(trajectory.name)}</strong>'
         f"<b>{escape(headline)}</b><span>{escape(detail)}</span></li>"
@@ -26,7 +26,7 @@ def verdicts(data: RunData) -> str:
 
 
 def verdict(data: RunData, trajectory: Trajectory) -> tuple[str, str]:
-    """A sentence on a method's collapse, and what it rests on."""
+    """A sentence on a trajectory's collapse, and the numbers behind it."""
     point, at_end = data.one(trajectory, "collapse_point"), data.one(trajectory, "leaderboard")
     assert point is not None and at_end is not None
     failed = f" Its run failed: {point['error']}" if point["status"] == "failed" else ""
@@ -47,7 +47,7 @@ def verdict(data: RunData, trajectory: Trajectory) -> tuple[str, str]:
 
 
 def leaderboards(data: RunData) -> str:
-    """The paper's table, once a protocol, and a preset's measures at the same edit counts, once a preset."""
+    """The paper's table for each protocol, and the measures of each preset at the same edit counts."""
     of_protocols = [by_view(name, protocol_name(name), _leaderboard(data, name)) for name in data.protocols]
     return "\n".join(
         [*of_protocols, *(by_view(f"preset {name}", f"As in {name}", _preset(data, name)) for name in data.presets)]
@@ -55,7 +55,7 @@ def leaderboards(data: RunData) -> str:
 
 
 def all_points(data: RunData) -> str:
-    """The same numbers at every edit count, once a protocol."""
+    """The numbers of the leaderboards at every edit count."""
     tables = []
     for protocol in data.protocols:
         rows = [
@@ -86,9 +86,9 @@ def _leaderboard(data: RunData, protocol: str) -> str:
         row = data.one(trajectory, "leaderboard") or {}
         count, seconds = row["edit_count"], row["seconds_per_edit"]
         cells = _cells(data, trajectory, count, protocol) if count is not None else [key(trajectory), *[DASH] * 7]
-        broke = DASH if count is None else "none" if row["collapse_at"] is None else f"{row['collapse_at']:,}"
+        collapse_at = DASH if count is None else "none" if row["collapse_at"] is None else f"{row['collapse_at']:,}"
         reason = f"<small>{escape(row['collapse_reason'])}</small>" if row["collapse_reason"] else ""
-        rows.append([*cells, DASH if seconds is None else rounded(seconds), broke + reason])
+        rows.append([*cells, DASH if seconds is None else rounded(seconds), collapse_at + reason])
     return table((*_HEADINGS, "Seconds an edit", "Collapse at"), rows, text_columns=(0, len(_HEADINGS) + 1))
 
 
@@ -136,9 +136,9 @@ def _counts(data: RunData, trajectory: Trajectory) -> list[int]:
 
 
 def capability(data: RunData) -> str:
-    """Every benchmark: of the pristine model and at each method's last edit count; all others folded.
+    """The score of every benchmark for the pristine model and at each last edit count; other edit counts are folded.
 
-    Of a group its score is shown, and not that of each of its tasks.
+    A group of tasks is shown by its own score.
     """
     whole = (row["task"] for row in data.views["capability_by_edit_count"] if row["part_of"] is None)
     names = sorted(set(whole) - {"mean"})
@@ -163,7 +163,7 @@ def capability(data: RunData) -> str:
 
 
 def costs(data: RunData) -> str:
-    """Seconds and memory of the editing steps."""
+    """Seconds and peak memory of the editing steps."""
     rows = [
         [
             key(trajectory),
@@ -182,7 +182,7 @@ def costs(data: RunData) -> str:
 
 
 def samples(data: RunData) -> str:
-    """The edit prompts of a few cases with each method's answer at its last edit count."""
+    """The edit prompts of a few cases, with the answer of each trajectory at its last edit count."""
     asked: dict[str, list[Row]] = {}
     for row in data.cases:
         if row["probe"] == "edit" and row["method"] != "none":
@@ -192,7 +192,7 @@ def samples(data: RunData) -> str:
         first = answers[0]
         cells = [f"{first['edit_number']:,}", _shown(first["prompt"]), _shown(first["target"])]
         for trajectory in data.trajectories:
-            own = [answer for answer in answers if is_of(answer, trajectory)]  # by edit count, the last one last
+            own = [answer for answer in answers if is_of(answer, trajectory)]  # sorted by edit count
             cells.append(_answer(own[-1]) if own else DASH)
         rows.append(cells)
     headings = ("Edit", "Prompt", "New fact", *(trajectory.name for trajectory in data.trajectories))
@@ -212,7 +212,7 @@ def _shown(text: str | None) -> str:
 
 
 def sql(run: str) -> str:
-    """The queries of the page and the views that they read."""
+    """The queries of the page, and the views that they read."""
     selects = "\n".join(f"SELECT * FROM {view} WHERE run = {literal(run)};" for view in queries.VIEWS)
     parts = [
         ("Queries", selects),
@@ -226,7 +226,7 @@ def sql(run: str) -> str:
 
 
 def configuration(data: RunData) -> str:
-    """The run's configuration, each method's own, and the versions, as stored."""
+    """The stored configuration of the run, the versions, and the configuration of each method."""
     if not data.runs:
         return "<p>Not stored yet: the run has not ended.</p>"
     first = data.runs[0]
@@ -238,7 +238,7 @@ def configuration(data: RunData) -> str:
 def _pretty(text: Any) -> str:
     try:
         return json.dumps(json.loads(text or "null"), indent=1, ensure_ascii=False)
-    except json.JSONDecodeError:  # shown as it is
+    except json.JSONDecodeError:  # shown unchanged
         return str(text)
 
 

@@ -1,4 +1,4 @@
-"""What a run did not measure, said in sentences from its own rows."""
+"""Sentences on what a run did not measure, from its own rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MEASURES = ("reliability", "generalization", "locality", "portability")
 
 
 def gaps(data: RunData) -> list[str]:
-    """Sentences on everything that a reader could take for measured and that was not."""
+    """Sentences on everything that was not measured although a reader might expect it."""
     return [
         *_failed(data),
         *_not_asked(data),
@@ -37,9 +37,9 @@ def _failed(data: RunData) -> list[str]:
 
 
 def _not_asked(data: RunData) -> list[str]:
-    said = [f"Nothing was asked under the {name} protocol." for name in PROTOCOLS if name not in data.protocols]
+    sentences = [f"Nothing was asked under the {name} protocol." for name in PROTOCOLS if name not in data.protocols]
     asked = {row["measure"] for row in data.views["reliability_by_edit_count"]}
-    return said + [f"{name.capitalize()}: no prompt was asked." for name in _MEASURES if name not in asked]
+    return sentences + [f"{name.capitalize()}: no prompt was asked." for name in _MEASURES if name not in asked]
 
 
 def _unscored(data: RunData) -> list[str]:
@@ -65,24 +65,24 @@ def _sampled(data: RunData) -> list[str]:
 
 
 def _without_capability(data: RunData) -> list[str]:
-    said = []
+    sentences = []
     for trajectory in data.trajectories:
         have = {row["edit_count"] for row in data.of(trajectory, "capability_by_edit_count")}
         whole = {row["edit_count"] for row in data.of(trajectory, "reliability_by_edit_count")}
         missing = [f"{count:,}" for count in sorted(whole - have)]
         if missing:
-            said.append(f"{trajectory.name}: no general benchmark was run at {', '.join(missing)} edits.")
+            sentences.append(f"{trajectory.name}: no general benchmark was run at {', '.join(missing)} edits.")
     reasons = {
         f"Capability at {row['edit_count']:,} edits of {trajectory.name} has no mean: {row['reason']}."
         for trajectory in data.trajectories
         for row in data.of(trajectory, "capability_by_edit_count", task="mean")
         if row["value"] is None
     }
-    return said + sorted(reasons)
+    return sentences + sorted(reasons)
 
 
 def _too_small_to_see(data: RunData) -> list[str]:
-    """How small a loss of general ability the run's items cannot show."""
+    """The smallest loss of general ability that the run's benchmark items can show."""
     asked = {
         row["task"]: row["n"]
         for row in data.views["capability_by_edit_count"]
@@ -100,22 +100,22 @@ def _too_small_to_see(data: RunData) -> list[str]:
 
 
 def _configured(data: RunData) -> list[str]:
-    """What the configuration left out on purpose, as it is stored with the run."""
-    said = []
-    capability, perplexity = _part(data, "capability"), _part(data, "perplexity")
+    """What the stored configuration leaves out."""
+    sentences = []
+    capability, perplexity = _options(data, "capability"), _options(data, "perplexity")
     if capability.get("limit"):
-        said.append(f"Of each general benchmark only the first {capability['limit']:,} items were asked.")
+        sentences.append(f"Of each general benchmark only the first {capability['limit']:,} items were asked.")
     if capability.get("when") == "gated":
-        said.append(
+        sentences.append(
             "The general benchmarks were skipped where perplexity stayed at its level (in steps of "
             f"{capability['gate_ratio']:g} times the pristine model's): a loss that it does not show would be missed."
         )
     if perplexity.get("limit"):
-        said.append(f"Perplexity is that of the first {perplexity['limit']:,} texts of the corpus.")
-    return said
+        sentences.append(f"Perplexity is that of the first {perplexity['limit']:,} texts of the corpus.")
+    return sentences
 
 
-def _part(data: RunData, name: str) -> dict[str, Any]:
+def _options(data: RunData, name: str) -> dict[str, Any]:
     config = json.loads(data.runs[0]["config"] or "{}") if data.runs else {}
     return config.get(name) or {}
 
@@ -136,10 +136,10 @@ def _orders(data: RunData) -> list[str]:
 
 
 def _other_gaps(data: RunData) -> list[str]:
-    said = []
+    sentences = []
     if not data.views["perplexity_by_edit_count"]:
-        said.append("Perplexity was not measured.")
+        sentences.append("Perplexity was not measured.")
     if any(row["peak_memory_bytes"] is None for row in data.views["cost_per_edit"]):
-        said.append("The peak memory of some editing steps was not measured.")
-    said.append("Between two measured edit counts nothing is known: the lines only connect what was measured.")
-    return said
+        sentences.append("The peak memory of some editing steps was not measured.")
+    sentences.append("Between two measured edit counts nothing is known: the lines only connect what was measured.")
+    return sentences

@@ -1,4 +1,4 @@
-"""The report in short: the paper's table for terminals, for Markdown files and for the flow's artifacts."""
+"""The summary of a run: the paper's table for a terminal, and Markdown for files and the flow's artifacts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLUMNS = ("method", "edits", "rel. %", "gen. %", "loc. %", "port. %", "cap. %"
 
 
 def summary_table(warehouse: Warehouse, run: str) -> Table:
-    """The paper's table for a terminal of 80 columns: each method at its last edit count, generated protocol.
+    """The paper's table for a terminal of 80 columns: each trajectory at its last edit count, generated protocol.
 
     Raises:
         ValueError: The run is not in the warehouse.
@@ -44,11 +44,11 @@ def summary_table(warehouse: Warehouse, run: str) -> Table:
 
 
 def summary_markdown(data: RunData, pictures: Mapping[str, str] | None = None) -> str:
-    """A run as Markdown: the table of each protocol and preset, a sentence a method, the pictures, and the gaps.
+    """The summary as Markdown: a sentence per trajectory, pictures, the table of each protocol and preset, and gaps.
 
     Args:
         data: The run's rows.
-        pictures: Title -> where the picture is, as a link from the file; None for a text without pictures.
+        pictures: Title -> path of the picture relative to the Markdown file; None for no pictures.
     """
     about = data.views["leaderboard"][0]
     parts = [f"# Overedit: {data.run}", f"{about['model']} on {about['dataset']}, each method at its last edit count."]
@@ -72,7 +72,7 @@ def summary_markdown(data: RunData, pictures: Mapping[str, str] | None = None) -
 
 
 def write_markdown(data: RunData, path: Path, pictures: Mapping[str, Path]) -> Path:
-    """Write a run's tables as a Markdown file that links to pictures beside it."""
+    """Write the summary as a Markdown file that links to pictures in the same folder."""
     names = {name.replace("-", " ").capitalize(): picture.name for name, picture in pictures.items()}
     with replace_file(path) as stream:
         stream.write(summary_markdown(data, names).encode())
@@ -83,9 +83,8 @@ def _preset(data: RunData, preset: str) -> tuple[list[str], list[list[str]]]:
     measures = list(dict.fromkeys(row["measure"] for row in data.views["preset_scores"] if row["preset"] == preset))
     rows = []
     for trajectory in data.trajectories:
-        own = data.of(trajectory, "preset_scores", preset=preset)
-        last = max((row["edit_count"] for row in own), default=0)
-        found = {row["measure"]: row for row in own if row["edit_count"] == last}
+        found = {row["measure"]: row for row in data.at_end(trajectory, "preset_scores", preset=preset)}
+        last = max((row["edit_count"] for row in found.values()), default=0)
         rows.append([trajectory.name, f"{last:,}", *(_score(found.get(measure)) for measure in measures)])
     return ["method", "edits", *(measure.replace("_", " ") for measure in measures)], rows
 

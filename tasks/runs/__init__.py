@@ -1,1 +1,1 @@
-"""A run on the disk: its folders and rows, its status, its verification and its pruning."""
+"""A run on the disk: its folders and rows, its status, verification and pruning."""

@@ -1,8 +1,8 @@
-"""Removing the weights of checkpoints that say little: what was measured of them stays, in the warehouse.
+"""Pruning: removal of the weights of checkpoints that are no longer needed; their rows stay in the warehouse.
 
-Of each trajectory that is complete, four are kept: the newest, the last planned, the one at which it broke, and the one
-before that; of one that failed, which may be tried again, all. The others keep their records, which say that they were
-pruned, so a run that is complete stays complete.
+A complete trajectory keeps up to four checkpoints: the newest, the last planned one, the one at which it collapsed, and
+the one before. A failed trajectory, which may be tried again, keeps all. Pruned checkpoints keep their records, which
+say so; a complete run stays complete.
 """
 
 from __future__ import annotations
@@ -27,15 +27,14 @@ from overedit.tasks.warehouse.warehouse import Warehouse
 
 
 class Pruning(NamedTuple):
-    """What becomes of a trajectory's checkpoints."""
+    """The result of pruning a trajectory: edit counts of the checkpoints that keep and that lose their weights."""
 
     name: str
     """`<trajectory>/order-<seed>`."""
     kept: tuple[int, ...]
-    """Edit counts."""
     pruned: tuple[int, ...]
     num_bytes: int
-    """What pruning them frees."""
+    """Size of the removed files."""
 
 
 class _End(NamedTuple):
@@ -45,16 +44,16 @@ class _End(NamedTuple):
 
 
 def prune_run(home: Path, run: str, *, dry_run: bool = False) -> list[Pruning]:
-    """Remove the tensors of a run's checkpoints that are not worth keeping; a second time there are none.
+    """Remove the tensors of a run's checkpoints that are not worth keeping; repeating it changes nothing.
 
     Args:
-        home: The folder in which `warehouse/` and `runs/` lie.
+        home: The folder with `warehouse/` and `runs/`.
         run: The run's name.
-        dry_run: Say what would be done, and do nothing.
+        dry_run: Return what would be removed, and remove nothing.
 
     Raises:
-        ValueError: There is no such run, or one of its trajectories has not ended. Nothing has been removed then.
-        HeldError: The run is going on.
+        ValueError: The run does not exist, or one of its trajectories has not ended; nothing is removed.
+        HeldError: Another process works on the run.
     """
     check_name(run)
     folder = home / "runs" / run
@@ -78,16 +77,16 @@ def _prune(folder: Path, ended: Mapping[str, _End], *, dry_run: bool = False) ->
         counts = [checkpoint.record.edit_count for checkpoint in checkpoints]
         end = ended[name]
         kept = tuple(counts) if end.failed else worth_keeping(counts, planned=end.planned, collapse_at=end.collapse_at)
-        going = [c for c in checkpoints if c.record.edit_count not in kept and _num_bytes([c])]
-        num_bytes = _num_bytes(going)
-        for checkpoint in () if dry_run else going:
+        removed = [c for c in checkpoints if c.record.edit_count not in kept and _num_bytes([c])]
+        num_bytes = _num_bytes(removed)
+        for checkpoint in () if dry_run else removed:
             prune_checkpoint(checkpoint)
-        prunings.append(Pruning(name, kept, tuple(c.record.edit_count for c in going), num_bytes))
+        prunings.append(Pruning(name, kept, tuple(c.record.edit_count for c in removed), num_bytes))
     return prunings
 
 
 def prune_table(prunings: Sequence[Pruning]) -> Table:
-    """One row a trajectory."""
+    """The table of `overedit prune`, one row per trajectory."""
     table = Table("trajectory", "kept", "pruned", "MB freed")
     for name, kept, pruned, num_bytes in prunings:
         table.add_row(name, _listed(kept), _listed(pruned), f"{num_bytes / 1e6:,.1f}")
@@ -95,12 +94,12 @@ def prune_table(prunings: Sequence[Pruning]) -> Table:
 
 
 def worth_keeping(edit_counts: Sequence[int], *, planned: int, collapse_at: int | None) -> tuple[int, ...]:
-    """The newest edit count, the last planned, and the two between which the trajectory broke.
+    """The edit counts to keep: the newest, the last planned, and the two around the collapse.
 
     Args:
-        edit_counts: Those that have a checkpoint.
-        planned: The last planned one.
-        collapse_at: The first at which a criterion of collapse was met; None where it was none.
+        edit_counts: The edit counts of the trajectory's checkpoints.
+        planned: The last planned edit count.
+        collapse_at: The first edit count that meets a criterion of collapse; None without collapse.
     """
     before = [count for count in edit_counts if collapse_at is not None and count < collapse_at]
     wanted = {max(edit_counts, default=0), planned, collapse_at, max(before, default=0)}
@@ -108,7 +107,7 @@ def worth_keeping(edit_counts: Sequence[int], *, planned: int, collapse_at: int 
 
 
 def _ended(home: Path, run: str) -> dict[str, _End]:
-    """Trajectory -> the last edit count planned, and where it broke; only of those that have ended."""
+    """Trajectory -> its end; only trajectories that have ended."""
     if not (home / "warehouse").is_dir():
         return {}
     rows = Warehouse(home / "warehouse").query(
@@ -124,17 +123,17 @@ def _ended(home: Path, run: str) -> dict[str, _End]:
 
 
 def _check_ended(folder: Path, ended: Iterable[str]) -> None:
-    """Refuse a trajectory that was stopped: it goes on from its checkpoints."""
+    """Refuse a trajectory that was interrupted: it continues from its checkpoints."""
     name = f"{folder.parent.name}/{folder.name}"
     if name not in ended or (folder / "interim").is_dir():
         raise ValueError(f"{name} has not ended; overedit run continues it, and it can be pruned then")
 
 
 def _checkpoints(folder: Path) -> list[Checkpoint]:
-    """The checkpoints of a trajectory that can be read; a damaged one is left as it is, for `overedit verify`."""
+    """The readable checkpoints of a trajectory; damaged ones are left to `overedit verify`."""
     found = []
     for path in sorted(folder.glob("[0-9]*")):
-        if path.is_symlink():  # what it leads to is not this run's
+        if path.is_symlink():  # its target belongs to another run
             continue
         try:
             found.append(read_checkpoint(path))

@@ -1,4 +1,4 @@
-"""The rows that a run writes about itself: its checkpoints, its turns, its requests, and how each trajectory ended."""
+"""The rows that describe a run: its checkpoints, turns and requests, and the end of each trajectory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from overedit.tasks.runs.run import TrajectoryPoint, hardware, versions
 
 
 def store_checkpoint(point: TrajectoryPoint, checkpoint: Checkpoint) -> None:
-    """Store a checkpoint's tensors and costs as rows."""
+    """Store the tensors, turns and cost of a checkpoint as rows, unless they are stored already."""
     record, costs = checkpoint.record, checkpoint.costs
     tables = ("diagnostics", "checkpoints")
     if all(point.holds(table, record.key) for table in tables) and point.holds("costs", record.key, part="edit"):
@@ -40,7 +40,7 @@ def store_checkpoint(point: TrajectoryPoint, checkpoint: Checkpoint) -> None:
 
 
 def diagnostics(log: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Rows of the table `diagnostics`: the numbers in the turns' logs, `<site>/<quantity>` or `<quantity>`."""
+    """Rows of the table `diagnostics` from the logs of turns, whose keys are `<site>/<quantity>` or `<quantity>`."""
     for turn in log:
         for name, value in turn.items():
             if name in ("first", "last") or isinstance(value, str):
@@ -51,7 +51,7 @@ def diagnostics(log: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def turn_seconds(log: Sequence[Mapping[str, Any]], seconds: Sequence[float]) -> Iterator[dict[str, Any]]:
-    """Rows of the table `diagnostics`: what each turn took."""
+    """Rows of the table `diagnostics`: the seconds of each turn."""
     for turn, value in zip(log, seconds, strict=bool(seconds)):
         yield {"first_edit": turn["first"], "last_edit": turn["last"], "quantity": "seconds", "value": value}
 
@@ -67,7 +67,7 @@ def store_run(
     error: str | None,
     started_at: datetime,
 ) -> None:
-    """Store how a trajectory ended, at its last planned edit count; a row that says so already is left as it is."""
+    """Store the end of a trajectory, at its last planned edit count, unless the same end is stored already."""
     key = digest([model_digest, method_config, error])
     if point.holds("runs", key):
         return
@@ -89,13 +89,13 @@ def store_run(
 def store_requests(
     point: TrajectoryPoint, requests: Iterable[EditRequest], *, digest_of_requests: str, overwritten: Mapping[str, str]
 ) -> None:
-    """Store the requests in the order of editing, once per run and ordering.
+    """Store the requests of a run, once per order of the edits.
 
     Args:
-        point: Any point of that ordering.
+        point: Any point with that order.
         requests: In the order of editing.
-        digest_of_requests: Of their content.
-        overwritten: Case id -> the case whose later edit has the same prompt and another target.
+        digest_of_requests: Digest of their content.
+        overwritten: Case id -> id of the case that is edited later, with the same prompt and another target.
     """
     run, seed = point.run, point.order_seed
     columns = ("case_id", "prompt", "subject", "target_new", "target_true")
@@ -117,7 +117,7 @@ def store_requests(
 
 
 def store_engine_starts(point: TrajectoryPoint, starts: Iterable[tuple[str, float]]) -> None:
-    """Store a row per start of the engine, (kind, seconds); a run that was stopped and continued has one per time."""
+    """Store the cost of each start of the engine, (kind, seconds), as a row of its own."""
     for kind, seconds in starts:
         part = f"engine_start-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
         point.store_cost("engine_start", seconds, 1, key=part, part=part, engine=kind)

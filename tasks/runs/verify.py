@@ -1,9 +1,8 @@
-"""Whether what lies on the disk is still what was written: checkpoints by their checksums, the warehouse file by file.
+"""Verification of checkpoints and warehouse files against damage.
 
-A checkpoint's tensors are read and compared with the checksums in its record, and these with the rows that the
-warehouse has of it. A file of the warehouse is read whole; its columns must be its table's, its rows must belong to
-the folders it lies in, its name must follow from them, the sums in its footer from its rows, and it must have the
-checksum that it was written with.
+The tensors of a checkpoint are compared with the checksums in its record, and these with the checksums in the
+warehouse. A file of the warehouse is read completely and must have the columns of its table, rows of the partition that
+its folders name, the name of that partition, footer sums that match its rows, and its checksum.
 """
 
 from __future__ import annotations
@@ -30,32 +29,32 @@ from overedit.tasks.warehouse.warehouse import KEY
 
 
 class Damage(NamedTuple):
-    """What is wrong with one file or folder."""
+    """A defect of a file or folder."""
 
     path: Path
     what: str
 
 
-class Part(NamedTuple):
-    """What was found in one trajectory, or in one table of the warehouse."""
+class Verification(NamedTuple):
+    """The result for one trajectory, or for one table of the warehouse."""
 
     name: str
     num_checked: int
-    """Checkpoints, or files."""
+    """Number of checkpoints or files."""
     num_bytes: int
     num_pruned: int
     damages: tuple[Damage, ...]
 
 
-def verify(home: Path, what: str | None = None) -> list[Part]:
-    """Check a run, a folder, or everything in a home.
+def verify(home: Path, what: str | None = None) -> list[Verification]:
+    """Verify a run, a folder, or everything in a home.
 
     Args:
-        home: The folder in which `warehouse/` and `runs/` lie.
-        what: A run's name, or a folder: a checkpoint, one that holds checkpoints, or another home. None: the home.
+        home: The folder with `warehouse/` and `runs/`.
+        what: A run's name, or a folder: a checkpoint, a folder with checkpoints, or another home. None for the home.
 
     Raises:
-        ValueError: There is nothing to check under that name.
+        ValueError: Neither a run nor a folder, or nothing to verify in it.
     """
     if what is None:
         parts = _home(home, None)
@@ -72,8 +71,8 @@ def verify(home: Path, what: str | None = None) -> list[Part]:
     return parts
 
 
-def verify_table(parts: list[Part]) -> Table:
-    """One row a trajectory or table."""
+def verify_table(parts: list[Verification]) -> Table:
+    """The table of `overedit verify`, one row per trajectory or table of the warehouse."""
     table = Table("part", "checked", "pruned", "MB", "damaged")
     for part in parts:
         counts = (f"{part.num_checked:,}", str(part.num_pruned or "-"), f"{part.num_bytes / 1e6:,.1f}")
@@ -85,22 +84,22 @@ def _has_run(home: Path, run: str) -> bool:
     return (home / "runs" / run).is_dir() or any((home / "warehouse").glob(f"*/run={run}"))
 
 
-def _home(home: Path, run: str | None) -> list[Part]:
+def _home(home: Path, run: str | None) -> list[Verification]:
     runs = home / "runs" if run is None else home / "runs" / run
     return [*_trajectories(runs, home=home), *_warehouse(home / "warehouse", run)]
 
 
-def _trajectories(root: Path, *, home: Path | None) -> list[Part]:
-    """The checkpoints at and below a folder, by the folder they lie in."""
+def _trajectories(root: Path, *, home: Path | None) -> list[Verification]:
+    """The trajectories with checkpoints in a folder or below it, each verified."""
     found: dict[Path, list[Path]] = {}
     candidates = {path.parent for name in ("checkpoint.json", "weights.safetensors") for path in root.rglob(name)}
     for folder in sorted(candidates):
-        if not folder.name.startswith("."):  # a writer's, not yet in its place
+        if not folder.name.startswith("."):  # a temporary folder of a writer
             found.setdefault(folder.parent, []).append(folder)
     return [_trajectory(folder, checkpoints, root, home) for folder, checkpoints in found.items()]
 
 
-def _trajectory(folder: Path, checkpoints: list[Path], root: Path, home: Path | None) -> Part:
+def _trajectory(folder: Path, checkpoints: list[Path], root: Path, home: Path | None) -> Verification:
     damages, num_pruned = [], 0
     stored = _stored_checksums(folder, home)
     for path in checkpoints:
@@ -109,17 +108,18 @@ def _trajectory(folder: Path, checkpoints: list[Path], root: Path, home: Path | 
             if checkpoint.record.pruned:
                 num_pruned += 1
             else:
-                checkpoint.tensors(), checkpoint.state()
+                checkpoint.tensors()  # reading compares the checksums
+                checkpoint.state()
             damages += [Damage(path, what) for what in _disagreements(checkpoint, stored)]
         except DamagedCheckpointError as error:
             damages.append(Damage(path, str(error)))
     name = str(folder.relative_to(root.parent)) if folder.is_relative_to(root.parent) else folder.name
     size = sum(file.stat().st_size for path in checkpoints for file in path.iterdir() if file.is_file())
-    return Part(name, len(checkpoints), size, num_pruned, tuple(damages))
+    return Verification(name, len(checkpoints), size, num_pruned, tuple(damages))
 
 
 def _stored_checksums(folder: Path, home: Path | None) -> dict[int, dict[str, str]]:
-    """Edit count -> parameter -> checksum, as the warehouse has them of a trajectory."""
+    """Edit count -> parameter -> checksum of a trajectory's tensors in the warehouse."""
     if home is None or len(folder.relative_to(home).parts) != 4:
         return {}
     run, trajectory, order = folder.parts[-3:]
@@ -128,7 +128,7 @@ def _stored_checksums(folder: Path, home: Path | None) -> dict[int, dict[str, st
     for path in (below / f"order_seed={order.removeprefix('order-')}").rglob("*.parquet"):
         try:
             rows = pq.ParquetFile(path).read(columns=["edit_count", "parameter", "sha256"]).to_pylist()
-        except (pa.ArrowException, OSError):  # said where the table is checked
+        except (pa.ArrowException, OSError):  # reported with the table
             continue
         for row in rows:
             stored.setdefault(row["edit_count"], {})[row["parameter"]] = row["sha256"]
@@ -144,7 +144,7 @@ def _disagreements(checkpoint: Checkpoint, stored: dict[int, dict[str, str]]) ->
         yield "the warehouse has other checksums of it"
 
 
-def _warehouse(root: Path, run: str | None) -> list[Part]:
+def _warehouse(root: Path, run: str | None) -> list[Verification]:
     parts = []
     for table in TABLES:
         folder = root / table if run is None else root / table / f"run={run}"
@@ -152,14 +152,14 @@ def _warehouse(root: Path, run: str | None) -> list[Part]:
         damages = tuple(Damage(path, what) for path in files for what in _all_damage(root, table, path))
         if files:
             size = sum(path.stat().st_size for path in files)
-            parts.append(Part(f"warehouse/{table}", len(files), size, 0, damages))
+            parts.append(Verification(f"warehouse/{table}", len(files), size, 0, damages))
     return parts
 
 
 def _all_damage(root: Path, table: str, path: Path) -> list[str]:
-    """What is wrong with a file in words that help, and where all seems right, whether every byte is."""
-    seen = list(_file_damage(root, table, path))
-    return seen if seen or is_whole(path) else ["does not have the checksum that it was written with"]
+    """The defects of a file in helpful words; if there is none, its checksum is compared as well."""
+    found = list(_file_damage(root, table, path))
+    return found if found or is_whole(path) else ["does not have the checksum that it was written with"]
 
 
 def _file_damage(root: Path, table: str, path: Path) -> Iterator[str]:
@@ -195,11 +195,11 @@ def _sums_damage(content: pa.Table, footer: Mapping[bytes, bytes]) -> Iterator[s
         kept = from_footer(footer)
         if kept is not None and not same_sums(kept, sums_of(conform("outcomes", content, TABLES["outcomes"]))):
             yield "the sums in its footer are not those of its rows"
-    except ValueError as error:  # a column of another type, or sums that are none
+    except ValueError as error:  # a column of another type, or unreadable sums
         yield " ".join(str(error).split())[:200]
 
 
-_NAMING = {"costs": "stage", "scans": "position"}  # table -> the column that tells its files of a folder apart
+_NAMING = {"costs": "stage", "scans": "position"}  # table -> the column that distinguishes the files of a folder
 
 
 def _folder_values(root: Path, path: Path) -> dict[str, str]:
@@ -208,7 +208,7 @@ def _folder_values(root: Path, path: Path) -> dict[str, str]:
 
 
 def _names(root: Path, path: Path, parts: set[Any]) -> set[str]:
-    """What a file of a folder may be called, as the warehouse names it."""
+    """The names that the warehouse may give to a file in this folder."""
     table, *folders = path.parent.relative_to(root).parts
     wanted = (f"{table}/{'/'.join(folders)}/{part}" for part in parts)
     return {f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.parquet" for name in wanted}

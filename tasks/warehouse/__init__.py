@@ -1,1 +1,1 @@
-"""The warehouse: Parquet files whose names follow from what they hold, and SQL views over them."""
+"""The warehouse: Parquet files named after the identity of their rows, and SQL views over them."""

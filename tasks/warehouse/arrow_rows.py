@@ -1,4 +1,4 @@
-"""From records to a table of the warehouse: every column, type and missing value is checked before it is written."""
+"""Conversion of records to the Arrow schemas of the warehouse, with checks of columns, types and missing values."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _TYPE_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError,
 
 
 def to_arrow(table: str, rows: Rows, partition: Mapping[str, str | int]) -> Iterator[pa.Table]:
-    """The rows as Arrow tables of the warehouse's schema; of records, some ten thousand are in memory at a time.
+    """Convert rows to Arrow tables of a table's schema; of records, some ten thousand are in memory at a time.
 
     Raises:
-        ValueError: The table and column at fault, and what it takes.
+        ValueError: An unknown column, a value of a wrong type, a missing value, or a row outside the partition.
     """
     if isinstance(rows, pa.Table):
         yield _checked(table, rows, partition)
@@ -48,10 +48,10 @@ def _checked(table: str, rows: pa.Table, partition: Mapping[str, str | int]) -> 
 
 
 def conform(table: str, content: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table in the schema's columns, order and types; a nullable column it lacks is null.
+    """Convert a table to the columns, order and types of a schema; a nullable column that it lacks becomes null.
 
     Raises:
-        ValueError: An unknown column, a type that does not fit, or a missing value.
+        ValueError: An unknown column, a value of a wrong type, or a missing value.
     """
     _check_known(table, content.column_names, schema)
     columns = []
@@ -78,10 +78,10 @@ def _from_records(table: str, records: Sequence[Mapping[str, Any]], schema: pa.S
 
 
 def _array(values: list[Any], field: pa.Field) -> pa.Array:
-    if pa.types.is_integer(field.type):  # Arrow would drop the fraction without a word
-        odd = next((value for value in values if isinstance(value, float) and not value.is_integer()), None)
-        if odd is not None:
-            raise pa.ArrowInvalid(f"{odd} is not a whole number")
+    if pa.types.is_integer(field.type):  # Arrow would drop the fraction silently
+        fraction = next((value for value in values if isinstance(value, float) and not value.is_integer()), None)
+        if fraction is not None:
+            raise pa.ArrowInvalid(f"{fraction} is not a whole number")
     return pa.array(values, field.type)
 
 

@@ -1,4 +1,4 @@
-"""How the answer to a query is put on a terminal or into a file."""
+"""Results of queries as text: tables for a terminal, CSV, JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ FORMATS = ("table", "csv", "json")
 
 
 def format_rows(table: pa.Table, format: str = "table", *, width: int | None = None) -> str:
-    """A result as text.
+    """Format the result of a query.
 
     Args:
-        table: What `Warehouse.query` gave.
-        format: `table` for people (numbers rounded; one record below the other where the columns do not fit), or
-            `csv` or `json` for programs (full precision; in JSON, which has no such numbers, "NaN" and "Infinity").
-        width: Columns of the terminal; None for the terminal's own.
+        table: The result of `Warehouse.query`.
+        format: `table` for people (rounded numbers; one record below the other if the columns do not fit), or `csv` or
+            `json` for programs (full precision; JSON has no number for NaN and infinity, which become the texts "NaN"
+            and "Infinity").
+        width: Width in characters; None for the width of the terminal.
 
     Raises:
         ValueError: An unknown format.
@@ -40,7 +41,7 @@ def format_rows(table: pa.Table, format: str = "table", *, width: int | None = N
 
 
 def rounded(value: Any) -> str:
-    """A value for reading: four significant digits, thousands set apart, nothing for null."""
+    """A value for people: four significant digits, commas between thousands, nothing for null."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -67,8 +68,8 @@ def _as_table(table: pa.Table, width: int | None) -> str:
     names = table.column_names
     is_number = [pa.types.is_integer(field.type) or pa.types.is_floating(field.type) for field in table.schema]
     rows = [[rounded(value) for value in row.values()] for row in table.to_pylist()]
-    needed = sum(3 + max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(names)) + 1
-    if needed <= console.width:
+    needed_width = sum(3 + max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(names)) + 1
+    if needed_width <= console.width:
         shown = Table(*names)
         for column, right in zip(shown.columns, is_number, strict=True):
             column.justify = "right" if right else "left"
@@ -76,7 +77,7 @@ def _as_table(table: pa.Table, width: int | None) -> str:
             shown.add_row(*map(Text, row))
     else:  # one record below the other
         shown = Table("column", "value", show_header=False)
-        for row in rows or [[""] * len(names)]:  # of no record, the columns there are
+        for row in rows or [[""] * len(names)]:  # without a record: the names of the columns
             for name, value in zip(names, row, strict=True):
                 shown.add_row(Text(name), Text(value))
             shown.add_section()
@@ -98,7 +99,7 @@ def _json_value(value: Any) -> Any:
 def markdown_table(
     headings: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: Collection[int] = (0,)
 ) -> str:
-    """A Markdown table; what is not a column of text is one of numbers."""
+    """A Markdown table; columns that are not in `text_columns` are numbers, aligned right."""
     rules = ["---" if index in text_columns else "---:" for index in range(len(headings))]
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     return "\n".join("| " + " | ".join(row) + " |" for row in [list(headings), rules, *cells])

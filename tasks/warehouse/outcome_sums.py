@@ -1,10 +1,9 @@
-"""The sums of a file's outcomes, kept in the file's own footer.
+"""Sums of a file's outcomes, stored in the footer of the Parquet file.
 
-The views need counts and sums of outcomes, not the outcomes. What `sql/outcome_sums.sql` makes of a file's rows is
-therefore kept where they are, in the footer of the Parquet file: rows and sums appear and are replaced in one move, and
-to sum a hundred million rows is to read the footers. The entry's name holds a digest of the query, so that sums made by
-another query than today's are as good as none. A file without sums is summed by the same query when it is read, and
-`overedit verify` asks it again of every file.
+The views need only counts and sums of outcomes. The result of `sql/outcome_sums.sql` over a file's rows is therefore
+stored in the file's footer: rows and sums appear and are replaced together, and summing a hundred million rows takes
+reading the footers. The name of the footer's entry contains a digest of the query, so sums of an older query are
+ignored. A file without sums is summed by the same query when it is read; `overedit verify` sums every file again.
 """
 
 from __future__ import annotations
@@ -38,43 +37,45 @@ _SUMS = {
 }
 _ARROW = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64()}
 SCHEMA = pa.schema([(name, _ARROW[sql_type]) for name, sql_type in (_KEYS | _SUMS).items()])
-"""What `sql/outcome_sums.sql` answers."""
+"""The columns of the result of `sql/outcome_sums.sql`."""
 
 
 def _definition() -> str:
-    """What the sums follow from, without comments and line breaks."""
+    """The SQL that computes the sums, without comments and line breaks."""
     return " ".join(re.sub(r"--[^\n]*", "", _MACROS + _QUERY).split())
 
 
 SUMS_KEY = f"overedit.sums.{hashlib.sha256(_definition().encode()).hexdigest()[:16]}".encode()
-"""Where a file's footer holds its sums."""
+"""The entry of a file's footer that holds its sums."""
 
 
 def sums_of(rows: pa.Table) -> pa.Table:
     """The sums of rows of the table `outcomes`, by `sql/outcome_sums.sql`."""
-    with duckdb.connect(":memory:", config={"threads": 1}) as connection:  # one thread adds up in the rows' order
+    with duckdb.connect(
+        ":memory:", config={"threads": 1}
+    ) as connection:  # one thread: additions in the order of the rows
         connection.execute(_MACROS)
         connection.register("outcomes", rows)
         return added_up([connection.sql(_QUERY).to_arrow_table().select(SCHEMA.names).cast(SCHEMA)])
 
 
 def added_up(sums: Iterable[pa.Table]) -> pa.Table:
-    """The sums of all the rows together, from those of some and others; in the order of what they are of."""
+    """The sums over several tables of sums, one row per group, sorted by the group's columns."""
     groups = pa.concat_tables([SCHEMA.empty_table(), *sums]).group_by(list(_KEYS), use_threads=False)
     added = groups.aggregate([(name, "sum") for name in _SUMS]).rename_columns(SCHEMA.names)
     return added.sort_by([(name, "ascending") for name in _KEYS])
 
 
 def to_footer(sums: pa.Table) -> dict[bytes, bytes]:
-    """The footer's entry: a list a column, as JSON."""
+    """The footer's entry: a list per column, as JSON."""
     return {SUMS_KEY: json.dumps(sums.to_pydict(), separators=(",", ":")).encode()}
 
 
 def from_footer(metadata: Mapping[bytes, bytes]) -> pa.Table | None:
-    """The sums that a footer's entries hold; None where it holds none of today's query.
+    """The sums in a footer; None if it has none of the current query.
 
     Raises:
-        ValueError: The entry is not what `to_footer` writes.
+        ValueError: The entry does not have the format of `to_footer`.
     """
     if SUMS_KEY not in metadata:
         return None
@@ -85,18 +86,18 @@ def from_footer(metadata: Mapping[bytes, bytes]) -> pa.Table | None:
 
 
 def same_sums(one: pa.Table, other: pa.Table) -> bool:
-    """Whether two sums are equal, but for the rounding of their additions."""
+    """Whether two tables of sums are equal up to the rounding of additions."""
     return one.num_rows == other.num_rows and all(
         _same(one[name].to_pylist(), other[name].to_pylist()) for name in SCHEMA.names
     )
 
 
 def sums_view(glob: str, rows: str) -> str:
-    """A query for the sums of all files.
+    """A query for the sums of all files: stored ones from the footers, the others computed.
 
     Args:
-        glob: The files, as an SQL literal.
-        rows: A query for their rows, with the file of each as `filename`.
+        glob: The glob of the files, as an SQL literal.
+        rows: A query for their rows, with the column `filename`.
     """
     shape = json.dumps({name: [sql_type] for name, sql_type in (_KEYS | _SUMS).items()})
     columns = ", ".join(f"unnest(sums.{name}) AS {name}" for name in SCHEMA.names)

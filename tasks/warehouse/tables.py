@@ -1,8 +1,8 @@
-"""The warehouse's tables: one Arrow schema each, the single place that names their columns.
+"""The Arrow schemas of the warehouse's tables: the only definition of their columns.
 
-Every table but `requests` starts with the same identity columns, so any two join on what they share. One trajectory is
-one model x method x dataset x order seed, edited from 0 to its last edit; `edit_count` 0 is the pristine model, whose
-rows belong to the trajectory named `base` (method `none`) and serve every method of the run.
+Every table except `requests` starts with the same identity columns, on which any two can be joined. A trajectory is one
+model x method x dataset x order seed, edited from 0 to its last edit count. `edit_count` 0 is the pristine model: its
+rows belong to the trajectory `base` (method `none`) and are shared by all methods of the run.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ IDENTITY: list[pa.Field] = [
 ]
 
 TABLES: dict[str, pa.Schema] = {
-    # one row a trajectory; its edit_count is the last planned one
+    # one row per trajectory; its edit_count is the last planned one
     "runs": pa.schema(
         [
             *IDENTITY,
-            pa.field("label", _text),  # how plots and tables call the method, e.g. "LocFT-BF"
+            pa.field("label", _text),  # the method's name in plots and tables, e.g. "LocFT-BF"
             pa.field("config", _text),  # the whole run configuration, JSON
             pa.field("method_config", _text),  # JSON
             pa.field("model_digest", _text),
@@ -43,7 +43,7 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("error", _text),
         ]
     ),
-    # one row an edit request, in the order of editing
+    # one row per edit request, in the order of editing
     "requests": pa.schema(
         [
             pa.field("run", _text, nullable=False),
@@ -61,7 +61,7 @@ TABLES: dict[str, pa.Schema] = {
     "checkpoints": pa.schema(
         [
             *IDENTITY,
-            pa.field("parameter", _text),  # one row an edited tensor
+            pa.field("parameter", _text),  # one row per edited tensor
             pa.field("sha256", _text),
             pa.field("weight_norm", _float),  # Frobenius
             pa.field("base_norm", _float),
@@ -70,13 +70,13 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("path", _text),
         ]
     ),
-    # one row per turn x site x quantity that the method logs; the edit_count is that of the checkpoint it led to
+    # one row per turn x site x quantity that the method logs; edit_count is that of the next checkpoint
     "diagnostics": pa.schema(
         [
             *IDENTITY,
-            pa.field("first_edit", _int),  # the turn's edits, counted from 1
+            pa.field("first_edit", _int),  # the edits of the turn, counted from 1
             pa.field("last_edit", _int),
-            pa.field("site", _text),  # e.g. 5.down_proj; null for what concerns the whole turn
+            pa.field("site", _text),  # e.g. 5.down_proj; null for quantities of the whole turn
             pa.field("quantity", _text),  # e.g. update_norm, preservation, loss
             pa.field("value", _float),
         ]
@@ -85,23 +85,25 @@ TABLES: dict[str, pa.Schema] = {
     "outcomes": pa.schema(
         [
             *IDENTITY,
-            pa.field("position", _int),  # when this case was edited, 1 for the first; its age is edit_count - position
+            pa.field("position", _int),  # of the case in the order of editing, from 1; its age is edit_count - position
             pa.field("case_id", _text),
             pa.field("probe", _text),  # edit | rephrase | persona | locality | portability | text
             pa.field("probe_index", pa.int32()),
             pa.field("protocol", _text),  # generated | teacher_forced | probability
             pa.field("prompt", _text),
-            pa.field("target", _text),  # what a right answer is (null where the dataset gives none)
+            pa.field("target", _text),  # the right answer; null if the dataset has none
             pa.field("output", _text),  # generated: the raw text
-            pa.field("num_tokens", pa.int32()),  # generated: tokens generated; else tokens of the target
+            pa.field("num_tokens", pa.int32()),  # generated: tokens of the output; otherwise of the target
             pa.field("finish_reason", _text),  # generated: eos | stop | length
-            pa.field("stop", pa.list_(_text)),  # generated: strings that would have ended the text
-            pa.field("max_tokens", pa.int32()),  # generated: the most tokens that it could have had
+            pa.field("stop", pa.list_(_text)),  # generated: the stop strings
+            pa.field("max_tokens", pa.int32()),  # generated: the limit on the number of tokens
             pa.field("similarity", _float),  # text: TF-IDF cosine similarity with the references, in [0, 1]
-            pa.field("greedy_ids", pa.list_(pa.int32())),  # teacher_forced: the model's own token at each target place
+            pa.field(
+                "greedy_ids", pa.list_(pa.int32())
+            ),  # teacher_forced: the model's own token at each position of the target
             pa.field("target_ids", pa.list_(pa.int32())),
             pa.field("nll", _float),  # probability: summed NLL of `target`, nats
-            pa.field("other", _text),  # probability: the answer compared with
+            pa.field("other", _text),  # probability: the answer that `target` is compared with
             pa.field("nll_other", _float),
             pa.field("num_tokens_other", pa.int32()),
             pa.field("score", _float),  # in [0, 1] against `target`; null with a reason
@@ -114,13 +116,13 @@ TABLES: dict[str, pa.Schema] = {
         [
             *IDENTITY,
             pa.field("task", _text),
-            pa.field("part_of", _text),  # the group whose score it goes into; null for what counts by itself
+            pa.field("part_of", _text),  # the group whose score it is part of; null if it counts by itself
             pa.field("metric", _text),
             pa.field("main", _bool),  # the task's headline metric, in [0, 1], higher is better
             pa.field("value", _float),
             pa.field("stderr", _float),
             pa.field("num_samples", _int),
-            pa.field("chance", _float),  # the score of guessing, where known
+            pa.field("chance", _float),  # the score of guessing; null if unknown
         ]
     ),
     "capability_samples": pa.schema(
@@ -134,7 +136,7 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("response", _text),
         ]
     ),
-    # one row a text
+    # one row per text
     "perplexity": pa.schema(
         [
             *IDENTITY,
@@ -144,28 +146,28 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("num_tokens", _int),
         ]
     ),
-    # one row a case that was edited alone, on the pristine model; its edit_count is 1
+    # one row per case that was the only edit of the pristine model; its edit_count is 1
     "scans": pa.schema(
         [
             *IDENTITY,
             pa.field("label", _text),  # as in `runs`
-            pa.field("position", _int, nullable=False),  # in the dataset's order, 1 for the first
+            pa.field("position", _int, nullable=False),  # in the order of the dataset, from 1
             pa.field("case_id", _text, nullable=False),
             pa.field("prompt", _text),
             pa.field("subject", _text),
             pa.field("target_new", _text),
-            pa.field("perplexity", _float),  # mean of the texts' perplexities; infinite where it is no number
-            pa.field("token_perplexity", _float),  # of all texts together, each token counting once
+            pa.field("perplexity", _float),  # mean of the texts' perplexities; infinite if it is not a number
+            pa.field("token_perplexity", _float),  # of all texts together, with equal weight for each token
             pa.field("base_perplexity", _float),  # the pristine model's
             pa.field("base_token_perplexity", _float),
             pa.field("ratio", _float),  # perplexity / base_perplexity
             pa.field("update_norm", _float),  # Frobenius, of all edited tensors together (edited - base)
-            pa.field("learned", _bool),  # every token of target_new is the edited model's own choice (teacher forced)
+            pa.field("learned", _bool),  # every token of target_new is the edited model's own choice (teacher-forced)
             pa.field("seconds", _float),  # editing and measuring
-            pa.field("error", _text),  # why the method could not make the edit; its measures are null then
+            pa.field("error", _text),  # why the method failed; the measures are null then
         ]
     ),
-    # one row a timed stage
+    # one row per timed stage
     "costs": pa.schema(
         [
             *IDENTITY,

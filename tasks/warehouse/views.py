@@ -1,4 +1,4 @@
-"""The views of the warehouse: one over the files of each table, and one for each file of `sql/views/`."""
+"""The views of the warehouse: one per table, over its files, and one per file of `sql/views/`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _READING = {"from", "table", "show", "describe", "summarize"}  # words by which 
 
 
 def view_names() -> list[str]:
-    """The query views, by name."""
+    """The names of the query views, sorted."""
     return sorted(path.stem for path in (_SQL / "views").glob("*.sql"))
 
 
 def view_sql(name: str) -> str:
-    """The SQL of a view, or of a file of macros, as its file has it: with the comment that says what it is."""
+    """The SQL of a view or of a file of macros, with the comment that describes it."""
     return (_SQL / ("macros" if name in _MACROS else "views") / f"{name}.sql").read_text()
 
 
@@ -48,10 +48,10 @@ def create_views(
 
     Args:
         connection: An empty database.
-        files: Table -> its files, a glob; None where it has none yet (the view is then empty).
-        run: None for views of everything, otherwise of this run alone.
-        computed: Views that are computed once, here, and kept as tables, but for one that is as long as its files.
-        wanted: Query views to create, with all that they need; None creates every one.
+        files: Table -> glob of its files as an SQL literal; None if it has none, which makes the view empty.
+        run: The run that the views are restricted to; None for all runs.
+        computed: Query views that are computed now and stored as tables, except one that is as long as its files.
+        wanted: Query views to create, including all that they need; None for every one.
     """
     where = "" if run is None else f" WHERE run = {literal(run)}"
     for table, glob in files.items():
@@ -92,14 +92,14 @@ def needed_twice(sql: str) -> set[str]:
 
 
 def check_reads_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """Check that SQL is one statement that reads and writes nothing.
+    """Check that SQL is a single statement that only reads.
 
-    A SELECT may hold a COPY in its WITH clause, but only at the top level; as a subquery (`query`) it does
-    not bind, and EXPLAIN runs nothing.
+    A SELECT may have a COPY in its WITH clause, but only at the top level: as the subquery of `query` it does not
+    bind. EXPLAIN executes nothing.
 
     Raises:
-        ValueError: It is not.
-        duckdb.Error: It cannot be understood, or names what is not there.
+        ValueError: It has several statements, or one that may write.
+        duckdb.Error: It has a syntax error, or names an unknown table or column.
     """
     statements = connection.extract_statements(sql)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
@@ -109,7 +109,7 @@ def check_reads_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 
 def first_line(error: duckdb.Error) -> str:
-    """A DuckDB error without the picture of where in the query it is, and without its class."""
+    """The first line of a DuckDB error, without the error's class and the excerpt of the query."""
     line = str(error).strip().splitlines()[0]
     return f"sql: {line.removeprefix('Catalog Error: ').removeprefix('Binder Error: ')}"
 
@@ -133,9 +133,9 @@ def _words(sql: str) -> set[str]:
 
 
 def _table_view(schema: pa.Schema, glob: str | None, options: str = "") -> str:
-    """A query with the schema's columns whatever the files have: older files may lack a column.
+    """A query with the columns of the schema, also over older files that lack some.
 
-    As no column has to be looked for in the files, none but those with rows asked for is opened.
+    As the columns are given, DuckDB opens only files that may have rows of the query.
     """
     if glob is None:
         empty = ", ".join(f'NULL::{_sql_type(field.type)} AS "{field.name}"' for field in schema)

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 HEADLINES = ("acc_norm", "acc", "exact_match", "em", "pass@1", "f1", "mcc", "bleu", "chrf")
-"""Which of a task's metrics is its headline: the first of these that it has.
+"""A task's headline metric is the first of these that it has.
 
-`acc_norm` before `acc`, since a task that has both is reported by the one that is fair to long answers; a rate of right
-answers before an overlap (`f1`) or a correlation (`mcc`); a translation by BLEU, as papers report it. With several
-filters over one metric the task's first counts.
+`acc_norm` comes before `acc`, because it is fair to long answers; a rate of right answers before an overlap (`f1`) or a
+correlation (`mcc`); and BLEU before chrF, as papers report translations. If a metric has several filters, the first one
+of the task counts.
 """
 
-
 RIGHT_OR_WRONG = ("acc_norm", "acc", "exact_match", "em", "pass@1")
-"""Headlines by which an item is right or wrong, so that lost and gained ones can be counted."""
-
+"""Headline metrics by which an item is either right or wrong, so that lost and gained items can be counted."""
 
 PERCENT = ("bleu", "chrf", "ter")
-"""Metrics that lm-eval gives in percent, of all items together; here as shares. An item's own value is the metric of it
-alone: their mean is not that of all together."""
-
+"""Metrics that lm-eval computes over all items together, in percent; stored as shares. The mean of the items'
+own values is not the metric of all items together."""
 
 ProbeKind = Literal["edit", "rephrase", "persona", "locality", "portability", "text"]
-
+"""The kinds of prompts of a case."""
 
 ProtocolName = Literal["generated", "teacher_forced", "probability"]
+"""The ways of scoring an answer."""
 
-
-PROTOCOLS = ("generated", "teacher_forced", "probability")
+PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
+"""All protocols; the first one is the default."""

@@ -1,12 +1,12 @@
--- The sums of outcomes that the views are made of: counts and sums alone, so that sums of sums are sums as well.
--- Not a view of its own: the warehouse asks this of a file's rows when it writes them and keeps the answer in the
--- file's footer; the view `outcome_sums` is what the footers say, and this query over the files whose footer says nothing.
+-- The sums of outcomes on which the views are built: only counts and sums, so that they can be summed further.
+-- The warehouse runs this query over the rows of a file when it writes them, and stores the result in the file's footer.
+-- The view `outcome_sums` is the content of the footers, and the result of this query for files without stored sums.
 --
--- decade      of an edit's age, edit_count - position: 0 for the last edit, 1 for ages 1-9, 2 for 10-99, ...; null for
---             what has no age: other probes, the pristine model, edits to come
--- score_reason, agreement_reason  why there is no score or agreement; null where there is one, or where nothing is said
--- num_texts   generated outputs; of these num_empty have nothing but blanks, num_repetitive are repetitive (see
---             text_health), num_lengths have a number of tokens, num_endings say why they ended, num_cut: at the limit
+-- decade      of an edit's age, edit_count - position: 0 for the last edit, 1 for ages 1-9, 2 for 10-99, ...; null
+--             without an age: for other probes, the pristine model, and edits to come
+-- score_reason, agreement_reason  why there is no score or agreement; null if there is one, or if no reason is stored
+-- num_texts   generated outputs; of these, num_empty contain only whitespace, num_repetitive are repetitive (see
+--             text_health), num_lengths have a number of tokens, num_endings a finish reason, num_cut hit the limit
 WITH judged AS (
     SELECT
         run, trajectory, model, method, dataset, order_seed, edit_count, probe, protocol, score, agreement,
@@ -19,7 +19,7 @@ WITH judged AS (
         CASE WHEN text IS NOT NULL THEN num_tokens END AS length,
         CASE WHEN text IS NOT NULL THEN finish_reason END AS ending,
         trim(text, E' \n\r\t') = '' AS is_empty,
-        -- 8 words take 15 characters at least: most outputs are told apart without being split
+        -- 8 words have at least 15 characters, so most outputs need not be split
         CASE WHEN length(text) < 15 THEN [] ELSE string_split_regex(lower(trim(text, E' \n\r\t')), '\s+') END AS words
     FROM outcomes
 )

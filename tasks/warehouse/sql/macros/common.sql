@@ -1,4 +1,4 @@
--- What the views share. A macro is not a view: it is created before them.
+-- Macros that all views may use. The macros are created before the views.
 
 -- z of a two-sided 95 % interval.
 CREATE OR REPLACE MACRO z95() AS 1.959963984540054;
@@ -13,6 +13,6 @@ CREATE OR REPLACE MACRO wilson_high(p, n) AS
     CASE WHEN p IS NULL OR n IS NULL OR n = 0 THEN NULL WHEN p = 1 THEN 1.0 ELSE least(1.0,
         (p + z95() ** 2 / (2 * n) + z95() * sqrt(p * (1 - p) / n + z95() ** 2 / (4 * n ** 2))) / (1 + z95() ** 2 / n)) END;
 
--- From the `reason` of an outcome ('score: ...; agreement: ...') the part about `what`, without the other case's id.
+-- The part of an outcome's `reason` ('score: ...; agreement: ...') about `what`, without the id of the other case.
 CREATE OR REPLACE MACRO reason_of(reason, what) AS regexp_replace(
     coalesce(nullif(regexp_extract(reason, what || ': ([^;]*)', 1), ''), reason), ' by case .*', ' by another case');

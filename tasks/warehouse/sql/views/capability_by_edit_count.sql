@@ -1,15 +1,15 @@
--- General ability at every edit count at which it was measured: each task's headline metric, and their mean as task 'mean'.
+-- General ability at every edit count with a measurement: the headline metric of each task, and their mean as task 'mean'.
 --
--- value      in [0, 1], higher is better; null where the harness gave no finite number
--- low, high  95 % interval: value +- 1.96 stderr; Wilson's where stderr is unknown or 0 (all right, all wrong).
---            Of the mean: the root of the tasks' summed squared half-widths over their number (tasks are independent)
--- n          samples; of the mean: of all tasks together
--- chance     the score of guessing; of the mean: the mean of all, null if one is unknown
--- num_tasks  of the mean: how many tasks it covers
--- reason     why value is null. The mean is null unless it covers every task of the run: a mean over fewer tasks would
---            not compare with the others
--- part_of    the group (mmlu) whose score a task (mmlu_anatomy) goes into; null for what counts by itself. The mean is
---            over what counts by itself, so a group counts once, and its tasks beside it not at all
+-- value      in [0, 1], higher is better; null if the harness gave no finite number
+-- low, high  95 % interval: value +- 1.96 stderr; Wilson's if stderr is unknown or 0 (all right, all wrong).
+--            For the mean: the root of the tasks' summed squared half-widths over their number (tasks are independent)
+-- n          samples; for the mean those of all tasks together
+-- chance     the score of guessing; for the mean the mean over tasks, null if one is unknown
+-- num_tasks  for the mean: the number of tasks
+-- reason     why value is null. The mean is null unless it covers every task of the run: means over different tasks
+--            could not be compared
+-- part_of    the group (mmlu) whose score includes the task (mmlu_anatomy); null for a group and for a task without one.
+--            The mean is over rows without part_of, so a group counts once, and its tasks do not count again
 --
 -- Edit count 0 is the pristine model; the same row starts each trajectory of its run and ordering.
 WITH finite AS (

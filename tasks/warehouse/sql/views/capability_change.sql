@@ -1,10 +1,10 @@
--- What editing did to general ability, item by item: each checkpoint against the pristine model on the same items.
+-- The change of general ability by editing: each checkpoint against the pristine model, on the same items.
 --
 -- task        an lm-eval task by its headline metric; 'all': the items of all tasks pooled, each item with equal weight
--- n           items that both answered with a finite number
+-- n           items with a finite value from both
 -- base_value, value, difference  means over these items, before and after; difference = value - base_value
--- low, high   95 % interval of the difference: Agresti and Min's for pairs (see _statistics.sql), also of scores that are
---             fractions, for which it is a little wide
+-- low, high   95 % interval of the difference: Agresti and Min's for pairs (see macros/statistics.sql), also for scores that are
+--             fractions, for which it is slightly too wide
 -- num_lost, num_gained  items with a lower and a higher value than before
 -- p_value     exact two-sided sign test of num_lost against num_gained; for right and wrong that is McNemar's exact test.
 --             For fractions it asks whether as many items fell as rose, not whether the mean did
@@ -41,7 +41,7 @@ sums AS (
 tested AS (
     SELECT
         *, sign_test(num_lost, num_gained) AS p_value,
-        row_number() OVER (PARTITION BY run, edit_count, task ORDER BY p_value, trajectory, order_seed) AS place,
+        row_number() OVER (PARTITION BY run, edit_count, task ORDER BY p_value, trajectory, order_seed) AS rank,
         count(*) OVER (PARTITION BY run, edit_count, task) AS family
     FROM sums
 )
@@ -49,6 +49,6 @@ SELECT
     run, trajectory, coalesce(t.label, c.method) AS label, c.method, model, dataset, order_seed, edit_count, task,
     n, base_value, value, changes / n AS difference, paired_low(changes, squares, n) AS low,
     paired_high(changes, squares, n) AS high, num_lost, num_gained, p_value,
-    least(1.0, max((family - place + 1) * p_value) OVER (PARTITION BY run, edit_count, task ORDER BY place)) AS p_adjusted
+    least(1.0, max((family - rank + 1) * p_value) OVER (PARTITION BY run, edit_count, task ORDER BY rank)) AS p_adjusted
 FROM tested AS c LEFT JOIN trajectories AS t USING (run, trajectory, order_seed, model, dataset)
 ORDER BY run, trajectory, order_seed, edit_count, task = 'all', task

@@ -1,19 +1,19 @@
--- What `capability.when: gated` saves, and what it would have missed: for several gate ratios, on what a run measured.
+-- The savings and the misses of `capability.when: gated` for several gate ratios, computed from the rows of a run.
 --
--- A checkpoint has a level: its perplexity over the pristine model's, in steps of the gate ratio (tasks/gate.py). Capability
--- is evaluated where the level is not that of the checkpoint before, at edit count 0, and at the last one; so a checkpoint
--- that is skipped has the level of the last one evaluated.
+-- A checkpoint has a level: its perplexity over the pristine model's, in steps of the gate ratio (see tasks/capability/gating.py).
+-- Capability is evaluated if the level differs from that of the checkpoint before, at edit count 0, and at the last one. A
+-- skipped checkpoint has therefore the level of the last evaluated one.
 --
 -- gate_ratio    as in the configuration; is_own: the run itself was gated, with this ratio
 -- num_counts    edit counts > 0 with perplexity; num_skipped: those the gate skips; saving: num_skipped / num_counts
--- num_measured  edit counts > 0 at which the run has capability: of a gated run, num_counts - num_measured were spared.
---               A trajectory without any has no rows: there is nothing to save
+-- num_measured  edit counts > 0 at which the run has capability: a gated run saved num_counts - num_measured evaluations.
+--               A trajectory without any has no rows
 -- num_misses    skipped edit counts at which capability differs from that at the last evaluated one: by the paired 95 %
---               interval over the items of all tasks, or, without items, by the mean lying outside the other's interval.
---               One in twenty differs by chance. Null where a skipped edit count was not measured
+--               interval over the items of all tasks, or, without items, if the mean is outside the other's interval.
+--               One in twenty differs by chance. Null if a skipped edit count was not measured
 -- largest_miss  the largest of these differences, of items or means; null without one
--- collapse_at, collapse_at_gated  the practical collapse (see collapse_definitions) with every measured edit count, and with
---               those alone that the gate evaluates; null if there is none
+-- collapse_at, collapse_at_gated  the practical collapse (see collapse_definitions) over all measured edit counts, and over
+--               those that the gate evaluates; null without collapse
 WITH losses AS (
     SELECT
         run, trajectory, order_seed, model, dataset, method, edit_count,
@@ -72,11 +72,11 @@ collapsed AS (
 headlines AS (
     SELECT DISTINCT run, model, dataset, task, metric FROM capability WHERE main
 ),
--- materialized: otherwise the items are joined with one another before it is known which of them are asked for
+-- materialized: otherwise DuckDB joins all items with one another before it filters them
 items AS MATERIALIZED (
     SELECT
         run, order_seed, edit_count, model, dataset, task, doc_id, metric, value,
-        CASE WHEN method <> 'none' THEN trajectory END AS owner  -- null: the pristine model's, whoever compares with it
+        CASE WHEN method <> 'none' THEN trajectory END AS owner  -- null for the pristine model, which every trajectory is compared with
     FROM capability_samples SEMI JOIN headlines USING (run, model, dataset, task, metric)
     WHERE isfinite(value)
 ),

@@ -1,4 +1,4 @@
--- Where each trajectory broke by several definitions of collapse, one row each; collapse_point has the house's own.
+-- The collapse of each trajectory by several definitions, one row each; collapse_point has this project's own definition.
 --
 -- definition   practical    capability's upper bound, less chance, is below 80 % of the base's, less chance
 --              significant  the pooled items are answered worse than before editing (capability_change: Holm-adjusted
@@ -6,13 +6,13 @@
 --                           looking at many edit counts raises no more false alarms than the last one alone
 --              perplexity   above 1,000, or 10 times the base's, or not a number (The Butterfly Effect of Model Editing,
 --                           Yang et al. 2024, calls a perplexity beyond 1,000 collapsed)
---              muted        capability can no longer be told from chance (its lower bound is not above it; no verdict where
---                           the base's is not either), or more than half of the outputs are empty (Should We Really Edit
+--              muted        capability can no longer be told from chance (its lower bound is not above it; no verdict if
+--                           that is true of the base as well), or more than half of the outputs are empty (Should We Really Edit
 --                           Language Models?, Li et al. 2024: "muting")
 --              forgotten    generated reliability's upper bound is below half of its best value so far
 -- collapse_at  the first measured edit count at which it holds; null if at none
 -- last_good    the last measured edit count before that; without collapse the last measured one
--- detail       the numbers at collapse_at; why there is no verdict where last_good is null
+-- detail       the numbers at collapse_at; why there is no verdict if last_good is null
 WITH means AS (
     SELECT run, trajectory, order_seed, edit_count, value, low, high, coalesce(chance, 0) AS chance
     FROM capability_by_edit_count WHERE task = 'mean' AND value IS NOT NULL
@@ -89,7 +89,7 @@ details AS (
     FROM checks JOIN firsts USING (run, trajectory, order_seed, definition)
     GROUP BY run, trajectory, order_seed, definition
 ),
-definitions(definition, place, unknown) AS (
+definitions(definition, rank, unknown) AS (
     VALUES
         ('practical', 1, 'no capability above chance before editing to compare with'),
         ('significant', 2, 'no items that were asked before and after editing'),
@@ -105,4 +105,4 @@ SELECT
 FROM trajectories
 CROSS JOIN definitions
 LEFT JOIN details USING (run, trajectory, order_seed, definition)
-ORDER BY run, trajectory, order_seed, place
+ORDER BY run, trajectory, order_seed, rank

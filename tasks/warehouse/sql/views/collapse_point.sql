@@ -1,4 +1,4 @@
--- Where each trajectory broke: one row each, whether it did or not.
+-- The collapse of each trajectory: one row each, with or without a collapse.
 --
 -- collapse_at       the first measured edit count that meets a criterion; null if none does up to measured_up_to
 -- reason            the criteria met there: capability | perplexity | empty outputs | reliability | weights
@@ -11,9 +11,9 @@
 WITH limits AS (
     SELECT
         -- capability: the upper 95 % bound of the mean, less chance, is below this share of the base's, less chance
-        -- (chance counts as 0 where it is unknown; no verdict where the base itself is not above chance)
+        -- (an unknown chance counts as 0; no verdict if the base itself is not above chance)
         0.8 AS capability_share,
-        -- perplexity: above this multiple of the base's, or not a number
+        -- perplexity: above this multiple of the base's, or not finite
         10.0 AS perplexity_multiple,
         -- empty outputs: more than this share of the generated outputs
         0.5 AS empty_share,
@@ -57,7 +57,7 @@ by_reliability AS (
     FROM peaks, limits
 ),
 by_weights AS (
-    -- one turn a trajectory at most: editing stops there
+    -- at most one turn of a trajectory: editing stops there
     SELECT
         run, trajectory, order_seed, edit_count, 'weights' AS criterion, TRUE AS is_met,
         format('weights that are not finite, after the turn of edits {} to {}', first_edit, last_edit) AS detail

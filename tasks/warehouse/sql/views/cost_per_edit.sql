@@ -1,8 +1,8 @@
--- What editing cost: the stage `edit` that led to each edit count.
+-- The cost of editing: the stage `edit` that led to each edit count.
 --
--- seconds, edits      of the step that ended at this edit count; for a method that edits the cumulative set anew, all edits
--- seconds_per_edit, edits_per_second  their ratio, either way; null where no edit was counted
--- peak_memory_bytes   the highest of the step; null where it was not measured
+-- seconds, edits      of the step that ended at this edit count; for a method that edits the cumulative set again, all edits
+-- seconds_per_edit, edits_per_second  their two ratios; null without an edit
+-- peak_memory_bytes   the highest of the step; null if it was not measured
 SELECT
     run, trajectory, coalesce(any_value(t.label), any_value(c.method)) AS label, any_value(c.method) AS method,
     model, dataset, order_seed, edit_count,

@@ -1,15 +1,15 @@
 -- Would a rule on a cheap probe have warned of the collapse of general ability, and how long before?
 --
--- rule        a probe of probes_by_edit_count above or below a threshold; of a share the whole 95 % interval must be: at the
---             first edit counts it is a share of a handful of prompts
+-- rule        a probe of probes_by_edit_count above or below a threshold; for a share, its whole 95 % interval: at the
+--             first edit counts it is a share of a few prompts
 -- warned_at   the first edit count at which the rule holds; null if at none
 -- collapse_at the 'practical' collapse of collapse_definitions; null if there was none
--- lead        collapse_at / warned_at: 10 says that the rule held at a tenth of the edits; below 1 it was late
+-- lead        collapse_at / warned_at: 10 means that the rule held at a tenth of the edits; below 1 it was late
 -- verdict     early | same count | late    collapse, and the rule held before, at the same, after that edit count
 --             missed       collapse, and the rule never held
---             false alarm  no collapse up to the last edit count, though the rule held: perhaps the collapse is yet to come
+--             false alarm  no collapse up to the last edit count, though the rule held; it may still come
 --             quiet        neither
---             null where the probe or capability was not measured
+--             null if the probe or capability was not measured
 WITH thresholds(probe, sign, threshold) AS (
     VALUES
         ('perplexity_ratio', '>', 1.05), ('perplexity_ratio', '>', 1.1),

@@ -1,10 +1,10 @@
--- How long edits took along a trajectory: whether an edit costs more the more edits were made before.
+-- The time per edit along a trajectory: whether edits become slower with the number of earlier edits.
 --
 -- first_edit, edits   the stretch: up to the next checkpoint, or until the leading digit of a turn's first edit changes
---               (1, 2, ... 9, 10, 20, ... 90, 100, ...), so that a million edits are no more than some fifty rows
--- turns         the turns in it
--- seconds_per_1000_edits   the median over them, reading and applying included; of a method that edits the cumulative
---               set anew, by all edits so far. A turn has a cost of its own, so an edit in a small one takes longer
+--               (1, 2, ... 9, 10, 20, ... 90, 100, ...), so that a million edits have some fifty rows
+-- turns         number of turns in the stretch
+-- seconds_per_1000_edits   the median over them, including reading and applying; for a method that edits the
+--               cumulative set again, over all edits so far. A turn has a fixed cost, so edits in small turns take longer
 WITH turns AS (
     SELECT
         *,

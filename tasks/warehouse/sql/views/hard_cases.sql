@@ -1,17 +1,17 @@
--- The single edits that break a model, of all that were scanned (table `scans`), the worst first: one row a case.
+-- The single edits that break a model, among those that were scanned (table `scans`), the worst first: one row per case.
 --
--- reason        not finite | ratio | perplexity: the criterion that is met, the first of these
--- perplexity    the mean of the texts' perplexities after the edit; token_perplexity: of all texts together
+-- reason        not finite | ratio | perplexity: the first of these criteria that is met
+-- perplexity    the mean of the texts' perplexities after the edit; token_perplexity: over all texts together
 -- ratio         perplexity / base_perplexity, the pristine model's
--- subject_first the prompt begins with the subject: there ROME's two keys of a subject differ by much
--- learned       the edited model says the new answer (teacher forced, every token)
+-- subject_first the prompt begins with the subject: ROME's two keys of such a subject differ much
+-- learned       the edited model gives the new answer (teacher forced, every token)
 WITH limits AS (
     SELECT
         -- perplexity: above this multiple of the pristine model's
         10.0 AS multiple,
         -- perplexity: above this (the cut-off in use with models that begin below 100) ...
         1000.0 AS most,
-        -- ... where the pristine model's is at most this; of a worse one it would say nothing
+        -- ... where the pristine model's is at most this; for a worse one the limit means nothing
         500.0 AS most_before
 ),
 judged AS (

@@ -1,13 +1,13 @@
 -- The paper's table: one row per trajectory, at its last measured edit count, under the generated protocol.
 --
--- reliability, generalization, locality, portability  means; of the first also n and the 95 % interval; null if not measured
+-- reliability, generalization, locality, portability  means; for the first also n and the 95 % interval; null if not measured
 -- capability         mean over the lm-eval tasks with its interval; base_capability: the pristine model's
 -- capability_difference  from the pristine model on the same items, all tasks pooled, with its paired 95 % interval and the
 --                    exact p_value of capability_change; p_adjusted: Holm's over the run's trajectories, each at its last
---                    edit count. Null where no item was asked of both
+--                    edit count. Null if they have no item in common
 -- perplexity_ratio   perplexity over the pristine model's
 -- seconds_per_edit   of the step that led to this edit count; peak_memory_bytes: the highest of the whole trajectory
--- collapse_at, collapse_reason  from collapse_point; null where it did not collapse
+-- collapse_at, collapse_reason  from collapse_point; null without collapse
 WITH points AS (
     SELECT
         run, trajectory, order_seed, edit_count,
@@ -33,14 +33,14 @@ bases AS (
 changes AS (
     SELECT
         run, trajectory, order_seed, edit_count, difference, low, high, p_value,
-        row_number() OVER (PARTITION BY run ORDER BY p_value, trajectory, order_seed) AS place,
+        row_number() OVER (PARTITION BY run ORDER BY p_value, trajectory, order_seed) AS rank,
         count(*) OVER (PARTITION BY run) AS family
     FROM capability_change JOIN last_points USING (run, trajectory, order_seed, edit_count)
     WHERE task = 'all'
 ),
 adjusted AS (
     SELECT
-        *, least(1.0, max((family - place + 1) * p_value) OVER (PARTITION BY run ORDER BY place)) AS p_adjusted
+        *, least(1.0, max((family - rank + 1) * p_value) OVER (PARTITION BY run ORDER BY rank)) AS p_adjusted
     FROM changes
 ),
 editing AS (

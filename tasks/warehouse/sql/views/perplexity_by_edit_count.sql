@@ -1,6 +1,6 @@
--- Perplexity of fixed texts at every edit count: the cheapest sign that a model breaks.
+-- Perplexity of fixed texts at every edit count: the cheapest early sign of a collapse.
 --
--- value      exp(summed NLL / summed tokens) over the corpus; inf or NaN where the model gives no probabilities any more
+-- value      exp(summed NLL / summed tokens) over the corpus; inf or NaN if the model no longer gives probabilities
 -- low, high  95 % interval from the spread between texts (ratio estimator); null for one text
 -- n          texts; num_tokens: their tokens
 -- ratio      value over the pristine model's value on the same texts; null without a baseline

@@ -1,17 +1,17 @@
--- What each preset measures: papers' own protocols (tasks/presets.py says whose), scored from the rows of one run.
+-- The measures of each preset, i.e. of the protocol of a paper (see tasks/evaluation/paper_protocols.py).
 --
 -- kind      exact match   the text up to the preset's stop string is the target (see preset_outcomes)
 --           tokens        share of the target's tokens that are the model's own choice, teacher-forced
---           agreement     share of places with the pristine model's token, teacher-forced
+--           agreement     share of positions with the pristine model's token, teacher-forced
 --           preferred     1 where the right answer has the lower mean NLL per token, else 0
 --           margin        e^-NLL of the right answer less e^-NLL of the other, mean NLLs per token
 --           entropy       n-gram entropy of a longer text, in bits
 --           similarity    TF-IDF cosine similarity of a longer text with the case's references
 --           harmonic mean, mean  of measures of the same preset (see preset_scores)
 --           perplexity, perplexity ratio  mean over texts of each text's own; over the pristine model's
---           capability    what lm-eval gives; preset_scores has a measure for each task beside this one
--- probe, protocol  what it is asked of; null where that is no prompt of a case
--- first_only       whether the first prompt of the probe alone counts
+--           capability    the scores of lm-eval; preset_scores has a further measure for each task
+-- probe, protocol  the prompts that it is measured on; null for measures without prompts of a case
+-- first_only       whether only the first prompt of the probe counts
 -- unit             share (magnitudes: a difference of two, from -1 to 1) | bits | perplexity (its ratio too)
 SELECT * FROM (
     VALUES

@@ -1,13 +1,14 @@
--- Every answered question, scored as each preset that asks it would have scored it; what the measures are: preset_measures.
+-- Every answered question with the score of each preset that asks it; preset_measures describes the measures.
 --
--- score     from the stored answer; null where that does not say what the preset would have seen
+-- score     of the stored answer; null if the preset would have seen another answer that is not known
 -- reason    why score is null
 --
--- A score that `outcomes` has of the same answer is the same (editing/metrics.py), and is taken; where it has none because
--- of other edits, the answer is scored here. Every case counts, also one whose prompt a later edit gave another target: that is a paper's ceiling, not ours.
--- A generated text is cut at the preset's first stop string. It says nothing where the run ended it for a reason that the
--- preset does not know (another stop string, fewer tokens), or where the preset would have ended it sooner: a text of more
--- than 32 tokens counts only if its stop string comes within 32 bytes, for no token is shorter than a byte.
+-- A score that `outcomes` has for the same answer is taken (it is computed as in editing/metrics.py). If it has none because
+-- of other edits, the answer is scored here. Every case counts, even if a later edit gave its prompt another target: that
+-- limits the scores of the paper, too.
+-- A generated text is cut at the preset's first stop string. It has no score if the run ended it for a reason that the
+-- preset does not have (another stop string, fewer tokens), or if the preset would have ended it sooner: a text of more
+-- than 32 tokens counts only if its stop string comes within 32 bytes, as no token is shorter than a byte.
 -- The pristine model's rows are those of the trajectory `base`, as in `outcomes`; preset_scores gives them to every method.
 WITH limits AS (
     SELECT 32 AS most_tokens, '^[^.\n]*' AS before_stop, ['.', E'\n'] AS stops

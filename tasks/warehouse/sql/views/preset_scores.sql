@@ -1,15 +1,15 @@
--- One run under several papers' own protocols: every preset's measures at every edit count of every trajectory.
+-- The measures of every preset, i.e. of the protocol of a paper, at every edit count of every trajectory.
 --
--- value      mean of the questions' scores (preset_outcomes); of the preset butterfly the mean over texts of each text's
---            own perplexity, and that mean over the pristine model's on the same texts; of should-we-edit the tasks' scores
--- n          questions, texts or samples that it is the mean of; of a mean of measures: all of theirs together
+-- value      mean of the questions' scores (preset_outcomes); for the preset butterfly the mean over texts of each text's
+--            perplexity, and that mean over the pristine model's on the same texts; for should-we-edit the tasks' scores
+-- n          number of questions, texts or samples; for a mean of measures those of all of them together
 -- low, high  95 % interval. Shares: Wilson's, questions taken as independent; magnitudes, bits, similarity and
 --            perplexity: mean +- 1.96 standard errors within what is possible, null for one question; the ratio: of
---            paired texts. Of the mean of measures: the root of their summed squared half-widths over their number;
---            of the harmonic mean: that of the lower and that of the upper bounds, which is wider than 95 % needs
+--            paired texts. For the mean of measures: the root of their summed squared half-widths over their number;
+--            for the harmonic mean: the harmonic means of the lower and of the upper bounds, which is wider than needed
 -- unit       share | bits | perplexity
--- reason     why value is null; beside a value, the commonest reason why a question has no score (of equals the last by
---            name). A mean of exact matches is null unless every question has a score: every case counts there
+-- reason     why value is null; with a value, the most frequent reason why questions have no score (the last by name of
+--            equally frequent ones). A mean of exact matches is null unless every question has a score
 --
 -- Edit count 0 is the pristine model; the same row starts each trajectory of its run and ordering.
 WITH by_reason AS (
@@ -47,7 +47,7 @@ perplexities AS (
     FROM texts LEFT JOIN base_texts USING (run, order_seed, model, dataset, corpus, text_id)
     GROUP BY run, trajectory, order_seed, edit_count
 ),
-places AS (
+measured_points AS (
     SELECT run, trajectory, order_seed, model, method, dataset, edit_count FROM outcome_sums
     UNION
     SELECT run, trajectory, order_seed, model, method, dataset, edit_count FROM perplexity
@@ -56,7 +56,7 @@ places AS (
 ),
 found AS (
     SELECT
-        place.*, m.*, x.mean AS perplexity,
+        p.*, m.*, x.mean AS perplexity,
         CASE kind
             WHEN 'perplexity' THEN x.mean
             WHEN 'perplexity ratio' THEN x.ratio
@@ -65,13 +65,13 @@ found AS (
         END AS raw,
         CASE kind WHEN 'perplexity' THEN x.stderr WHEN 'perplexity ratio' THEN x.ratio_stderr ELSE q.stderr END AS error,
         coalesce(CASE WHEN probe IS NULL THEN x.n ELSE q.n END, 0) AS n, q.num_rows, q.reason
-    FROM places AS place
+    FROM measured_points AS p
     CROSS JOIN preset_measures AS m
     LEFT JOIN questions AS q USING (run, trajectory, order_seed, edit_count, preset, measure)
     LEFT JOIN perplexities AS x USING (run, trajectory, order_seed, edit_count)
     WHERE kind NOT IN ('capability', 'harmonic mean', 'mean')
 ),
--- every measure of every place, but those that are means of measures
+-- every measure of every point, except those that are means of measures
 simple AS (
     SELECT
         * EXCLUDE (reason),

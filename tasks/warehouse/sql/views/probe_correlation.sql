@@ -1,15 +1,15 @@
--- Which cheap probe goes with the loss of general ability: correlations over the points of a run at which both were measured.
+-- The correlation of each cheap probe with the loss of general ability, over the points of a run that have both.
 --
 -- method         one method, or 'all': the points of every method together
 -- probe          those of probes_by_edit_count; log_perplexity_ratio is the logarithm of perplexity_ratio
 -- against        capability_share: capability over the pristine model's, both less chance
--- num_points     trajectory x edit count > 0; num_trajectories: how many trajectories they come from
+-- num_points     trajectory x edit count > 0; num_trajectories: the number of trajectories that they come from
 -- spearman       rank correlation, ties with average ranks; -1: the higher the probe, the lower the ability. A perplexity
---                that is no number ranks highest
--- low, high      95 % interval of spearman by Fisher's z with Bonett and Wright's (2000) variance. It takes the points as
---                independent, which those of one trajectory are NOT: each edit count holds the edits of the one before. Read
---                it as a lower bound of the uncertainty, and num_trajectories with it. Null where the order is perfect
--- pearson        linear correlation, over the points where the probe is finite
+--                that is not a number ranks highest
+-- low, high      95 % interval of spearman by Fisher's z with Bonett and Wright's (2000) variance. It assumes that
+--                points are independent, which those of one trajectory are NOT: each edit count includes the edits of the
+--                one before. It is a lower bound of the uncertainty; see num_trajectories. Null if the order is perfect
+-- pearson        linear correlation, over the points with a finite probe
 -- reason         why there is no correlation
 WITH shares AS (
     SELECT run, trajectory, order_seed, edit_count, any_value(capability_share) AS share

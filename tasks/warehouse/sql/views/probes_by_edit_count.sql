@@ -1,14 +1,14 @@
--- The cheap probes side by side, one row each at every edit count: what might foretell a loss of general ability.
+-- The cheap probes at every edit count, one row each: possible early signs of a loss of general ability.
 --
--- probe   perplexity_ratio      perplexity over the pristine model's, the worst of the corpora; inf where it is no number
---         relative_update       norm of the change of all edited weights over that of the pristine ones
+-- probe   perplexity_ratio      perplexity over the pristine model's, the worst of the corpora; inf if it is not a number
+--         relative_update       norm of the change of all edited weights over the norm of the pristine weights
 --         turn_<quantity>       a quantity of diagnostics_by_turn, the largest so far over turns and sites
 --         empty, repetitive, mean_tokens, length_share  as in text_health
 --         reliability_<protocol>, locality_<protocol>   as in reliability_by_edit_count
--- value   null where the probe has none
--- n, low, high  of shares: how many prompts or outputs they are of, and Wilson's 95 % interval; null for the others
+-- value   null if the probe has none
+-- n, low, high  for shares: the number of prompts or outputs, and Wilson's 95 % interval; null for other probes
 --
--- Edit count 0 has no rows: there, most of these are given by definition.
+-- Edit count 0 has no rows, as most probes are constant there by definition.
 WITH health AS (
     SELECT
         run, trajectory, order_seed, edit_count, n,

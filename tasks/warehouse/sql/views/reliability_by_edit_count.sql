@@ -1,18 +1,18 @@
--- What was learned and what was kept, at every edit count of every trajectory.
+-- Reliability, generalization, locality and portability at every edit count of every trajectory.
 --
 -- measure   reliability   score of the edit prompts
 --           generalization  score of the rephrased prompts
---           persona       score of the prompts as other people would ask them (WikiBigEdit alone has such)
+--           persona       score of the prompts in the words of other people (only in WikiBigEdit)
 --           locality      agreement of the locality prompts with the output before editing
 --           locality_gold  score of the locality prompts against the dataset's gold answers
 --           portability   score of the portability prompts
 -- protocol  generated | teacher_forced | probability; a measure means nothing without it
--- value     mean over the n prompts that can be scored; null where none can
--- low, high  Wilson's 95 % interval, prompts taken as independent (see _macros.sql on fractional scores)
--- unscored, reason  how many prompts have no score, and the commonest reason why (of equals the last by name)
+-- value     mean over the n prompts that can be scored; null if n is 0
+-- low, high  Wilson's 95 % interval, prompts taken as independent (see macros/common.sql on fractional scores)
+-- unscored, reason  the number of prompts without a score, and the most frequent reason (of equals the last by name)
 --
 -- Edit count 0 is the pristine model on all planned cases: the same row starts each trajectory of its run and ordering.
--- There locality is 1 by definition, not by measurement: the pristine model agrees with itself.
+-- Its locality is 1 by definition, not by measurement: the pristine model agrees with itself.
 WITH weighed AS (
     SELECT
         *,

@@ -1,8 +1,8 @@
--- What was learned against what was kept: one row per edit count and protocol of a trajectory.
+-- Reliability and its relatives next to capability: one row per edit count and protocol of a trajectory.
 --
 -- reliability, generalization, locality, portability  under the row's protocol; reliability_low, _high, _n: its interval
--- capability, capability_low, capability_high  mean over the lm-eval tasks; null where it was not measured
--- capability_share   capability over the pristine model's, both less chance (0 where chance is unknown)
+-- capability, capability_low, capability_high  mean over the lm-eval tasks; null if it was not measured
+-- capability_share   capability over the pristine model's, both less chance (an unknown chance counts as 0)
 -- perplexity_ratio   perplexity over the pristine model's (the worst of the corpora)
 WITH learned AS (
     SELECT

@@ -1,11 +1,11 @@
--- How well edits are remembered by their age: the score of edit prompts at an edit count, by how many edits came after.
+-- Retention by age: the score of edit prompts at an edit count, by the number of edits that came after them.
 --
 -- age       edit_count - position, in decades: '0' (the last edit), '1-9', '10-99', '100-999', ...
--- age_low, age_high  the decade's ends, for sorting and joining
+-- age_low, age_high  the bounds of the decade, for sorting and joining
 -- protocol  generated | teacher_forced | probability
 -- value, n, low, high, unscored, reason  as in reliability_by_edit_count
 --
--- The pristine model has no rows here: nothing has been edited, so nothing has an age.
+-- The pristine model has no rows: without edits there are no ages.
 WITH aged AS (
     SELECT
         *,

@@ -1,14 +1,14 @@
--- After how many further edits half of what was learned is forgotten: one row per edit count and protocol of a trajectory.
+-- The number of edits after which half of the edits are forgotten: one row per edit count and protocol of a trajectory.
 --
--- newest     share right of the youngest edits: of as many of the youngest decades of ages (see retention_by_age) as it takes
---            to have 10 scored edits, where there are so many; newest_n, newest_low, newest_high: Wilson's 95 % interval
+-- newest     share of the youngest edits that is right: of as many of the youngest decades (see retention_by_age) as are
+--            needed for 10 scored edits, if there are 10; newest_n, newest_low, newest_high: Wilson's 95 % interval
 -- half_life  the age, in edits, at which the score has fallen to half of newest: between the first decade that is at or
---            below half and the one before it, on a line over the logarithm of age. A decade stands at the geometric middle
---            of its ages (0 counts as 1; of the oldest decade the ages end at edit_count - 1)
+--            below half and the one before it, interpolated on the logarithm of age. The age of a decade is the geometric mean
+--            of its bounds (0 counts as 1; of the oldest decade the ages end at edit_count - 1)
 -- reason     why half_life is null; '> 999': the score has not fallen to half by the oldest age asked about, 999
 --
--- It compares old with new edits at one edit count, whatever else has happened to the model: where the newest are lost as
--- well, half of little is left. Its noise is that of the decades' scores; retention_by_age has their intervals.
+-- It compares old with new edits at one edit count. If the newest edits are lost as well, it is half of little.
+-- It is as uncertain as the scores of the decades; retention_by_age has their intervals.
 WITH counted AS (
     SELECT
         *, coalesce(sum(n) OVER (

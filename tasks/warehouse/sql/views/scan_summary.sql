@@ -1,21 +1,21 @@
--- How many single edits break a model, by where the subject stands in the prompt: three rows a scan.
+-- The share of single edits that break a model, by the position of the subject in the prompt: three rows per scan.
 --
 -- subject         all | first (the prompt begins with it) | later (it does not, or the case has none)
--- n               cases that could be edited and measured; num_failed: those that could not
--- num_hard        of them in hard_cases; hard_share: their share, with Wilson's 95 % interval
--- median_ratio, largest_ratio  of perplexity after the edit to that of the pristine model
--- learned_share   cases whose new answer the edited model says (teacher forced, every token)
+-- n               cases that were edited and measured; num_failed: those that failed
+-- num_hard        number of them in hard_cases; hard_share: their share, with Wilson's 95 % interval
+-- median_ratio, largest_ratio  perplexity after the edit over that of the pristine model
+-- learned_share   share of cases whose new answer the edited model gives (teacher forced, every token)
 -- median_norm     of the update, Frobenius
 -- seconds_per_edit  editing and measuring; the mean over n
 WITH cases AS (
     SELECT
         s.*, h.reason IS NOT NULL AS hard,
-        CASE WHEN coalesce(starts_with(s.prompt, s.subject), FALSE) THEN 'first' ELSE 'later' END AS place
+        CASE WHEN coalesce(starts_with(s.prompt, s.subject), FALSE) THEN 'first' ELSE 'later' END AS subject_position
     FROM scans AS s
     LEFT JOIN hard_cases AS h USING (run, trajectory, model, method, dataset, order_seed, position)
 ),
 grouped AS (
-    SELECT *, place AS group_name FROM cases
+    SELECT *, subject_position AS group_name FROM cases
     UNION ALL
     SELECT *, 'all' AS group_name FROM cases
 ),

@@ -1,11 +1,11 @@
--- How far the order of the edits matters: each measure over the orderings (order seeds) of a run.
+-- The effect of the order of the edits: each measure over the orderings (order seeds) of a run.
 --
--- measure     those of reliability_by_edit_count with their protocol; capability (mean of the tasks' headline metrics) and
---             perplexity_ratio (the worst of the corpora), which have no protocol
--- num_orders  orderings with a value
--- mean, low, high  over these, with Student's 95 % interval, which takes them as drawn at random; null for one ordering.
---             Of shares it is cut at 0 and 1. Mean and interval are null where a value is not finite
--- lowest, highest  of the orderings
+-- measure     those of reliability_by_edit_count with their protocol; also capability (mean of the tasks' headline metrics)
+--             and perplexity_ratio (the worst of the corpora), which have no protocol
+-- num_orders  number of orderings with a value
+-- mean, low, high  over these, with Student's 95 % interval, which assumes random orderings; null for one ordering.
+--             For shares it is cut at 0 and 1. Mean and interval are null if a value is not finite
+-- lowest, highest  over the orderings
 -- reason      why there is no mean or no interval
 WITH measured AS (
     SELECT run, trajectory, label, method, model, dataset, edit_count, measure, protocol, value, true AS is_share
@@ -21,7 +21,7 @@ WITH measured AS (
 sums AS (
     SELECT
         run, trajectory, method, model, dataset, edit_count, measure, protocol, is_share, count(value) AS num_orders,
-        -- an ordering that has not ended yet goes by its method
+        -- an ordering that has not ended yet has the method as its label
         coalesce(max(label) FILTER (label <> method), method) AS label,
         bool_and(isfinite(value)) AS is_finite,
         avg(value) FILTER (isfinite(value)) AS finite_mean,

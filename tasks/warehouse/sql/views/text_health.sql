@@ -1,9 +1,9 @@
--- Empty and repetitive text at every edit count, over all generated answers (every probe but the longer texts, which are
--- asked for in a length of their own).
+-- Empty and repetitive text at every edit count, over all generated answers (except the probe `text`, whose texts are
+-- longer).
 --
--- empty       share of outputs with nothing but blanks
--- repetitive  share of outputs of at least 8 words in which one word makes up more than half (case ignored, words are
---             what blanks separate); shorter outputs count as not repetitive
+-- empty       share of outputs that contain only whitespace
+-- repetitive  share of outputs of at least 8 words in which one word makes up more than half (case is ignored;
+--             words are separated by whitespace); shorter outputs count as not repetitive
 -- n           generated outputs; *_low, *_high: Wilson's 95 % intervals
 -- mean_tokens, length_share  mean number of tokens, and the share of outputs cut off at the token limit
 --

@@ -1,7 +1,7 @@
--- Every trajectory (model x method x dataset x order seed), one row each; the pristine model is none.
+-- Every trajectory (model x method x dataset x order seed) except the pristine model, one row each.
 -- A trajectory is known as soon as it has a checkpoint, a cost, or its row in `runs` (written when it ends).
 --
--- label               how tables and plots call the method
+-- label               the method's name in tables and plots
 -- planned_edit_count  the last edit count asked for; null until the trajectory has ended
 -- status, error       completed | failed, and why; null until the trajectory has ended
 WITH seen AS (

@@ -1,10 +1,10 @@
--- How far the edited weights have moved, at every edit count: each edited tensor, and all of them as parameter 'all'.
+-- The change of the edited weights at every edit count: of each edited tensor, and of all together as parameter 'all'.
 --
 -- weight_norm, base_norm, update_norm  Frobenius norms of the edited tensor, the pristine one, and their difference;
---                  of 'all': the norm of the tensors taken together (root of the summed squares)
+--                  for 'all': the norm of all tensors together (root of the summed squares)
 -- relative_update  update_norm / base_norm
 --
--- Edit count 0 is the pristine model, where the weights are the base's by definition and the difference is 0.
+-- Edit count 0 is the pristine model, whose weights are the base's and whose difference is 0 by definition.
 WITH tensors AS (
     SELECT run, trajectory, order_seed, model, method, dataset, edit_count, parameter, weight_norm, base_norm, update_norm
     FROM checkpoints WHERE method <> 'none' AND edit_count > 0
