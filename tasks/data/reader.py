@@ -1,6 +1,6 @@
-"""Rows of a dataset from a local file (JSON, JSONL, Parquet) or from the dataset hub; nothing is written or run.
+"""Reads the rows of a dataset from a local file (JSON, JSONL, Parquet) or from the dataset hub.
 
-A file is hostile until it is read: what it holds is bounded, checked and named in an error, and never run.
+Files are untrusted: their sizes are bounded, their values are checked, errors name what is wrong, and no code is run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def read_file(path: Path) -> list[Row]:
     """The rows of a file: a JSON array of objects, one JSON object a line (JSONL), or Parquet, told by its content.
 
     Raises:
-        ValueError: the file is missing, not an ordinary one, empty, unreadable, too large, of another kind, or broken
+        ValueError: The file is missing, not an ordinary one, empty, unreadable, too large, of another kind, or broken
             (line and column named).
     """
     content = read_plain_file(path, what="dataset file", most_bytes=MOST_BYTES)
@@ -40,10 +40,10 @@ def read_file(path: Path) -> list[Row]:
 
 
 def read_hub(hub: Hub, revision: str | None) -> Sequence[Row]:
-    """The rows of a dataset on the hub, read (and cached) by the `datasets` library; no code of the dataset is run.
+    """Read the rows of a dataset on the hub with the `datasets` library, which caches them and runs no code.
 
     Raises:
-        ValueError: the hub or the dataset cannot be reached.
+        ValueError: The hub or the dataset cannot be reached.
     """
     import datasets
 
@@ -106,7 +106,7 @@ def _is_json(text: str) -> bool:
 
 
 class _Doubled(dict[str, Any]):
-    """An object of a file in which a key stands twice."""
+    """An object of a file with a duplicate key."""
 
     key: str
 
@@ -153,7 +153,7 @@ def _objects(rows: Any, path: Path) -> list[Row]:
 
 
 def _doubled_key(row: Any) -> str | None:
-    """A key that stands twice in an object, at any depth."""
+    """A duplicate key of an object, at any depth."""
     waiting = [row]
     while waiting:
         value = waiting.pop()

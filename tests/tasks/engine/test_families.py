@@ -16,9 +16,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, Mistra
 from overedit.tasks.engine.lazy import open_engine
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.models.reference import ModelReference
-from overedit.tasks.models.reference import ModelReference
 from tests.tasks.conftest import write_test_checkpoint
-from tests.tasks.small_model import FACTS, changed, small_tokenizer
+from tests.support.small_model import FACTS, changed, small_tokenizer
 
 transformers.utils.logging.disable_progress_bar()
 root = Path(sys.argv[1])
