@@ -129,8 +129,8 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             rephrase=("equiv_prompt",),
             locality=(("unrel_prompt", "unrel_ans"),),
         ),
-        # As prepared for KnowledgeEditor (De Cao et al. 2021) and used by MEND: a row has no unrelated claim, and a claim
-        # without an alternative label is left out, as these authors do.
+        # As prepared for KnowledgeEditor (De Cao et al. 2021) and used by MEND: a row has no unrelated claim, and a
+        # claim without an alternative label is left out, as these authors do.
         Layout(
             prompt="input",
             target_new="alternatives.0",

@@ -25,7 +25,7 @@ def check_lengths(
             the model reads only the edit prompt with its new target, so only that is checked.
 
     Raises:
-        ValueError: A prompt is too long; the message names the case, the probe, its length and the context's, in tokens.
+        ValueError: A prompt is too long; the message names the case, the probe, and both lengths in tokens.
     """
     texts = (
         (request.case_id, kind, text)

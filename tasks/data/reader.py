@@ -24,7 +24,7 @@ MOST_BYTES_UNPACKED = 16 << 30
 
 
 def read_file(path: Path) -> list[Row]:
-    """The rows of a file: a JSON array of objects, one JSON object a line (JSONL), or Parquet, told by its content.
+    """Read the rows of a file, whose content tells its format: a JSON array, JSONL (an object a line), or Parquet.
 
     Raises:
         ValueError: The file is missing, not an ordinary one, empty, unreadable, too large, of another kind, or broken
@@ -79,7 +79,7 @@ def _parquet_rows(content: bytes, path: Path) -> list[Row]:
             )
         names = file.schema_arrow.names
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"dataset file {path}: the column {shown_value(twice)} stands twice; once is accepted")
+            raise ValueError(f"dataset file {path}: the column {shown_value(twice)} occurs twice; once is accepted")
         rows: list[Row] = file.read().to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, LookupError, TypeError) as error:
         reason = error_message(error)
@@ -148,7 +148,7 @@ def _objects(rows: Any, path: Path) -> list[Row]:
         if not isinstance(row, dict):
             raise ValueError(f"dataset file {path}, row {number}: a JSON {_kind(row)}, not an object")
         if (key := _doubled_key(row)) is not None:
-            raise ValueError(f"dataset file {path}, row {number}: the key {shown_value(key)} stands twice in an object")
+            raise ValueError(f"dataset file {path}, row {number}: the key {shown_value(key)} occurs twice in an object")
     return rows
 
 
