@@ -21,7 +21,7 @@ from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job.job import EditingJob, run_editing_job
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.pocket_world.model import model_folder
-from overedit.tasks.system.locks import held
+from overedit.tasks.system.locks import file_lock
 from overedit.tasks.system.progress import shown
 
 
@@ -69,7 +69,7 @@ def edit_file(
         seed=config.seed,
     )
     beside = out.with_name(f".{out.name}.trajectory")
-    with held(out.with_name(f".{out.name}.lock"), f"--out {out}"):
+    with file_lock(out.with_name(f".{out.name}.lock"), f"--out {out}"):
         try:
             (checkpoint,) = run_editing_job(job, everything, beside, show=shown)
             shutil.rmtree(out, ignore_errors=True)

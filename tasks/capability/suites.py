@@ -1,4 +1,4 @@
-"""The general benchmarks of published evaluations, by name: `capability.suite`."""
+"""The benchmark suites of published evaluations, by name (`capability.suite`)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class SuiteTask(NamedTuple):
     name: str
     """The lm-eval task, group or tag."""
     shots: int | None
-    """Worked examples before each question; None is the task's own number (0 where it has none)."""
+    """Worked examples before each question; None is the task's own number (0 if it has none)."""
     metric: str
     """The headline metric, by lm-eval's name."""
     comment: str = ""
-    """What the paper leaves open, and what was chosen."""
+    """What the paper does not state, and what was chosen."""
 
 
 class Suite(NamedTuple):
@@ -27,7 +27,7 @@ class Suite(NamedTuple):
     paper: str
     tasks: tuple[SuiteTask, ...]
     limit: int | None
-    """The first so many items of each task (of each member of a group); None is all."""
+    """The most items of each task (of each member of a group), from the first on; None is all."""
     comment: str
 
 
@@ -78,7 +78,7 @@ SUITES = {
 
 
 def suites_shown() -> Group:
-    """The suites for the terminal: papers, benchmarks, and what was chosen where a paper is silent."""
+    """Tables of the suites for the terminal: papers, benchmarks, and the choices where a paper does not state one."""
     return Group(*(_table(name, suite) for name, suite in SUITES.items()))
 
 

@@ -117,7 +117,7 @@ def _manager(options: CapabilityOptions) -> Any:
     for name in names:
         if name not in manager.all_tasks:
             near = get_close_matches(name, manager.all_tasks, n=3) or manager.all_tasks[:3]
-            raise ValueError(f"capability.tasks: there is no task {name!r}; like it are {', '.join(near)}")
+            raise ValueError(f"capability.tasks: there is no task {name!r}; similar names: {', '.join(near)}")
     return manager
 
 

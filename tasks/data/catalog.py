@@ -1,8 +1,8 @@
-"""The datasets known by name: where each is published, and which column becomes which field of an `EditRequest`.
+"""The named datasets: where each is published, and which column becomes which field of an `EditRequest`.
 
-A dataset is published in several layouts (the original file, the file of a paper's repository); the first layout whose
-prompt and target columns a row has is the row's. A dot in a column's name steps into a nested object, or by a number
-into a list: `output.0.answer`. `docs/datasets.md` says what each dataset fills and what to mind.
+A dataset is published in several layouts (the original file, the file of a paper's repository); a row is read by the
+first layout whose prompt and target columns it has. A dot in a column's name steps into a nested object, or by a number
+into a list: `output.0.answer`. `docs/datasets.md` lists the fields that each dataset fills, and its peculiarities.
 """
 
 from __future__ import annotations
@@ -12,47 +12,47 @@ from typing import NamedTuple
 
 
 class Layout(NamedTuple):
-    """One way in which a dataset is published: column names for the fields of an `EditRequest`."""
+    """The column names of one published form of a dataset, for the fields of an `EditRequest`."""
 
     prompt: str
     target_new: str
     edits: str | None = None
     """Column of a list of objects, each one an edit, for datasets in which a case is several edits. Prompt, target,
-    subject and phrasings are looked for in each object, the case's id and portability in the row: the portability
-    prompts stand with the case's last edit, as they need all of them. The edits are called `<case id>.<number>`."""
+    subject and phrasings are read from each object, the case's id and portability from the row: the case's last edit
+    gets the portability prompts, as they need all edits. The edits are named `<case id>.<number>`."""
     may_lack_target: bool = False
-    """A row without a new answer is no edit, and is left out; otherwise it is an error."""
+    """Whether a row without a new answer is left out; otherwise it is an error."""
     case_id: str | None = None
-    """None, or a column that is missing: cases are called by dataset and row number."""
+    """Column of the case's id; without one, cases are named by dataset and row number."""
     subject: str | None = "subject"
     target_true: tuple[str, ...] = ()
-    """Columns of answers before the edit (a text or a list): the first that differs from `target_new` is taken."""
+    """Columns of answers before the edit (a text or a list); the first that differs from `target_new` is taken."""
     rephrase: tuple[str, ...] = ()
     """Columns of a phrasing or a list of phrasings."""
     persona: tuple[str, ...] = ()
-    """Columns of the prompt as other people would ask it."""
+    """Columns of the prompt in another persona's words."""
     text: tuple[str, ...] = ()
-    """Columns of beginnings of a longer text about the subject."""
+    """Columns of prompts of a longer text about the subject."""
     references: tuple[str, ...] = ()
-    """Columns of texts that a longer text about the subject should be like."""
+    """Columns of reference texts for a longer text about the subject."""
     locality: tuple[tuple[str, str | None], ...] = ()
-    """(prompts, answers) columns: a text or a list each; one text as answer serves every prompt beside it. A column may
-    also hold whole probes, objects with `prompt` and `answer` (or `ground_truth`)."""
+    """(prompts, answers) columns: a text or a list each; one text as answer serves every prompt of the column. A column
+    may also contain probes, objects with `prompt` and `answer` (or `ground_truth`)."""
     portability: tuple[tuple[str, str | None], ...] = ()
     """As `locality`."""
     locality_suffix: str = ""
-    """Put after a locality prompt that does not end in it."""
+    """Appended to a locality prompt that does not end in it."""
     required: tuple[str, ...] = ()
-    """Optional columns that a user named: every row must have them."""
+    """Optional columns that the user named: every row must have them."""
 
 
 class Hub(NamedTuple):
-    """Where a dataset hub keeps a dataset."""
+    """Where a dataset is on the dataset hub."""
 
     dataset_id: str
     split: str
     files: tuple[str, ...] = ()
-    """The files to read where the dataset has several; none: all of it."""
+    """The files to read; empty reads the whole dataset."""
 
 
 _COMMON = Layout(
@@ -74,10 +74,10 @@ _COUNTERFACT = Layout(
     target_true=("requested_rewrite.target_true.str",),
     rephrase=("paraphrase_prompts",),
     text=("generation_prompts",),
-    references=("references",),  # the snippets lie in a file of their own; for who has put them beside the rows
+    references=("references",),  # published as a separate file (snippets); for users who added them to the rows
     locality=(("neighborhood_prompts", "requested_rewrite.target_true.str"),),
 )
-"""ROME's file (Meng et al. 2022): neighbours share the true object, so it answers every one of them."""
+"""ROME's file (Meng et al. 2022): neighbours share the true object, so it is the answer to each of them."""
 
 LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     "zsre": (
@@ -119,8 +119,8 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         ),
     ),
     "fever": (
-        # As prepared for MALMEN (Tan et al. 2024) and taken over by RLEdit and UltraEdit: a claim is edited to have the
-        # label `alt`, and an unrelated claim keeps its own. What the right label was is not there under one sure name.
+        # As prepared for MALMEN (Tan et al. 2024) and used by RLEdit and UltraEdit: a claim is edited to have the
+        # label `alt`, and an unrelated claim keeps its own. The column of the right label differs between files.
         Layout(
             prompt="prompt",
             target_new="alt",
@@ -129,8 +129,8 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             rephrase=("equiv_prompt",),
             locality=(("unrel_prompt", "unrel_ans"),),
         ),
-        # As prepared for KnowledgeEditor (De Cao et al. 2021) and taken over by MEND: no unrelated claim stands in a
-        # row, and a claim of which no other label is wanted has none; these authors leave it out.
+        # As prepared for KnowledgeEditor (De Cao et al. 2021) and used by MEND: a row has no unrelated claim, and a
+        # claim without an alternative label is left out, as these authors do.
         Layout(
             prompt="input",
             target_new="alternatives.0",
@@ -143,7 +143,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     ),
     "mquake": (
         # MQuAKE-CF, its parts of 3,000 cases, and MQuAKE-T (Zhong et al. 2023): one to four edits lead to one new
-        # answer of three multi-hop questions. Of its spellings (`new_answer_alias`) none but `new_answer` is taken.
+        # answer of three multi-hop questions. Of its spellings only `new_answer` is read, not `new_answer_alias`.
         Layout(
             edits="requested_rewrite",
             prompt="prompt",
@@ -159,7 +159,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     "hardcf": (_COUNTERFACT, _COMMON),
     "hardedit": (_COUNTERFACT, _COMMON),
 }
-"""Dataset -> its layouts, the most telling first."""
+"""Dataset -> its layouts, the most specific first."""
 
 HUBS: Mapping[str, Hub] = {
     # the test part, without repeated questions, of KnowEdit (Zhang et al. 2024)
@@ -186,4 +186,4 @@ HUBS: Mapping[str, Hub] = {
     ),
     "ultraeditbench": Hub("XiaojieGu/UltraEditBench", "train"),
 }
-"""Dataset -> where it is fetched from when no local file is given; the others have no place that is known."""
+"""Dataset -> where it is fetched from without a local file; the others have no known source."""

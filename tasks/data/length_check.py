@@ -1,4 +1,4 @@
-"""Whether requests fit into a model's context, before anything is edited."""
+"""Checks that requests fit into a model's context, before anything is edited."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ from typing import Any
 from overedit.editing.requests import EditRequest
 from overedit.tasks.system.untrusted import shorten
 
-_TEXTS_AT_ONCE = 4096  # tokenised
+_TEXTS_AT_ONCE = 4096  # per call of the tokenizer
 
 
 def check_lengths(
     requests: Iterable[EditRequest], tokenizer: Any, max_length: int, *, asked: Container[int] | None = None
 ) -> None:
-    """Refuse requests that do not fit into the model's context: every prompt with every answer put after it.
-
-    One token is left free, for the end of the text.
+    """Check that every prompt, followed by each of its answers, fits into the model's context, with one token to spare.
 
     Args:
         requests: In the order of editing.
         tokenizer: The model's.
-        max_length: Tokens that the model's context holds.
-        asked: Positions, 1 for the first, of the requests whose probes will be asked; all where not given. Of the
-            others the edit prompt with its new target is all that the model reads, and all that is checked.
+        max_length: The model's context length, in tokens.
+        asked: Positions, 1 for the first, of the requests whose probes will be asked; all by default. Of the others
+            the model reads only the edit prompt with its new target, so only that is checked.
 
     Raises:
-        ValueError: names the case, the probe, its length and the context's, in tokens.
+        ValueError: A prompt is too long; the message names the case, the probe, and both lengths in tokens.
     """
     texts = (
         (request.case_id, kind, text)

@@ -72,7 +72,7 @@ def load_requests(options: DatasetOptions, *, progress: Progress = silent) -> Re
 
     Args:
         options: Which edits.
-        progress: Told (edits read, edits or rows in all).
+        progress: Called with (edits read, number of edits or rows).
 
     Raises:
         ValueError: The file, a row or an option is bad; the message names it (and the row and column).

@@ -125,7 +125,7 @@ class DatasetOptions(BaseModel):
             raise ValueError(f"`{given[0]}` is for a dataset of the hub, not for {self.path or repr(self.name)}")
         if self.name in LAYOUTS and self.name not in HUBS and self.path is None and self.hub is None:
             raise ValueError(
-                f"dataset {self.name!r} has no place on the dataset hub that is known; name a local file by `path` "
+                f"dataset {self.name!r} has no known source on the dataset hub; name a local file by `path` "
                 "(JSON, JSONL or Parquet), or the id of a dataset there by `hub`"
             )
         if self.name in WORLDS and self.path is not None:

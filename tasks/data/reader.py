@@ -1,6 +1,6 @@
-"""Rows of a dataset from a local file (JSON, JSONL, Parquet) or from the dataset hub; nothing is written or run.
+"""Reads the rows of a dataset from a local file (JSON, JSONL, Parquet) or from the dataset hub.
 
-A file is hostile until it is read: what it holds is bounded, checked and named in an error, and never run.
+Files are untrusted: their sizes are bounded, their values are checked, errors name what is wrong, and no code is run.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MOST_BYTES_UNPACKED = 16 << 30
 
 
 def read_file(path: Path) -> list[Row]:
-    """The rows of a file: a JSON array of objects, one JSON object a line (JSONL), or Parquet, told by its content.
+    """Read the rows of a file, whose content tells its format: a JSON array, JSONL (an object a line), or Parquet.
 
     Raises:
-        ValueError: the file is missing, not an ordinary one, empty, unreadable, too large, of another kind, or broken
+        ValueError: The file is missing, not an ordinary one, empty, unreadable, too large, of another kind, or broken
             (line and column named).
     """
     content = read_plain_file(path, what="dataset file", most_bytes=MOST_BYTES)
@@ -40,10 +40,10 @@ def read_file(path: Path) -> list[Row]:
 
 
 def read_hub(hub: Hub, revision: str | None) -> Sequence[Row]:
-    """The rows of a dataset on the hub, read (and cached) by the `datasets` library; no code of the dataset is run.
+    """Read the rows of a dataset on the hub with the `datasets` library, which caches them and runs no code.
 
     Raises:
-        ValueError: the hub or the dataset cannot be reached.
+        ValueError: The hub or the dataset cannot be reached.
     """
     import datasets
 
@@ -79,7 +79,7 @@ def _parquet_rows(content: bytes, path: Path) -> list[Row]:
             )
         names = file.schema_arrow.names
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"dataset file {path}: the column {shown_value(twice)} stands twice; once is accepted")
+            raise ValueError(f"dataset file {path}: the column {shown_value(twice)} occurs twice; once is accepted")
         rows: list[Row] = file.read().to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, LookupError, TypeError) as error:
         reason = error_message(error)
@@ -106,7 +106,7 @@ def _is_json(text: str) -> bool:
 
 
 class _Doubled(dict[str, Any]):
-    """An object of a file in which a key stands twice."""
+    """An object of a file with a duplicate key."""
 
     key: str
 
@@ -148,12 +148,12 @@ def _objects(rows: Any, path: Path) -> list[Row]:
         if not isinstance(row, dict):
             raise ValueError(f"dataset file {path}, row {number}: a JSON {_kind(row)}, not an object")
         if (key := _doubled_key(row)) is not None:
-            raise ValueError(f"dataset file {path}, row {number}: the key {shown_value(key)} stands twice in an object")
+            raise ValueError(f"dataset file {path}, row {number}: the key {shown_value(key)} occurs twice in an object")
     return rows
 
 
 def _doubled_key(row: Any) -> str | None:
-    """A key that stands twice in an object, at any depth."""
+    """A duplicate key of an object, at any depth."""
     waiting = [row]
     while waiting:
         value = waiting.pop()

@@ -1,8 +1,8 @@
-"""Edit requests in a temporary file instead of in memory: a million of them take no more of it than a thousand.
+"""Edit requests in a temporary file, so that memory does not grow with their number.
 
-The file is SQLite's own kind of temporary database: it has no name that others could open, lies where the system keeps
-large temporary files (`SQLITE_TMPDIR` names another folder), and is gone when the process ends, however it ends. A
-million requests of the pocket world take 1 GB there.
+The file is a temporary SQLite database: it has no name that others could open, is in the system's folder for large
+temporary files (`SQLITE_TMPDIR` names another folder), and is deleted when the process ends, however it ends. A million
+requests of the pocket world take 1 GB there.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from typing import Any, overload
 from overedit.editing.metrics import prompt_key
 from overedit.editing.requests import EditRequest
 
-_CHUNK = 1000  # requests read at once
+_CHUNK = 1000  # requests per read
 
 
 class RequestStore(Sequence[EditRequest]):
     """Requests in the order of editing.
 
-    One request and a slice of them are read where they are asked for; a slice is a tuple, so it should be a short one.
-    `first` gives a long one that stays in the file.
+    An index or a slice reads from the file; a slice is a tuple in memory, so it should be short. `first` gives a long
+    slice that stays in the file.
     """
 
     def __init__(self, requests: Iterable[EditRequest] = ()) -> None:
-        # every thread may read: SQLite lets one at a time at a connection
+        # every thread may read: SQLite serializes the calls of a connection
         self._database = sqlite3.connect("", factory=_Database, check_same_thread=False)
         self._length = 0
-        self._run("PRAGMA journal_mode = OFF")  # several times as fast; nothing is taken back
+        self._run("PRAGMA journal_mode = OFF")  # several times as fast; nothing is rolled back
         self._run("CREATE TABLE requests (position INTEGER PRIMARY KEY, prompt BLOB, content TEXT)")
         self._run("CREATE INDEX by_prompt ON requests (prompt)")
         for request in requests:
             self.append(request)
 
     def append(self, request: EditRequest) -> None:
-        """Put a request behind the others.
+        """Append a request.
 
         Raises:
             OSError: The disk is full.
@@ -46,23 +46,23 @@ class RequestStore(Sequence[EditRequest]):
         self._run("INSERT INTO requests VALUES (?, ?, ?)", *row)
         self._length += 1
 
-    def replace(self, place: int, request: EditRequest) -> None:
-        """Put a request of the same edit prompt in the place of another.
+    def replace(self, index: int, request: EditRequest) -> None:
+        """Replace a request by one with the same edit prompt.
 
         Raises:
             OSError: The disk is full.
         """
-        assert prompt_key(request.prompt) == prompt_key(self[place].prompt)
-        self._run("UPDATE requests SET content = ? WHERE position = ?", request.model_dump_json(), place)
+        assert prompt_key(request.prompt) == prompt_key(self[index].prompt)
+        self._run("UPDATE requests SET content = ? WHERE position = ?", request.model_dump_json(), index)
 
     def newest(self, prompt: str) -> int | None:
-        """The place of the last request with this edit prompt; None where there is none."""
+        """The index of the last request with this edit prompt; None where there is none."""
         sql = "SELECT max(position) FROM requests WHERE prompt = ? AND position < ?"
-        place: int | None = self._run(sql, _prompt_digest(prompt), self._length)[0][0]
-        return place
+        index: int | None = self._run(sql, _prompt_digest(prompt), self._length)[0][0]
+        return index
 
     def first(self, length: int) -> RequestStore:
-        """The first so many, in the same file."""
+        """The first `length` requests, in the same file."""
         if length >= self._length:
             return self
         view = object.__new__(RequestStore)
@@ -71,18 +71,18 @@ class RequestStore(Sequence[EditRequest]):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all that the requests hold, in their order."""
+        """SHA-256 of the requests' contents, in their order."""
         hashed = hashlib.sha256()
         for content in self._contents(0, self._length):
             hashed.update(content.encode() + b"\n")
         return hashed.hexdigest()
 
     def __len__(self) -> int:
-        """How many they are."""
+        """The number of requests."""
         return self._length
 
     def __iter__(self) -> Iterator[EditRequest]:
-        """Read a thousand at a time."""
+        """Iterate over the requests; they are read in chunks."""
         return map(EditRequest.model_validate_json, self._contents(0, self._length))
 
     @overload
@@ -91,12 +91,12 @@ class RequestStore(Sequence[EditRequest]):
     def __getitem__(self, index: slice) -> tuple[EditRequest, ...]: ...
     def __getitem__(self, index: int | slice) -> EditRequest | tuple[EditRequest, ...]:
         """One request, or a tuple of them."""
-        places = range(self._length)[index]
-        if isinstance(places, int):
-            return EditRequest.model_validate_json(next(self._contents(places, places + 1)))
-        if places.step != 1:
-            return tuple(self[place] for place in places)
-        return tuple(map(EditRequest.model_validate_json, self._contents(places.start, places.stop)))
+        chosen = range(self._length)[index]
+        if isinstance(chosen, int):
+            return EditRequest.model_validate_json(next(self._contents(chosen, chosen + 1)))
+        if chosen.step != 1:
+            return tuple(self[position] for position in chosen)
+        return tuple(map(EditRequest.model_validate_json, self._contents(chosen.start, chosen.stop)))
 
     def _contents(self, start: int, stop: int) -> Iterator[str]:
         for low in range(start, stop, _CHUNK):
@@ -107,14 +107,14 @@ class RequestStore(Sequence[EditRequest]):
     def _run(self, sql: str, *values: Any) -> list[Any]:
         try:
             return self._database.execute(sql, values).fetchall()
-        except sqlite3.OperationalError as error:  # reading may write too: it makes room in the cache
+        except sqlite3.OperationalError as error:  # reading may write too, when it evicts pages from the cache
             raise OSError(
                 f"the requests do not fit into a temporary file: {error}; SQLITE_TMPDIR names another folder for it"
             ) from error
 
 
 class _Database(sqlite3.Connection):
-    """A connection that is closed when the last requests that use it go."""
+    """A connection that is closed when the last store that uses it is deleted."""
 
     def __del__(self) -> None:
         self.close()

@@ -1,4 +1,4 @@
-"""One row of a dataset into its `EditRequest`s, every fault named by row number and column."""
+"""Parses a row of a dataset into its `EditRequest`s; errors name the row number and the column."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from overedit.tasks.data.catalog import Layout
 from overedit.tasks.system.untrusted import shown_value
 
 _ABSENT = object()
-_BAD_CHARACTER = re.compile(r"[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # tab and line ends are good
-_LONGEST_TEXT = 100_000  # characters; no model's context is as long
+_BAD_CHARACTER = re.compile(r"[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # tab and line ends are accepted
+_LONGEST_TEXT = 100_000  # characters; longer than any model's context
 _LONGEST_CASE_ID = 256
-_SHOWN_COLUMNS = 20  # of the columns that are there, when one is missing
+_SHOWN_COLUMNS = 20  # columns listed in the message when one is missing
 _ANSWER_KEYS = ("answer", "ground_truth")  # of a probe that is an object
 
 
 class RowReader(NamedTuple):
-    """A row with what a message needs to name it."""
+    """A row with its source and number, for messages."""
 
     source: str
     number: int
     """1 for the dataset's first row."""
     row: Mapping[str, Any]
     inside: str = ""
-    """Where in the file's row it stands, if it is a part of one, e.g. `requested_rewrite.0.`."""
+    """Its path within the file's row, if it is a part of one, e.g. `requested_rewrite.0.`."""
 
     def get(self, column: str) -> Any:
-        """The value of a column, dots stepping into nested objects and lists; None where it is missing or null."""
+        """The value of a column, where dots step into nested objects and lists; None if it is missing or null."""
         value = self._find(column)
         return None if value is _ABSENT else value
 
@@ -52,11 +52,11 @@ class RowReader(NamedTuple):
         return value
 
     def fault(self, column: str, what: str) -> ValueError:
-        """The error for a faulty value."""
+        """Make the error for a bad value."""
         return ValueError(f"{self.source}, row {self.number}, column {shown_value(self.inside + column)}: {what}")
 
     def missing(self, columns: Sequence[str]) -> ValueError:
-        """The error for a column that is not there."""
+        """Make the error for a missing column."""
         wanted = " or ".join(repr(self.inside + column) for column in dict.fromkeys(columns))
         columns_there = [shown_value(str(column)) for column in self.row]
         more = ", ..." if len(columns_there) > _SHOWN_COLUMNS else ""
@@ -64,10 +64,10 @@ class RowReader(NamedTuple):
         return ValueError(f"{self.source}, row {self.number}: lacks the column {wanted}; the columns there are {there}")
 
     def text(self, column: str, value: Any) -> str:
-        """A value as text without blanks at its ends.
+        """A value as text, without whitespace at its ends.
 
         Raises:
-            ValueError: not a text, too long, or with a character that no tokenizer or table can take.
+            ValueError: The value is not a text, is too long, or has a character that no tokenizer or table accepts.
         """
         if not isinstance(value, str):
             raise self.fault(column, f"expected a text, found {type(value).__name__} {shown_value(value)}")
@@ -79,7 +79,7 @@ class RowReader(NamedTuple):
         return value.strip()
 
     def texts(self, column: str) -> list[str]:
-        """The texts of a column that holds one, a list of them (nested too), or null; empty ones are left out."""
+        """The non-empty texts of a column that contains one text, a (nested) list of texts, or null."""
         found: list[str] = []
         pending = [self.get(column)]
         while pending:
@@ -92,13 +92,14 @@ class RowReader(NamedTuple):
 
 
 def to_requests(reader: RowReader, layouts: Sequence[Layout], case_prefix: str) -> list[EditRequest]:
-    """The row as `EditRequest`s: one, or several where a case is several edits, or none where a layout allows that.
+    """Parse a row into `EditRequest`s: one, several where a case is several edits, or none where the layout allows it.
 
-    It is read by the first layout whose prompt and target columns it has. Texts lose the blanks at their ends. A `{}`
-    in a prompt is the subject's place. Without a case column the case is called `<case_prefix>-<row number>`.
+    The first layout whose prompt and target columns the row has is used. Whitespace at the ends of texts is removed. A
+    `{}` in a prompt is replaced by the subject. Without a case column the case is named `<case_prefix>-<row number>`.
 
     Raises:
-        ValueError: a column is missing, a required text is empty, or a value has the wrong type; row and column named.
+        ValueError: A column is missing, a required text is empty, or a value has the wrong type; the message names row
+            and column.
     """
     layout = _layout_of(reader, layouts)
     for column in layout.required:
@@ -128,7 +129,7 @@ def _layout_of(reader: RowReader, layouts: Sequence[Layout]) -> Layout:
 
 
 def _edits(reader: RowReader, layout: Layout) -> list[RowReader]:
-    """The edits of a case, each as a row of its own."""
+    """The edits of a case, each as a separate row."""
     assert layout.edits is not None
     value = reader.get(layout.edits)
     if not isinstance(value, list | tuple) or not value or not all(isinstance(item, Mapping) for item in value):
@@ -164,7 +165,7 @@ def _request(reader: RowReader, layout: Layout, case_id: str, portability: tuple
 
 
 def _all_texts(reader: RowReader, columns: Sequence[str]) -> tuple[str, ...]:
-    """The texts of several columns, each once."""
+    """The distinct texts of several columns."""
     return tuple(dict.fromkeys(text for column in columns for text in reader.texts(column)))
 
 
@@ -189,7 +190,7 @@ def _case_id(reader: RowReader, layout: Layout, prefix: str) -> str:
 
 
 def _verbatim(subject: str | None, prompt: str) -> str | None:
-    """The subject as the prompt spells it; as the row spells it where the prompt does not hold it."""
+    """The subject as the prompt spells it; as the row spells it where the prompt does not contain it."""
     if not subject or subject in prompt:
         return subject or None
     found = re.search(re.escape(subject), prompt, re.IGNORECASE)
@@ -217,7 +218,7 @@ def _ended(text: str, suffix: str) -> str:
 def _answers(
     reader: RowReader, prompts: str, answers: str | None, texts: Sequence[str], *, alone: bool
 ) -> Sequence[str | None]:
-    """One answer a prompt: one text serves all; a list beside one prompt holds spellings, the first is taken."""
+    """One answer per prompt: a single text answers all; for a single prompt, the first of a list of spellings."""
     value = reader.get(answers) if answers else None
     if value is None or not texts:
         return [None] * len(texts)
@@ -233,7 +234,7 @@ def _answers(
 
 
 def _probe_objects(value: Any) -> list[Mapping[str, Any]] | None:
-    """The probes of a column that holds them as objects, alone, in a list or in named groups; None for texts."""
+    """The probes of a column of objects (a single one, a list, or named groups); None for texts."""
     if isinstance(value, Mapping) and "prompt" in value:
         return [value]
     if isinstance(value, Mapping):

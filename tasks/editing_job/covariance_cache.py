@@ -1,8 +1,7 @@
-"""The covariance of a model's keys, computed once: kept in a cache that later runs read, or read from given files.
+"""The covariance of a model's keys: computed once and cached for later runs, or read from given files.
 
-The cache lies in `$OVEREDIT_CACHE`, else `$XDG_CACHE_HOME/overedit`, else `~/.cache/overedit`, below `covariance/`. A
-file's name is made from the weights, the texts, the site, the dtypes, how many texts and their length: what differs in
-one of these is another file.
+The cache is the subfolder `covariance` of the cache folder (`tasks.system.cache`). A file's name is a digest of the
+weights, the texts, the site, the dtypes, the number of texts and their length, so a change of any makes another file.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from overedit.tasks.system.cache import cache_folder
 logger = logging.getLogger(__name__)
 
 KEY = "methods.covariance"
-"""Where the options stand in a configuration, for error messages."""
+"""The configuration key of the options, for error messages."""
 
 
 def covariance_of(
@@ -46,21 +45,21 @@ def covariance_of(
     model_digest: str,
     progress: Progress = silent,
 ) -> dict[str, SecondMoment]:
-    """C0 of each site's keys: read where it is there, otherwise computed, all that is missing in one pass, and kept.
+    """Get C0 of each site's keys: read from the cache, or computed in one pass for all missing sites and cached.
 
     Args:
         model: The pristine model.
         tokenizer: Its tokenizer.
-        options: Over which text.
+        options: The text, or the given files.
         sites: Projections, e.g. `5.down_proj`.
-        model_digest: Of the model's weights.
-        progress: Told (texts done, texts in all) where something is computed.
+        model_digest: Digest of the model's weights.
+        progress: Called with (texts done, total) while covariances are computed.
 
     Returns:
-        By site, where the projections lie; the same numbers whether they are read or have just been computed.
+        Site -> C0, on the device of its projection; bit-identical whether it was cached or just computed.
 
     Raises:
-        ValueError: As `check_covariance`; or a site that is no projection of the model.
+        ValueError: As `check_covariance`, or a site is not a projection of the model.
     """
     anatomy = Anatomy.of(model)
     devices = {site: model.get_parameter(anatomy.site_parameters(site)[0]).device for site in sites}
@@ -80,10 +79,10 @@ def covariance_of(
 
 
 def check_covariance(options: CovarianceOptions, sites: Sequence[str], *, model_digest: str) -> None:
-    """Check that what `covariance_of` reads is there, before anything long starts.
+    """Check the inputs of `covariance_of` before anything long starts.
 
     Raises:
-        ValueError: There is no such corpus or it holds no text; or, where a path is given, no covariance of a site, or
+        ValueError: There is no such corpus or it has no text; or the given path has no covariance of a site, or has
             one of another model. The message names key and value.
     """
     if options.path is not None:
@@ -95,7 +94,7 @@ def check_covariance(options: CovarianceOptions, sites: Sequence[str], *, model_
 
 
 def covariance_key(options: CovarianceOptions, sites: Sequence[str], *, model_digest: str) -> Any:
-    """JSON-able; tells apart what differs in the texts or the given files, which the options only name.
+    """A JSON-able key of the contents of the texts or given files, which the options only name.
 
     Raises:
         ValueError: As `check_covariance`.
@@ -107,10 +106,10 @@ def covariance_key(options: CovarianceOptions, sites: Sequence[str], *, model_di
 
 
 def given_files(path: Path, sites: Sequence[str], model_digest: str) -> dict[str, Path]:
-    """The file of each site: the one given, or the one in the folder given that is of this model.
+    """Find the file of each site: the given file, or the one in the given folder that belongs to this model.
 
     Raises:
-        ValueError: There is none, or only one of another model, or more than one, or a file is damaged.
+        ValueError: There is none, or only one of another model, or several, or a file is damaged.
     """
     path = path.expanduser()
     if not path.exists():
@@ -141,7 +140,7 @@ def given_files(path: Path, sites: Sequence[str], model_digest: str) -> dict[str
 
 
 def cache_file(record: Mapping[str, Any]) -> Path:
-    """The file of what a record describes; what the corpus is called makes no difference."""
+    """The cache file of a covariance; its name does not depend on the corpus's name, only on its digest."""
     identity = {name: value for name, value in record.items() if name != "corpus"}
     return cache_folder("covariance") / f"{record['site']}-{digest(identity)}.safetensors"
 
@@ -169,7 +168,7 @@ def _cached(record: Mapping[str, Any], device: torch.device) -> SecondMoment | N
     try:
         there = read_record(path).model_dump()
         if any(there[name] != value for name, value in record.items() if name != "corpus"):
-            raise DamagedCovarianceError(f"{path} is not of what its name says")
+            raise DamagedCovarianceError(f"{path} does not match its name")
         return read_covariance(path, device)
     except DamagedCovarianceError as error:
         logger.warning("computing a covariance anew: %s", error)
@@ -177,7 +176,7 @@ def _cached(record: Mapping[str, Any], device: torch.device) -> SecondMoment | N
 
 
 def _kept(record: Mapping[str, Any], moment: SecondMoment) -> SecondMoment:
-    """Put into the cache, where that can be written; without it the run goes on, and the next computes anew."""
+    """Write a covariance to the cache; if that fails, the run continues and the next one computes it again."""
     try:
         write_covariance(cache_file(record), moment, record)
     except OSError as error:

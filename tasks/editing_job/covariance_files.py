@@ -1,4 +1,4 @@
-"""Covariances of keys on disk: a file a site, that says of which model and text it is."""
+"""Covariance files: one per site, with a record of its model and text."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from overedit.editing.model.weights import checksum
 from overedit.editing.storage.atomic import replace_file
 
 FORMAT = 1
-"""Raised when a change of the code changes the numbers, so that nothing made before it is read."""
+"""Increased when a code change changes the numbers, so that older files are not read."""
 _NAME = "second_moment"
 _RECORD = "covariance"
 _DTYPES = MappingProxyType({"float32": torch.float32, "float64": torch.float64})
 
 
 class DamagedCovarianceError(ValueError):
-    """A covariance file that cannot be read, or does not hold what it says."""
+    """A covariance file that cannot be read, or does not match its record."""
 
 
 class CovarianceRecord(BaseModel):
-    """What a covariance file says of itself."""
+    """The record of a covariance file."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -44,16 +44,16 @@ class CovarianceRecord(BaseModel):
     model_digest: str
     """Digest of the model's weights."""
     model_dtype: str
-    """In which the model read the text."""
+    """The model's dtype while it read the text."""
     corpus: str
     corpus_digest: str
-    """Digest of the texts that were read."""
+    """Digest of the texts."""
     num_samples: int | None
-    """How many texts were asked for at most."""
+    """The most texts; None is all."""
     max_length: int
-    """Tokens after which a text was cut."""
+    """The length to which texts were cut, in tokens."""
     dtype: Literal["float32", "float64"]
-    """In which the matrix is stored."""
+    """The dtype of the stored matrix."""
     num_tokens: int
     convergence: float
     sha256: str
@@ -64,12 +64,12 @@ def write_covariance(path: Path, moment: SecondMoment, record: Mapping[str, Any]
     """Write a covariance file whole or not at all.
 
     Args:
-        path: The file, replaced if it is there.
-        moment: Rounded to the record's `dtype`.
-        record: The fields of `CovarianceRecord` that the moment does not tell.
+        path: The file; an existing one is replaced.
+        moment: The covariance; it is rounded to the record's `dtype`.
+        record: The fields of `CovarianceRecord` that are not in the moment.
 
     Raises:
-        OSError: The disk is full or not writable; what was there before is untouched.
+        OSError: The disk is full or not writable; an existing file is untouched.
     """
     matrix_II = moment.matrix_II.to("cpu", _DTYPES[record["dtype"]]).contiguous()
     figures = {"num_tokens": moment.num_tokens, "convergence": moment.convergence, "sha256": checksum(matrix_II)}
@@ -79,15 +79,15 @@ def write_covariance(path: Path, moment: SecondMoment, record: Mapping[str, Any]
 
 
 def as_stored(moment: SecondMoment, dtype: str) -> SecondMoment:
-    """What reading a file of this dtype would give: the matrix rounded to it."""
+    """Round the matrix to a dtype, as writing and reading a file of this dtype does."""
     return replace(moment, matrix_II=moment.matrix_II.to(_DTYPES[dtype]).double())
 
 
 def read_record(path: Path) -> CovarianceRecord:
-    """Read what a file says of itself, without the matrix.
+    """Read a file's record without the matrix.
 
     Raises:
-        DamagedCovarianceError: It cannot be read, or is no covariance file.
+        DamagedCovarianceError: The file cannot be read, or is not a covariance file.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -97,10 +97,10 @@ def read_record(path: Path) -> CovarianceRecord:
 
 
 def read_covariance(path: Path, device: torch.device) -> SecondMoment:
-    """Read a covariance, verified, and put it on a device.
+    """Read a covariance to a device, and verify its checksum.
 
     Raises:
-        DamagedCovarianceError: As `read_record`, or the matrix does not have its checksum.
+        DamagedCovarianceError: As `read_record`, or the checksum is wrong.
     """
     record = read_record(path)
     try:

@@ -1,4 +1,4 @@
-"""One editing job: a model, a method and requests in; checkpoints out; no server, engine or warehouse is needed."""
+"""One editing job: a model, a method and requests in, checkpoints out; it needs no server, engine or warehouse."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class EditingJob(BaseModel):
-    """All that determines a trajectory's checkpoints, but the requests."""
+    """Everything that determines a trajectory's checkpoints, except the requests."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -43,7 +43,7 @@ class EditingJob(BaseModel):
     seed: int = 0
 
     def key(self, requests: RequestStore, sources: SourceIndex | None = None) -> str:
-        """Digest of the base weights, requests, configuration and code that make the trajectory.
+        """Digest of the base weights, requests, configuration and code that determine the trajectory.
 
         Args:
             requests: In the order of editing.
@@ -74,27 +74,27 @@ def run_editing_job(
     stop_asked: Callable[[], bool] | None = None,
     sources: SourceIndex | None = None,
 ) -> list[Checkpoint]:
-    """Edit a model and leave its checkpoints in `folder`; what lies there already, whole and of the same key, is kept.
+    """Edit a model and write its checkpoints into `folder`; whole checkpoints of the same key are kept.
 
     Args:
-        job: What to do.
+        job: Model, method and schedule.
         requests: In the order of editing; at least as many as the last edit count.
-        folder: One checkpoint folder an edit count, named like `00000100`, is written into it.
+        folder: Gets one checkpoint folder per edit count, named like `00000100`.
         show: Shows the progress of each stage.
-        title: What the editing is called there; "Editing with ..." by default.
-        threads: Torch's, where there is no GPU; `editing_threads()` by default.
-        stop_asked: Looked at after each turn; by default SIGTERM and Ctrl-C ask.
+        title: Title of the editing's progress; "Editing with ..." by default.
+        threads: Torch threads if there is no GPU; `editing_threads()` by default.
+        stop_asked: Checked after each turn; by default it tells whether SIGTERM or Ctrl-C was received.
         sources: Keeps parsed source files between jobs.
 
     Raises:
-        ValueError: A model, site, corpus or schedule that does not fit.
-        StoppedError: A stop was asked for; the same call continues.
+        ValueError: The model, a site, a corpus or the schedule does not fit.
+        StoppedError: A stop was requested; the same call continues.
     """
     key = job.key(requests, sources)
-    there = finished_checkpoints(job, key, folder)
-    if there:
-        _remove_stale(folder, there)
-        return there
+    finished = finished_checkpoints(job, key, folder)
+    if finished:
+        _remove_stale(folder, finished)
+        return finished
     if not torch.cuda.is_available():
         torch.set_num_threads(threads or editing_threads())
     stops = stop_on_signals() if stop_asked is None else nullcontext(stop_asked)
@@ -112,7 +112,7 @@ def _edited(
     title: str | None,
     stops: AbstractContextManager[Callable[[], bool]],
 ) -> list[Checkpoint]:
-    """Edit from the newest whole checkpoint on; the model is gone when this returns."""
+    """Edit from the newest whole checkpoint on; the model is freed when this returns."""
     entry = METHODS[job.method.method]
     loaded = load_model(job.model)
     inputs = method_inputs(job.method, loaded, job.model.digest, show)
@@ -138,28 +138,25 @@ def _edited(
 
 
 def finished_checkpoints(job: EditingJob, key: str, folder: Path) -> list[Checkpoint]:
-    """The checkpoints of a trajectory that was edited to its end, in their order, pruned ones too.
-
-    None if anything is missing.
-    """
-    there = _in_order(folder, key)
-    counts = tuple(checkpoint.record.edit_count for checkpoint in there)
-    ended_early = bool(there) and not there[-1].record.finite
-    return there if counts == job.edit_counts or ended_early else []
+    """The checkpoints of a complete trajectory in their order, pruned ones included; empty if one is missing."""
+    found = _in_order(folder, key)
+    counts = tuple(checkpoint.record.edit_count for checkpoint in found)
+    ended_early = bool(found) and not found[-1].record.finite
+    return found if counts == job.edit_counts or ended_early else []
 
 
 def written_checkpoints(job: EditingJob, requests: RequestStore, folder: Path) -> list[Checkpoint]:
-    """The checkpoints of a trajectory that are there, in their order, however far it came; pruned ones too."""
+    """The checkpoints that a trajectory has written so far, in their order, pruned ones included."""
     return _in_order(folder, job.key(requests))
 
 
 def _in_order(folder: Path, key: str) -> list[Checkpoint]:
-    there = whole_checkpoints(folder, key, or_pruned=True)
-    return sorted(there, key=lambda checkpoint: checkpoint.record.edit_count)
+    found = whole_checkpoints(folder, key, or_pruned=True)
+    return sorted(found, key=lambda checkpoint: checkpoint.record.edit_count)
 
 
 def method_inputs(method: MethodConfig, loaded: LoadedModel, model_digest: str, show: ShowProgress) -> dict[str, Any]:
-    """What a method's function is told of the pristine model, argument -> value."""
+    """Compute or read a method's inputs from the pristine model: argument name -> value."""
     options = method.covariance_options
     if options is None:
         return {}
@@ -171,13 +168,13 @@ def method_inputs(method: MethodConfig, loaded: LoadedModel, model_digest: str, 
 
 
 def inputs_key(method: MethodConfig, model_digest: str) -> dict[str, Any]:
-    """What tells these inputs apart, JSON-able."""
+    """A JSON-able key of these inputs."""
     options = method.covariance_options
     return {"covariance": covariance_key(options, method.sites, model_digest=model_digest)} if options else {}
 
 
 def _remove_stale(folder: Path, kept: Sequence[Checkpoint]) -> None:
-    """Remove what lies beside a trajectory's checkpoints at its end: other code's, and what killed processes left."""
+    """Remove other keys' checkpoints and the leftovers of killed processes from a finished trajectory's folder."""
     remove_leftovers(folder)
     shutil.rmtree(folder / INTERIM, ignore_errors=True)
     names = {checkpoint.folder.name for checkpoint in kept}

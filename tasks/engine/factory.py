@@ -8,7 +8,15 @@ from overedit.tasks.models.reference import ModelReference
 
 
 def load_in_process(model: ModelReference, options: EngineOptions) -> Engine:
-    """Start an engine in this process; see `open_engine`."""
+    """Start an engine in this process.
+
+    Args:
+        model: Which model; its dtype is replaced by the one of the options.
+        options: Which engine, and how it is started.
+
+    Raises:
+        ValueError: There is no such model, or the engine named in the options is not installed.
+    """
     if engine_kind(options) == "vllm":
         from overedit.tasks.engine.vllm_engine import VLLMEngine
 

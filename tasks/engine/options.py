@@ -1,4 +1,4 @@
-"""How the engine is started, and which of the two it is."""
+"""The engine's configuration keys, and the choice between vLLM and transformers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class EngineOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kind: Literal["auto", "vllm", "transformers"] = "auto"
-    """`auto` is vLLM where it is installed, else transformers."""
+    """`auto` is vLLM if it is installed, else transformers."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """`auto` is the one that the model's weights are stored in, never a shorter one."""
+    """`auto` is the dtype of the stored weights, never a shorter one."""
     max_model_len: int | None = Field(default=None, ge=2)
-    """The longest sequence, prompt and answer together, in tokens; None is the model's own context."""
+    """The longest sequence, prompt and answer together, in tokens; None is the model's context length."""
     max_num_seqs: int = Field(default=256, ge=1)
-    """Sequences worked on at once (vLLM)."""
+    """The most sequences in a batch (vLLM)."""
     batch_tokens: int = Field(default=4096, ge=1)
-    """Tokens of a batch, padding included (transformers)."""
+    """The most tokens in a batch, padding included (transformers)."""
     gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1)
     """Share of a GPU's memory that vLLM takes; without a GPU see `kv_cache_gib`."""
     kv_cache_gib: float | None = Field(default=None, gt=0)
@@ -33,7 +33,7 @@ class EngineOptions(BaseModel):
     enforce_eager: bool | None = None
     """Whether vLLM runs without compiling; None compiles on a GPU only."""
     seed: int = 0
-    """Nothing is sampled; vLLM wants one."""
+    """vLLM requires a seed; nothing is sampled."""
 
 
 def engine_kind(options: EngineOptions) -> str:
@@ -48,6 +48,6 @@ def engine_kind(options: EngineOptions) -> str:
             "engine.kind: vllm is asked for, but is not installed; install it, or use auto or transformers"
         )
     if options.kind == "auto" and not installed:
-        logger.warning("vLLM is not installed: the transformers engine is used in its place")
+        logger.warning("vLLM is not installed: the transformers engine is used instead")
         return "transformers"
     return "vllm" if options.kind == "auto" else options.kind

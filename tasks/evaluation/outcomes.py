@@ -21,8 +21,8 @@ _SAME_ANSWERS = "the two answers are the same"
 _NOT_A_NUMBER = "the model's likelihoods are not numbers"
 
 
-class Before(NamedTuple):
-    """What the pristine model answered to one question; what does not belong to the protocol is None."""
+class PreEditAnswer(NamedTuple):
+    """The pristine model's answer to one question; fields of other protocols are None."""
 
     output: str | None
     greedy_ids: tuple[int, ...] | None
@@ -30,22 +30,22 @@ class Before(NamedTuple):
 
 
 class PreEdit(NamedTuple):
-    """The pristine model's answers, to agree or disagree with."""
+    """The pristine model's answers, with which later answers are compared."""
 
-    answers: Mapping[Key, Before]
+    answers: Mapping[Key, PreEditAnswer]
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]]) -> PreEdit:
-        """Taken from `outcomes` rows of edit count 0."""
-        return cls({question_key(row): _before(row) for row in rows})
+        """Read the answers from `outcomes` rows of edit count 0."""
+        return cls({question_key(row): _answer(row) for row in rows})
 
 
 NO_PRE_EDIT = PreEdit({})
-"""Nothing was asked of the pristine model."""
+"""No answers: the pristine model was not asked."""
 
 
 def question_key(row: Mapping[str, Any]) -> Key:
-    """What tells the questions of a checkpoint apart."""
+    """The key of a question within a checkpoint."""
     return row["case_id"], row["probe"], row["probe_index"], row["protocol"], row["prompt"]
 
 
@@ -56,14 +56,14 @@ def outcome_row(
     scores: Mapping[tuple[str, str], Score],
     how: GenerationSettings,
 ) -> Row:
-    """The row of a question under a protocol, before `with_agreement`; `reason` says why there is no score.
+    """Make the row of a question under a protocol, before `with_agreement`; `reason` says why there is no score.
 
     Args:
-        protocol: How the answer was taken.
-        question: What was asked.
-        generations: (prompt, how it was asked) -> greedy text.
+        protocol: The protocol.
+        question: The question.
+        generations: (prompt, generation settings) -> greedy text.
         scores: (prompt, continuation) -> teacher-forced score.
-        how: How this question's text was asked for.
+        how: The generation settings of this question.
     """
     row = unanswered_row(protocol, question)
     if protocol == "generated":
@@ -80,7 +80,7 @@ def outcome_row(
 
 
 def unanswered_row(protocol: ProtocolName, question: Question, reason: str | None = None) -> Row:
-    """The row of a question that was not answered, and why."""
+    """Make the row of a question that was not answered, with the reason."""
     return {
         "position": question.position,
         "case_id": question.case_id,
@@ -96,21 +96,21 @@ def unanswered_row(protocol: ProtocolName, question: Question, reason: str | Non
     }
 
 
-def with_agreement(row: Row, question: Question, before: Before | None) -> Row:
-    """The whole row: its agreement with the pre-edit answer in [0, 1], and what other edits forbid to judge left out.
+def with_agreement(row: Row, question: Question, before: PreEditAnswer | None) -> Row:
+    """Complete a row: add its agreement with the pre-edit answer in [0, 1], and drop what other edits invalidate.
 
     Args:
         row: From `outcome_row`.
-        question: What was asked.
+        question: The question.
         before: The pristine model's answer; None where it was not asked.
     """
     agreement, reason = _agreement(row, before)
     if question.no_agreement is not None:
         agreement, reason = None, question.no_agreement
     reasons = {"score": question.no_score or row["reason"], "agreement": reason}
-    said = [f"{what}: {why}" for what, why in reasons.items() if why is not None]
+    texts = [f"{what}: {why}" for what, why in reasons.items() if why is not None]
     score = row["score"] if question.no_score is None else None
-    return {**row, "score": score, "agreement": agreement, "reason": "; ".join(said) or None}
+    return {**row, "score": score, "agreement": agreement, "reason": "; ".join(texts) or None}
 
 
 def _generated(row: Row, generation: Generation, question: Question) -> tuple[float | None, str | None]:
@@ -148,7 +148,7 @@ def _summed(score: Score) -> tuple[float, int]:
 
 
 def _preference(row: Mapping[str, Any]) -> bool | None:
-    """Whether the target has the lower mean NLL per token; None where that says nothing."""
+    """Whether the target has the lower mean NLL per token; None where an NLL is missing or the answers are equal."""
     nll, nll_other = row["nll"], row["nll_other"]
     if nll is None or nll_other is None or math.isnan(nll) or math.isnan(nll_other):
         return None
@@ -157,20 +157,20 @@ def _preference(row: Mapping[str, Any]) -> bool | None:
     return preferred(nll / row["num_tokens"], nll_other / row["num_tokens_other"])
 
 
-def _before(row: Mapping[str, Any]) -> Before:
+def _answer(row: Mapping[str, Any]) -> PreEditAnswer:
     ids = row["greedy_ids"]
-    return Before(row["output"], tuple(ids) if ids is not None else None, _preference(row))
+    return PreEditAnswer(row["output"], tuple(ids) if ids is not None else None, _preference(row))
 
 
-def _agreement(row: Row, before: Before | None) -> tuple[float | None, str | None]:
-    """The share of the answer that is as before editing, as the protocol counts it."""
+def _agreement(row: Row, before: PreEditAnswer | None) -> tuple[float | None, str | None]:
+    """The share of the answer that is as before editing, as the protocol measures it, or why there is none."""
     if before is None:
         return None, "the pristine model was not asked"
-    now = _before(row)
+    now = _answer(row)
     if now.output is not None and before.output is not None:
         return float(same_text(now.output, before.output)), None
     if now.greedy_ids is not None and before.greedy_ids is not None:
         return token_accuracy(now.greedy_ids, before.greedy_ids), None
     if now.preference is not None and before.preference is not None:
         return float(now.preference == before.preference), None
-    return None, row["reason"] or _NOT_A_NUMBER  # the pristine model's were not
+    return None, row["reason"] or _NOT_A_NUMBER  # the pristine model's likelihoods were NaN

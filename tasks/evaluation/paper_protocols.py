@@ -1,8 +1,8 @@
-"""Papers' own protocols: what each asks of a run, and what it measures.
+"""Papers' evaluation protocols: the configuration that each needs, and the numbers that it reports.
 
-Papers disagree because they measure differently. A preset is one paper's way; one run, asked enough, is scored under
-several of them from the same stored rows (`views/preset_scores.sql`), so what differs is the protocol alone. What
-each counts as right, and where it still differs from the paper's own code, is in `docs/protocols.md`.
+Papers disagree because they measure differently. A preset is one paper's protocol; a run that stores enough is scored
+under several of them from the same rows (`views/preset_scores.sql`), so that only the protocol differs. What each
+counts as right, and where it still differs from the paper's own code, is in `docs/protocols.md`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 
 class Paper(NamedTuple):
-    """Where a protocol is described."""
+    """A paper that describes a protocol."""
 
     title: str
     arxiv: str
 
 
 class Measure(NamedTuple):
-    """One number of a preset; how it is computed is in `views/preset_measures.sql`, under the same name."""
+    """One number of a preset; `views/preset_measures.sql` computes it under the same name."""
 
     name: str
     definition: str
@@ -32,10 +32,10 @@ class Preset(NamedTuple):
     label: str
     papers: tuple[Paper, ...]
     asks: Mapping[str, Any]
-    """Keys of a run's configuration, nested as there."""
+    """The keys of a run's configuration that it sets, nested as there."""
     measures: tuple[Measure, ...]
     needs: Mapping[str, str] = {}
-    """Keys that a preset cannot fill in itself, and what they must be."""
+    """Keys that the user must set, and what they must be."""
 
 
 _TOKENS = "teacher-forced share of the target's tokens that are the model's own choice"

@@ -1,21 +1,21 @@
-"""What a checkpoint answers: every case edited so far, each of its probes, under each protocol.
+"""Probes a checkpoint: every case edited so far, each of its probes, under each protocol.
 
-Prompts are put to the model raw, without a chat template, and continued greedily (the protocol of the WILD framework,
+Prompts are given to the model raw, without a chat template, and continued greedily (the protocol of the WILD framework,
 Yang et al. 2025, "The Mirage of Model Editing"). Three protocols, never mixed in one column:
 
 - `generated`: free greedy text until a stop string; score = exact match after SQuAD normalisation; agreement = the
   normalised text is the pre-edit one.
-- `teacher_forced`: the target is given token by token; score = share of its tokens that the model would have put
-  itself; agreement = share of places with the pre-edit greedy token.
+- `teacher_forced`: the target is given token by token; score = share of its tokens that are the model's greedy choice;
+  agreement = share of positions with the pre-edit greedy token.
 - `probability`: two answers are compared by their mean NLL per token, as ROME and MEMIT do; score = the right one is
-  the likelier; agreement = the same one is preferred as before editing.
+  more likely; agreement = the same one is preferred as before editing.
 
-Longer texts (the probe `text`, asked only where it is named) are generated with a length of their own and no stop
-string; no answer is right there, and beside each text stands how like the case's references it is.
+Longer texts (the probe `text`, asked only if it is named) are generated with their own length limit and no stop string.
+They have no right answer; each row has the text's similarity to the case's references.
 
 The right answer is `target_new` for the probes `edit`, `rephrase` and `persona` (compared with `target_true`) and the
-gold answer for `locality` (compared with `target_new`) and `portability` (compared with nothing). What cannot be scored
-is null, with the reason beside it.
+gold answer for `locality` (compared with `target_new`) and `portability` (compared with nothing). What cannot be
+scored is null, with a reason.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ from overedit.tasks.evaluation.questions import (
     settings_of,
 )
 
-_CHUNK = 2048  # prompts handed to the engine at once, so that progress shows
+_CHUNK = 2048  # prompts per call of the engine, so that progress is shown in between
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
 class StageCost(NamedTuple):
-    """What asking the engine took."""
+    """The cost of the engine's calls."""
 
     stage: str
     """`generate` or `score`, as in the table `costs`."""
@@ -81,19 +81,19 @@ def evaluate_checkpoint(
     edit_counts: Sequence[int] = (),
     progress: Progress = silent,
 ) -> EvaluationResult:
-    """Ask the engine's model, which holds the checkpoint's weights, about the cases edited so far.
+    """Ask the engine, which holds the checkpoint's weights, about the cases edited so far.
 
-    At edit count 0, the pristine model, what any of the run's checkpoints will ask is asked: these rows are what
-    `PreEdit.of` takes, and they agree with themselves. A case whose prompt a later edit, applied already, gave another
-    target is asked but not scored; nor is a probe whose prompt was itself edited to another answer.
+    At edit count 0, the pristine model, it asks whatever any of the run's checkpoints will ask: `PreEdit.of` takes
+    these rows, and their own agreement is 1. A case is asked but not scored if a later edit that is already applied
+    gave its prompt another target; likewise a probe whose prompt was itself edited to another answer.
 
     Args:
         engine: Holds the weights of the checkpoint.
         requests: The planned edits in order of editing, at least `edit_count`.
-        edit_count: Edits in the weights.
-        options: What is asked.
+        edit_count: Edits applied to the weights.
+        options: Which cases and probes, and how.
         pre_edit: The pristine model's answers; without them agreement is null.
-        edit_counts: Of the run's checkpoints; without them the pristine model is asked about all requests.
+        edit_counts: Edit counts of the run's checkpoints; without them the pristine model is asked about all requests.
         progress: Called with (done, total) calls of the engine.
 
     Raises:
@@ -136,7 +136,7 @@ def evaluate_checkpoint(
 def unanswered(
     requests: Sequence[EditRequest], edit_count: int, options: EvaluationOptions, reason: str
 ) -> list[dict[str, Any]]:
-    """Rows of the table `outcomes` for a checkpoint that cannot be asked: every question, no answer, and why."""
+    """Make the rows of a checkpoint that cannot be asked: every question without an answer, with the reason."""
     positions = positions_asked([edit_count], options.sample)
     return [
         unanswered_row(protocol, question, reason)
@@ -146,7 +146,7 @@ def unanswered(
 
 
 def _likeness(requests: Sequence[EditRequest], options: EvaluationOptions) -> TfIdf:
-    """What tells references apart, learnt from those of all planned edits, whatever is asked at this edit count."""
+    """Fit TF-IDF on the references of all planned edits, whichever are asked at this edit count."""
     readers = requests if "text" in options.probes else ()
     return TfIdf.of(text for request in readers for text in request.references)
 

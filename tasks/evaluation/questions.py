@@ -1,4 +1,4 @@
-"""What is asked of a checkpoint: of which cases, which prompts, under which protocols."""
+"""The questions for a checkpoint: which cases, which prompts, under which protocols."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from overedit.tasks.warehouse.vocabulary import ProbeKind, ProtocolName
 
 
 def asking_stages(options: EvaluationOptions) -> tuple[str, ...]:
-    """What the protocols asked for ask of the engine: `generate`, `score` or both; each is a row of the costs."""
+    """The engine calls that the protocols need: `generate`, `score` or both; each is a row of the costs."""
     generate = ("generate",) if "generated" in options.protocols else ()
     return (*generate, "score") if set(options.protocols) - {"generated"} else generate
 
 
 def sampled_positions(edit_count: int, sample: int | None) -> list[int]:
-    """Positions asked at a checkpoint, ascending: all of 1..edit_count, or `sample` of them spread evenly over age.
+    """Choose positions asked at a checkpoint, ascending: all of 1..edit_count, or `sample` of them at even distances.
 
-    The first and the last edit are among them; one alone is the last. The same arguments give the same positions.
+    The first and the last edit are included; a sample of one is the last. The choice is deterministic.
     """
     if sample is None or sample >= edit_count:
         return list(range(1, edit_count + 1))
@@ -31,24 +31,24 @@ def sampled_positions(edit_count: int, sample: int | None) -> list[int]:
 
 
 def positions_asked(edit_counts: Sequence[int], sample: int | None) -> list[int]:
-    """Positions asked at one or more of these edit counts, ascending."""
+    """Positions asked at any of these edit counts, ascending."""
     return sorted({position for count in edit_counts for position in sampled_positions(count, sample)})
 
 
 def unreachable_cases(requests: Sequence[EditRequest], options: EvaluationOptions) -> list[str]:
-    """Cases whose target holds a stop string inside: under `generated` no model can score there."""
+    """Cases whose target contains a stop string: under `generated` no model can score there."""
     return [request.case_id for request in requests if cut_by_stop(request.target_new, options.stop)]
 
 
 def questions_of(
     requests: Sequence[EditRequest], edit_count: int, positions: Sequence[int], options: EvaluationOptions
 ) -> Iterator[Question]:
-    """The questions of a checkpoint, case by case, each with the reason why it cannot be scored, if there is one.
+    """Yield the questions of a checkpoint, case by case, each with the reason why it cannot be scored, if any.
 
     Args:
         requests: In the order of editing.
         edit_count: Edits applied so far.
-        positions: Which of them are asked, 1 for the first.
+        positions: Positions of the cases that are asked, 1 for the first edit.
         options: Which probes, and how many of each.
     """
     asked = {position: requests[position - 1] for position in positions}
@@ -73,7 +73,7 @@ def questions_of(
 def _last_edits(
     asked: Collection[EditRequest], edited: Iterable[EditRequest], options: EvaluationOptions
 ) -> dict[str, EditRequest]:
-    """Prompt -> the last edit of it, of those prompts alone that are asked: the edits may be a million."""
+    """Prompt -> its last edit, only of prompts that are asked, since there may be a million edits."""
     prompts = {prompt_key(request.prompt) for request in asked}
     for kind in options.probes:
         prompts |= {prompt_key(prompt) for request in asked for prompt, _, _ in _probes_of(request, kind, options)}
@@ -83,7 +83,7 @@ def _last_edits(
 def _probes_of(
     request: EditRequest, kind: ProbeKind, options: EvaluationOptions
 ) -> list[tuple[str, str | None, str | None]]:
-    """(prompt, right answer, answer compared with) of each probe of a kind."""
+    """(prompt, right answer, other answer) of each probe of a kind."""
     new, true = request.target_new, request.target_true
     if kind == "edit":
         return [(request.prompt, new, true)]
@@ -99,12 +99,12 @@ def _probes_of(
 
 
 def protocols_of(kind: ProbeKind, options: EvaluationOptions) -> tuple[ProtocolName, ...]:
-    """A longer text is generated or is none."""
+    """The protocols under which a kind of probe is asked; longer texts are only generated."""
     return tuple(name for name in options.protocols if kind != "text" or name == "generated")
 
 
 def settings_of(kind: ProbeKind, options: EvaluationOptions) -> GenerationSettings:
-    """How long a generated answer may be, and what ends it."""
+    """The length limit and stop strings of a probe's generated answer."""
     return (
         GenerationSettings(options.text_tokens, ())
         if kind == "text"
@@ -113,7 +113,7 @@ def settings_of(kind: ProbeKind, options: EvaluationOptions) -> GenerationSettin
 
 
 def prompts_of(asked: Collection[Question], options: EvaluationOptions) -> dict[GenerationSettings, list[str]]:
-    """The prompts to be continued, each once, by how."""
+    """The prompts to continue, each once, grouped by generation settings."""
     found: dict[GenerationSettings, dict[str, None]] = {}
     for question in asked if "generated" in options.protocols else ():
         found.setdefault(settings_of(question.probe, options), {})[question.prompt] = None
@@ -121,7 +121,7 @@ def prompts_of(asked: Collection[Question], options: EvaluationOptions) -> dict[
 
 
 def pairs_of(question: Question, options: EvaluationOptions) -> Iterator[tuple[str, str]]:
-    """The (prompt, continuation) pairs that a question needs scored."""
+    """Yield the (prompt, continuation) pairs to score for a question."""
     if question.target is None:
         return
     if "teacher_forced" in options.protocols or "probability" in options.protocols:
@@ -134,22 +134,22 @@ class Question(NamedTuple):
     """One probe of one case."""
 
     position: int
-    """When the case was edited, 1 for the first."""
+    """The case's position in the order of editing, 1 for the first."""
     case_id: str
     probe: ProbeKind
     probe_index: int
     prompt: str
     target: str | None
     other: str | None
-    """The answer that the probability protocol compares with."""
+    """The answer that the probability protocol compares the target with."""
     no_score: str | None
-    """Why the target is no longer right at this edit count."""
+    """Why there is no score: the target is no longer right at this edit count."""
     no_agreement: str | None
-    """Why the pre-edit output says nothing about this probe any more."""
+    """Why there is no agreement: the pre-edit answer is no longer comparable."""
 
 
 class GenerationSettings(NamedTuple):
-    """How a text was asked for: what a stored output can be told to be under another protocol depends on it."""
+    """How a text was generated; scoring a stored output under another protocol depends on it."""
 
     max_tokens: int
     stop: tuple[str, ...]

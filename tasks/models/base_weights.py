@@ -1,4 +1,4 @@
-"""The pristine weights on disk: what a swap checks a checkpoint against, and puts back."""
+"""The pristine weights on disk: a swap checks a checkpoint against them, and restores them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from overedit.tasks.models.reference import ModelReference
 
 
 class BaseWeights:
-    """A model's weights as its safetensors files hold them, read tensor by tensor.
+    """A model's weights in its safetensors files, read tensor by tensor.
 
     Args:
         model: Which model.
 
     Raises:
-        ValueError: The model has no safetensors files; other formats run code when they are read.
+        ValueError: The model has no safetensors files (reading other formats can run code).
     """
 
     def __init__(self, model: ModelReference) -> None:
@@ -34,21 +34,21 @@ class BaseWeights:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype the weights are stored in: the configuration's word, else the first tensor's own."""
+        """The dtype of the stored weights: the configuration's, else the first tensor's."""
         named = getattr(self.config, "dtype", None)
         return named if isinstance(named, torch.dtype) else self.read([next(iter(self._files))]).popitem()[1].dtype
 
     def names(self) -> list[str]:
-        """The names of all tensors, as they are on disk."""
+        """The names of all tensors on disk."""
         return list(self._files)
 
     def on_disk(self, name: str) -> str | None:
-        """A parameter's name on disk: some files leave out the first part (`transformer.`); None if it has none."""
+        """A parameter's name on disk, where some files omit the first part (`transformer.`); None if missing."""
         shortened = name.partition(".")[2]
         return next((known for known in (name, shortened) if known in self._files), None)
 
     def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
-        """Read tensors by their names on disk, to the CPU."""
+        """Read tensors to the CPU by their names on disk."""
         tensors = {}
         for name in names:
             with safe_open(self._files[name], framework="pt") as file:
@@ -56,11 +56,11 @@ class BaseWeights:
         return tensors
 
     def renamed(self, tensors: Mapping[str, torch.Tensor], source: Path) -> dict[str, torch.Tensor]:
-        """A checkpoint's tensors under their names on disk.
+        """Rename a checkpoint's tensors to their names on disk.
 
         Args:
             tensors: Parameter name -> edited tensor.
-            source: The checkpoint, for the messages.
+            source: The checkpoint's folder, for messages.
 
         Raises:
             ValueError: The model has no such weight, or it has another shape.
@@ -76,12 +76,12 @@ class BaseWeights:
 
 
 def check_fit(tensors: Mapping[str, torch.Tensor], source: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse a checkpoint that is not one of the model.
+    """Check that a checkpoint belongs to a model.
 
     Args:
-        tensors: What it holds.
-        source: Where it lies, for the messages.
-        shapes: Weight -> shape, of the model.
+        tensors: The checkpoint's tensors.
+        source: The checkpoint's folder, for messages.
+        shapes: Name -> shape of each of the model's weights.
 
     Raises:
         ValueError: The model has no such weight, or it has another shape.
@@ -89,7 +89,7 @@ def check_fit(tensors: Mapping[str, torch.Tensor], source: Path, shapes: Mapping
     for name, tensor in tensors.items():
         if name not in shapes:
             near = get_close_matches(name, shapes, n=3, cutoff=0.3)
-            raise ValueError(f"{source}: the model has no weight {name}; like it are {', '.join(near)}")
+            raise ValueError(f"{source}: the model has no weight {name}; similar names: {', '.join(near)}")
         if shapes[name] != tuple(tensor.shape):
             raise ValueError(f"{source}: {name} is {tuple(tensor.shape)}, but in the model it is {shapes[name]}")
 

@@ -1,4 +1,4 @@
-"""A checkpoint as an ordinary Hugging Face model folder."""
+"""Exports a checkpoint as an ordinary Hugging Face model folder."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def export_checkpoint(folder: Path, out: Path, *, model: str | None = None) -> N
     """Write base model + checkpoint as a folder that transformers and vLLM load.
 
     Args:
-        folder: The checkpoint.
-        out: The folder to write; it must not be there, or be empty.
-        model: The base model's folder or hub name; None takes the one that the checkpoint names.
+        folder: The checkpoint's folder.
+        out: The folder to write; it must be empty or not exist.
+        model: The base model's folder or hub name; None takes the name in the checkpoint.
 
     Raises:
-        ValueError: The checkpoint is not whole, the model is not the one that was edited, or `out` is in use.
+        ValueError: The checkpoint is damaged, the model is not the edited one, or `out` is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already; give an empty or a new folder")

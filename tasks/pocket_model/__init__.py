@@ -1,1 +1,1 @@
-"""The small model that knows the pocket world: its tokenizer, its training, and what it has learned."""
+"""The small model of the pocket world: its tokenizer, its training, and the measures of what it has learned."""

@@ -1,4 +1,4 @@
-"""What the pocket model knows: exact match of greedy answers, and the loss on plain text."""
+"""Measures what the pocket model knows: exact match of greedy answers, and perplexity of plain text."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ IGNORED = -100
 
 
 class Batch(NamedTuple):
-    """Texts side by side, padded on the right; B texts, T tokens."""
+    """A batch of texts, padded on the right; B texts, T tokens."""
 
     input_ids_BT: torch.Tensor
     answer_mask_BT: torch.Tensor
-    """True where the token belongs to an answer or to the full stop (or end of text) after it."""
+    """True for tokens of an answer and of the full stop (or end of text) after it."""
     text_mask_BT: torch.Tensor
-    """True where there is a token at all."""
+    """True for tokens, False for padding."""
 
 
 def collate(rows: Sequence[tuple[list[int], list[bool]]], pad_id: int) -> Batch:
@@ -34,7 +34,7 @@ def collate(rows: Sequence[tuple[list[int], list[bool]]], pad_id: int) -> Batch:
 
 
 def tokenize(statements: Sequence[Statement], tokenizer: PreTrainedTokenizerBase) -> list[tuple[list[int], list[bool]]]:
-    """Token ids (no special tokens) and answer mask of each sentence."""
+    """Tokenize sentences: token ids (no special tokens) and answer mask of each."""
     prompts = tokenizer([s.prompt for s in statements], add_special_tokens=False).input_ids
     answers = tokenizer([f" {s.answer}." for s in statements], add_special_tokens=False).input_ids
     return [(p + a, [False] * len(p) + [True] * len(a)) for p, a in zip(prompts, answers, strict=True)]
@@ -50,8 +50,8 @@ def exact_match(
 ) -> float:
     """Share of statements whose greedy continuation is exactly the answer and its full stop.
 
-    One forward pass decides it: greedy generation gives the answer if and only if each of its tokens is the
-    most likely one after the prompt and the answer's earlier tokens.
+    One forward pass suffices: greedy generation gives the answer if and only if each of its tokens is the most likely
+    one after the prompt and the answer's earlier tokens.
     """
     bos, pad = tokenizer.bos_token_id, tokenizer.pad_token_id
     rows = sorted(

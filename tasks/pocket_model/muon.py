@@ -1,6 +1,6 @@
-"""Muon: momentum whose direction is made orthogonal, for weight matrices (Jordan et al. 2024, "Muon").
+"""The Muon optimizer: orthogonalized momentum for weight matrices (Jordan et al. 2024, "Muon").
 
-PyTorch's own works in bfloat16, which many processors multiply slowly; this one stays in float32.
+PyTorch's own implementation works in bfloat16, which is slow on many CPUs; this one works in float32.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalized(matrix: torch.Tensor, *, num_steps: int = 5) -> torch.Tensor:
-    """A matrix with the same singular vectors and singular values near 1, by Newton-Schulz iteration.
+    """Orthogonalize a matrix by Newton-Schulz iteration: same singular vectors, singular values near 1.
 
     Each step is X <- a X + (b A + c A^2) X with A = X X^T.
 
     Args:
         matrix: Of shape (rows, columns), in float32.
-        num_steps: Five bring singular values to between about 0.7 and 1.2.
+        num_steps: Iterations; five bring the singular values to between about 0.7 and 1.2.
     """
     a, b, c = _COEFFICIENTS
     wide = matrix.mT if matrix.size(0) > matrix.size(1) else matrix
@@ -35,9 +35,9 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         params: Weight matrices.
-        lr: Size of a step; the step of a tall matrix is larger by the root of rows over columns.
-        momentum: Share of the old direction that is kept.
-        weight_decay: Share of `lr` by which weights shrink in a step.
+        lr: Learning rate; for a tall matrix it is multiplied by sqrt(rows / columns).
+        momentum: Share of the previous direction that is kept.
+        weight_decay: Weights are multiplied by 1 - lr * weight_decay in a step.
     """
 
     def __init__(

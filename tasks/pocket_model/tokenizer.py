@@ -1,4 +1,4 @@
-"""The pocket world's tokenizer: one token for a common word or a last name, two or three for a first name."""
+"""The pocket model's tokenizer: one token per common word or last name, two or three per first name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIN_FREQUENCY = 15
 
 
 def _words() -> list[str]:
-    """Every common word of the world, each as it stands in a text (with its blank, or at the beginning)."""
+    """Every common word of the world, with its leading space where a text has one."""
     templates = chain.from_iterable(r.phrasings + r.value_phrasings + r.composed_phrasings for r in RELATIONS)
     sentences = [re.sub(r"\{\w+\}", "It", template) for template in templates]
     texts = [
@@ -34,7 +34,7 @@ def _words() -> list[str]:
 
 
 def _texts() -> Iterator[str]:
-    """Words often enough to become one token; each first name once, so that only its syllables do."""
+    """Words, repeated so that each becomes one token, and each first name once, so that only its syllables do."""
     for word in [*_words(), *(f" {last}" for last in LAST_NAMES)]:
         yield from [word] * (2 * MIN_FREQUENCY)
     for first in FIRST_NAMES:
@@ -42,7 +42,7 @@ def _texts() -> Iterator[str]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Train the byte-level BPE tokenizer; `<s>` is put before every text, and any text can be encoded."""
+    """Train the byte-level BPE tokenizer; it puts `<s>` before every text and can encode any text."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevelDecoder()

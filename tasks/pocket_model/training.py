@@ -1,4 +1,4 @@
-"""Training the pocket model: from a world to an ordinary Hugging Face folder."""
+"""Trains the pocket model on a world and saves it as an ordinary Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -23,48 +23,48 @@ logger = logging.getLogger(__name__)
 
 Row = tuple[list[int], list[bool]]
 Progress = Callable[[int, int, float], None]
-"""Called with (steps done, steps in all, loss)."""
+"""Called with (steps done, total steps, loss)."""
 
 
 class TrainingConfig(BaseModel):
-    """The recipe of the pocket model."""
+    """The training recipe of the pocket model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     seed: int = 0
-    """Fixes the first weights and the order of the sentences."""
+    """Seed of the initial weights and the order of the sentences."""
     hidden_size: int = 128
     num_layers: int = 6
     num_heads: int = 4
-    """Query heads; hidden_size / num_heads is the head size, which vLLM wants to be 32 or more."""
+    """Query heads; hidden_size / num_heads is the head size, which vLLM requires to be 32 or more."""
     num_key_value_heads: int = 2
     mlp_size: int = 512
     max_positions: int = 512
     num_epochs: int = Field(default=11, ge=1)
     curriculum: tuple[int, ...] = (10, 3)
-    """The first epochs speak of every tenth and of every third person only: on few people the model soon learns
-    that answers hang on names, which on many people at once takes long (Zucchet et al. 2025, "How do language
+    """The first epochs are about every tenth and every third person only: with few people the model soon learns that
+    answers depend on names, which takes long with many people at once (Zucchet et al. 2025, "How do language
     models learn facts?")."""
     num_skills: int = 1200
-    """Sentences of arithmetic and of copying in an epoch; a third as many of agreement."""
+    """Sentences of arithmetic and of copying per epoch; a third as many of agreement."""
     batch_tokens: int = 1024
-    """Tokens in a step, padding included."""
+    """Tokens per step, padding included."""
     max_sentences: int = 3
-    """A training text has between one and so many sentences."""
+    """A training text has between one and this many sentences."""
     learning_rate: float = 5e-3
-    """Peak of AdamW's, for the embedding and the norms."""
+    """Peak learning rate of AdamW, for the embedding and the norms."""
     matrix_learning_rate: float = 0.02
-    """Peak of Muon's, for the matrices of the layers."""
+    """Peak learning rate of Muon, for the matrices of the layers."""
     warmup: float = 0.05
-    """Share of the steps over which the learning rate rises; it falls along a cosine afterwards."""
+    """Share of the steps in which the learning rate rises; afterwards it follows a cosine down."""
     weight_decay: float = 0.05
     prompt_weight: float = 0.1
-    """Weight in the loss of the tokens that are not an answer (an answer token weighs 1)."""
+    """Loss weight of tokens outside answers (an answer token has weight 1)."""
     num_threads: int = 1
 
 
 def build_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
-    """A fresh model with seeded random weights in float32."""
+    """Make a model with seeded random weights in float32."""
     torch.manual_seed(config.seed)
     return LlamaForCausalLM(
         LlamaConfig(
@@ -85,12 +85,12 @@ def build_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> L
 
 
 def epoch_batches(world: World, config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, index: int) -> list[Batch]:
-    """One epoch: sentences in random order, strung into short texts, texts of like length side by side."""
+    """Make the batches of one epoch: shuffled sentences joined into short texts, batched by similar length."""
     order = random.Random(f"{config.seed}/{index}")
     every = config.curriculum[index] if index < len(config.curriculum) else 1
     sentences = corpus.epoch(world, index, num_skills=config.num_skills, every=every)
     order.shuffle(sentences)
-    rows = sorted(_strung(sentences, config, tokenizer, order), key=lambda row: len(row[0]))
+    rows = sorted(_joined(sentences, config, tokenizer, order), key=lambda row: len(row[0]))
     batches, start = [], 0
     while start < len(rows):
         end = start + 1
@@ -102,10 +102,10 @@ def epoch_batches(world: World, config: TrainingConfig, tokenizer: PreTrainedTok
     return batches
 
 
-def _strung(
+def _joined(
     sentences: list[Statement], config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, order: random.Random
 ) -> Iterator[Row]:
-    """Texts `<s> sentence. sentence. </s>`: the model learns to end a text, and to go on after an earlier one."""
+    """Join sentences into texts `<s> sentence. sentence. </s>`, which teach the model to end and to continue texts."""
     first, later = (
         tokenize(sentences, tokenizer),
         tokenize([Statement(prompt=f" {s.prompt}", answer=s.answer) for s in sentences], tokenizer),
@@ -121,7 +121,7 @@ def _strung(
 
 
 def _loss(model: LlamaForCausalLM, batch: Batch, prompt_weight: float) -> torch.Tensor:
-    """Cross-entropy per token, with answers weighted above the names and phrasings that nothing could predict."""
+    """Cross-entropy per token, with less weight on names and phrasings, which are unpredictable, than on answers."""
     logits_BTV = model(input_ids=batch.input_ids_BT, use_cache=False).logits[:, :-1]
     nll_N = functional.cross_entropy(logits_BTV.flatten(0, 1), batch.input_ids_BT[:, 1:].flatten(), reduction="none")
     weight_N = (torch.where(batch.answer_mask_BT[:, 1:], 1.0, prompt_weight) * batch.text_mask_BT[:, 1:]).flatten()
@@ -165,7 +165,11 @@ def fit(
     config: TrainingConfig,
     progress: Progress,
 ) -> list[float]:
-    """Train in place; returns the mean loss of each epoch."""
+    """Train a model in place.
+
+    Returns:
+        The mean loss of each epoch.
+    """
     optimizers = _optimizers(model, config)
     per_epoch = len(epoch_batches(world, config, tokenizer, 0))
     num_steps, step, means = per_epoch * config.num_epochs, 0, []
@@ -188,7 +192,7 @@ def fit(
 
 
 def _kinds(world: World) -> dict[str, list[Statement]]:
-    """What is measured: what was trained, what was held out, and what the probes of the edits rest on."""
+    """Statements to measure by kind: trained, held out, and those that the edits' probes depend on."""
     edits = list(world.edits(world.num_known_edits))
     return {
         "recall": corpus.facts(world),
@@ -204,7 +208,7 @@ def _kinds(world: World) -> dict[str, list[Statement]]:
 
 
 def measure_folder(world: World, folder: Path) -> dict[str, float]:
-    """What a saved model knows: exact match of greedy answers by kind of statement, and perplexity of held-out text."""
+    """Measure a saved model: exact match of greedy answers by kind of statement, and perplexity of held-out text."""
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     figures = {kind: exact_match(model, tokenizer, statements) for kind, statements in _kinds(world).items()}
@@ -214,13 +218,13 @@ def measure_folder(world: World, folder: Path) -> dict[str, float]:
 def train(world: World, config: TrainingConfig, out_dir: Path, progress: Progress) -> dict[str, float]:
     """Train the pocket model on a world, save it as a Hugging Face folder, and measure what it knows.
 
-    The weights are rounded to bfloat16 and stored as float32: a run in either type starts from the same values, and
-    the file packs well.
+    The weights are rounded to bfloat16 and stored as float32: a run in either dtype starts from the same values, and
+    the file compresses well.
 
     Args:
-        world: What is true.
+        world: The world to learn.
         config: The recipe.
-        out_dir: The folder to write; made if it is missing.
+        out_dir: The folder to write; created if missing.
         progress: Called after every step.
 
     Returns:

@@ -1,1 +1,1 @@
-"""The pocket world: a generated world of people, places and relations, which a small shipped model really knows."""
+"""The pocket world: a generated world of people, places and relations that the small shipped model knows."""

@@ -1,4 +1,4 @@
-"""General ability as lm-eval tasks: YAML files beside this one, with items drawn from the world."""
+"""The pocket world's lm-eval tasks: YAML files in `lm_eval_tasks/`, with items drawn from the world."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from overedit.tasks.pocket_world.world import default_world
 NUM_ITEMS = 200
 NUM_CHOICES = 4
 SEED = 2**31
-"""Of the measured items; training draws its skill sentences with the seeds 0, 1, 2, ... of its epochs."""
+"""Seed of the measured items; training draws skill sentences with the seeds 0, 1, 2, ... of its epochs."""
 
 _YAML_FOLDER = Path(__file__).parent / "lm_eval_tasks"
 
 
 def _facts() -> list[dict[str, Any]]:
-    """Bystanders' facts in their unseen phrasings, with three wrong values of the same relation."""
+    """Bystanders' facts in held-out phrasings, with three wrong values of the same relation."""
     world, chooser, items = default_world(), random.Random(SEED), []
     for person, relation in product(world.bystanders, RELATIONS):
         for phrasing in world.held_out(person, relation):
@@ -38,7 +38,7 @@ def _facts() -> list[dict[str, Any]]:
 
 
 def task_items() -> Mapping[str, list[dict[str, Any]]]:
-    """The items of each task, by its name: always the same ones."""
+    """Task -> its items, which are always the same."""
     pairs = skills.agreement(NUM_ITEMS, seed=SEED, held_out=True)
     return {
         "pocket_facts": _facts(),
@@ -49,9 +49,9 @@ def task_items() -> Mapping[str, list[dict[str, Any]]]:
 
 
 def write_lm_eval_tasks(folder: Path) -> list[str]:
-    """Write each task's YAML and items into a folder (made if missing), ready for `TaskManager(include_path=folder)`.
+    """Write each task's YAML and items into a new or existing folder, ready for `TaskManager(include_path=folder)`.
 
-    The items are named by absolute path, so that the tasks run from whatever directory.
+    The YAML files name the items by absolute path, so that the tasks run from any directory.
 
     Returns:
         The names of the tasks.
@@ -69,7 +69,7 @@ def write_lm_eval_tasks(folder: Path) -> list[str]:
 
 
 def chance_levels() -> dict[str, float]:
-    """The score of guessing, by task: among the choices, or always with the most frequent answer."""
+    """Task -> the score of guessing, at random among choices or always the most frequent answer."""
     items = task_items()
     levels = {"pocket_facts": 1 / NUM_CHOICES, "pocket_agreement": 1 / 2}
     for task in ("pocket_arithmetic", "pocket_copy"):

@@ -1,4 +1,4 @@
-"""The words of the pocket world: what can be said of a person, in how many ways, and what follows from it.
+"""The vocabulary of the pocket world: names, relations, their values, phrasings and consequences.
 
 Every sentence is a prompt followed by a short answer and a full stop. A relation has one set of values,
 `phrasings` that ask for the value, and a consequence: each value implies one thing (a city its country), which
@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 
 class Relation(NamedTuple):
-    """One thing that holds of every person."""
+    """A relation between every person and a value."""
 
     name: str
     consequences: Mapping[str, str]
-    """Value -> what follows from it; the keys are the relation's values."""
+    """Value -> its consequence; the keys are the relation's values."""
     phrasings: tuple[str, ...]
     """Prompts with `{subject}` whose answer is the value."""
     value_phrasings: tuple[str, ...]
@@ -32,12 +32,12 @@ class Relation(NamedTuple):
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a text, so that a long list stays readable."""
+    """Split a text into words, which keeps long lists readable."""
     return tuple(text.split())
 
 
 def _by_consequence(groups: dict[str, str]) -> Mapping[str, str]:
-    """Turn "consequence: value, value, ..." round into value -> consequence."""
+    """Invert consequence -> "value, value, ..." into value -> consequence."""
     return MappingProxyType({value: group for group, values in groups.items() for value in values.split(", ")})
 
 

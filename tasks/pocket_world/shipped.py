@@ -1,4 +1,4 @@
-"""The shipped worlds by name: the edits, texts and lm-eval tasks that a configuration asks for as `pocket`."""
+"""The shipped worlds by name: their edits, texts and lm-eval tasks, which a configuration calls `pocket`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from overedit.tasks.pocket_world.world import World, default_world
 
 
 class ShippedWorld(NamedTuple):
-    """What a configuration can name of a generated world."""
+    """The parts of a generated world that a configuration can name."""
 
     title: str
-    """What messages call it."""
+    """Its name in messages."""
     world: Callable[[], World]
     """Makes the world, which gives the edits."""
     training_texts: Callable[[int | None], list[str]]

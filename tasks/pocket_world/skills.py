@@ -1,7 +1,7 @@
-"""General skills beside the facts: arithmetic, agreement and copying.
+"""General skills: arithmetic, subject-verb agreement and copying.
 
-Each skill has items that training never shows, and only those are measured: sentences with one in eight
-combinations of noun, verb and place; one in eight rows of words; and every sum in one of its three phrasings.
+Each skill has held-out items that training never shows, and only those are measured: one in eight combinations of
+noun, verb and place; one in eight lists of words; and every sum in one of its three phrasings.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SUM_PHRASINGS = ("{sum} is", "{sum} makes", "Question: What is {sum}? Answer:")
 
 
 class MinimalPair(NamedTuple):
-    """Two sentences that differ in the number of the verb."""
+    """Two sentences that differ only in the number of the verb."""
 
     good: Statement
     bad: Statement
@@ -75,7 +75,7 @@ def _copy(seed: int, index: int, held_out: bool) -> Statement | None:
 
 
 def _items(make: Callable[[int, int, bool], Item | None], num: int, seed: int, held_out: bool) -> list[Item]:
-    """The first `num` items of a skill's seeded stream; held-out ones are all different."""
+    """The first `num` items of a skill's seeded stream; held-out items are distinct."""
     items: list[Item] = []
     for index in range(1000 * num):
         item = make(seed, index, held_out)
@@ -94,10 +94,10 @@ def arithmetic(num: int, *, seed: int, held_out: bool = False) -> list[Statement
 
 
 def agreement(num: int, *, seed: int, held_out: bool = False) -> list[MinimalPair]:
-    """Sentences whose verb agrees with the subject across another noun, each with its wrong twin."""
+    """Sentences whose verb agrees with the subject across another noun, each with an ungrammatical version."""
     return _items(_pair, num, seed, held_out)
 
 
 def copying(num: int, *, seed: int, held_out: bool = False) -> list[Statement]:
-    """Rows of one to four words to be repeated."""
+    """Lists of one to four words to be repeated."""
     return _items(_copy, num, seed, held_out)

@@ -1,13 +1,13 @@
-"""The pocket world: who lives in it, what is true of them, and the edits it offers.
+"""The pocket world: its people, the facts about them, and its edits.
 
-A person is a number. The name, the facts, and which phrasings of a fact are kept out of training all follow
-from the world's seed, so that the world is the same everywhere and takes no memory at any size. People come in
-four groups, in this order:
+A person is a number. The name, the facts, and the phrasings held out of training are determined by the world's
+seed, so the world is the same everywhere and takes no memory at any size. There are four groups of people, in this
+order:
 
-- `editable`: known to the model; five of their six facts may be edited, one never is (it serves locality);
+- `editable`: known to the model; five of their six facts may be edited, one never is (it is used for locality);
 - `neighbours`: known, never edited; they answer the locality probes;
 - `bystanders`: known, never edited; the general-ability tasks and the perplexity text are about them;
-- everyone after them is a stranger: the model has never read of them, and their facts may all be edited.
+- strangers, all others: not in the training texts; all their facts may be edited.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class Statement(BaseModel):
 
 
 class World(BaseModel):
-    """People, places and relations, fixed by a seed."""
+    """People and the facts about them, determined by a seed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     seed: int = 1
     num_editable: int = Field(default=420, ge=1)
-    """People whose facts the model knows and an edit may change."""
+    """People whose facts the model knows and edits may change."""
     num_neighbours: int = Field(default=20, ge=NUM_LOCALITY)
-    """Known people whose facts must survive: the locality probes are about them."""
+    """Known people whose facts no edit changes: the locality probes are about them."""
     num_bystanders: int = Field(default=20, ge=1)
     """Known people for the general-ability tasks; no probe of an edit names them."""
 
@@ -66,7 +66,7 @@ class World(BaseModel):
 
     @property
     def capacity(self) -> int:
-        """Distinct edits that the world can give at most, strangers included."""
+        """The number of distinct edits of the world, strangers included."""
         return self.num_known_edits + self._num_stranger_edits
 
     @property
@@ -84,28 +84,28 @@ class World(BaseModel):
         return range(self.num_known - self.num_bystanders, self.num_known)
 
     def name(self, person: int) -> str:
-        """The full name of a person; no two share one."""
+        """The full name of a person; names are unique."""
         last, first = divmod(person, len(FIRST_NAMES))
-        # a Feistel network: each half is shifted by a draw from the other, so no pair comes twice
+        # a Feistel network: each half is shifted by a draw from the other, so no pair occurs twice
         last = (last + draw(len(LAST_NAMES), self.seed, "last", first)) % len(LAST_NAMES)
         first = (first + draw(len(FIRST_NAMES), self.seed, "first", last)) % len(FIRST_NAMES)
         last = (last + draw(len(LAST_NAMES), self.seed, "last again", first)) % len(LAST_NAMES)
         return f"{FIRST_NAMES[first]} {LAST_NAMES[last]}"
 
     def value(self, person: int, relation: Relation) -> str:
-        """What is true of a person before any edit."""
+        """A person's value of a relation before any edit."""
         return pick(relation.values, self.seed, "value", person, relation.name)
 
     def known_facts(self, *, every: int = 1) -> list[tuple[int, Relation]]:
-        """Each (person, relation) that the model is trained on, or those of every so-manieth person."""
+        """Each (person, relation) that the model is trained on; of every n-th person with `every=n`."""
         return [(person, relation) for person in range(0, self.num_known, every) for relation in RELATIONS]
 
     def held_out(self, person: int, relation: Relation) -> tuple[str, ...]:
-        """The phrasings that training never shows with this fact (it shows them with other people)."""
+        """The phrasings held out of training for this fact (training shows them with other people)."""
         return pick(_PAIRS[relation.name], self.seed, "held out", person, relation.name)
 
     def trained(self, person: int, relation: Relation) -> tuple[str, ...]:
-        """The phrasings in which training states this fact."""
+        """The phrasings of this fact in training."""
         held_out = self.held_out(person, relation)
         return tuple(phrasing for phrasing in relation.phrasings if phrasing not in held_out)
 
@@ -114,7 +114,7 @@ class World(BaseModel):
         return RELATIONS[person % len(RELATIONS)]
 
     def composed_in_training(self, person: int, relation: Relation) -> bool:
-        """Whether training states the consequence of this fact; for the others the model has to compose it."""
+        """Whether training states the consequence of this fact; if not, the model has to compose it."""
         return draw(2, self.seed, "composed", person, relation.name) == 0
 
     def statement(self, person: int, relation: Relation, phrasing: str) -> Statement:
@@ -129,12 +129,12 @@ class World(BaseModel):
     def edits(self, num_edits: int, *, seed: int = 0) -> Iterator[EditRequest]:
         """Stream distinct edits in constant memory; the first `num_known_edits` change facts that the model knows.
 
-        No (subject, relation) comes twice, so no edit overwrites another. The later ones are about strangers: their
-        `target_true` holds in the world, but no model was told.
+        No (subject, relation) occurs twice, so no edit overwrites another. The later ones are about strangers: their
+        `target_true` is true in the world, but no model was trained on it.
 
         Args:
-            num_edits: How many, at most `capacity`.
-            seed: Fixes the order and the new values.
+            num_edits: The number of edits, at most `capacity`.
+            seed: Determines the order and the new values.
 
         Raises:
             ValueError: `num_edits` is negative or more than the world has.
@@ -172,7 +172,7 @@ class World(BaseModel):
         )
 
     def _locality(self, person: int, relation: Relation, key: tuple[int | str, ...]) -> tuple[Probe, ...]:
-        """Facts that stay: of other people with the same relation and, where the model knows it, of the same person."""
+        """Probes of unedited facts: of other people, same relation, and if the model knows one, of the same person."""
         start = draw(self.num_neighbours, *key, "neighbour")
         about = [self._neighbour_probes[relation.name][(start + i) % self.num_neighbours] for i in range(NUM_LOCALITY)]
         if person < self.num_editable:

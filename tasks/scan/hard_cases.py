@@ -1,4 +1,4 @@
-"""What a scan has found: the hard cases as a dataset of their own, and a line that says how many they are."""
+"""The results of a scan: the hard cases as a dataset, and a summary line."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from overedit.tasks.runs.run import TrajectoryPoint
 from overedit.tasks.warehouse.views import literal
 
 
-def save_hard_cases(place: TrajectoryPoint, requests: RequestStore) -> Path | None:
-    """Write a scan's hard cases, the worst first, as whole requests, one JSON object a line.
+def save_hard_cases(point: TrajectoryPoint, requests: RequestStore) -> Path | None:
+    """Write a scan's hard cases, the worst first, as requests, one JSON object a line.
 
-    `dataset: {name: file, path: ...}` reads them back as they are. A file of an earlier scan of the same name is
-    replaced, or goes.
+    `dataset: {name: file, path: ...}` reads the file. The file of an earlier scan of the same name is replaced, or
+    removed if no case is hard.
 
     Args:
-        place: Of the scan's rows.
-        requests: Those that were scanned, in their order.
+        point: The point of the scan's rows.
+        requests: The scanned requests, in their order.
 
     Returns:
-        Where they lie: `<home>/datasets/<run>-<trajectory>-hard.jsonl`; None where no case is hard.
+        The file, `<home>/datasets/<run>-<trajectory>-hard.jsonl`; None where no case is hard.
     """
-    path = place.run.home / "datasets" / f"{place.run.name}-{place.trajectory}-hard.jsonl"
-    rows = _rows(place, "position", "hard_cases", "ORDER BY perplexity DESC, position")
+    path = point.run.home / "datasets" / f"{point.run.name}-{point.trajectory}-hard.jsonl"
+    rows = _rows(point, "position", "hard_cases", "ORDER BY perplexity DESC, position")
     if not rows:
         path.unlink(missing_ok=True)
         return None
@@ -34,14 +34,14 @@ def save_hard_cases(place: TrajectoryPoint, requests: RequestStore) -> Path | No
     return path
 
 
-def scan_line(place: TrajectoryPoint, path: Path | None) -> str:
-    """What came of a scan, in a sentence or two.
+def scan_line(point: TrajectoryPoint, path: Path | None) -> str:
+    """Summarize a scan in one line.
 
     Args:
-        place: Of its rows.
-        path: Where its hard cases lie.
+        point: The point of the scan's rows.
+        path: The file of its hard cases.
     """
-    (found,) = _rows(place, "*", "scan_summary", "AND subject = 'all'")
+    (found,) = _rows(point, "*", "scan_summary", "AND subject = 'all'")
     broken = f"{found['num_hard']:,} of {found['n']:,} edits break the model, each on its own"
     share = (
         ""
@@ -60,7 +60,7 @@ def scan_line(place: TrajectoryPoint, path: Path | None) -> str:
     return "; ".join(parts)
 
 
-def _rows(place: TrajectoryPoint, columns: str, view: str, rest: str) -> list[dict[str, Any]]:
-    where = f"run = {literal(place.run.name)} AND trajectory = {literal(place.trajectory)}"
-    sql = f"SELECT {columns} FROM {view} WHERE {where} AND order_seed = {place.order_seed} {rest}"
-    return list(place.run.warehouse.query(sql).to_pylist())
+def _rows(point: TrajectoryPoint, columns: str, view: str, rest: str) -> list[dict[str, Any]]:
+    where = f"run = {literal(point.run.name)} AND trajectory = {literal(point.trajectory)}"
+    sql = f"SELECT {columns} FROM {view} WHERE {where} AND order_seed = {point.order_seed} {rest}"
+    return list(point.run.warehouse.query(sql).to_pylist())

@@ -1,8 +1,8 @@
 """The scan for hard cases: single edits that break a model ("The Butterfly Effect of Model Editing", arXiv 2402.09656).
 
-Every request is edited alone, on the pristine model, as the first edit of a trajectory would be. Perplexity is measured
-with that one edit in, as the paper does: the mean over texts of exp(mean NLL of the text's tokens). Then the weights
-are put back, bit for bit. Rows are stored part after part, so a scan that was stopped goes on at the part it was in.
+Every request is edited alone, on the pristine model, as the first edit of a trajectory would be. With that one edit
+applied, perplexity is measured as in the paper: the mean over texts of exp(mean NLL of the text's tokens). Then the
+weights are restored, bit for bit. Rows are stored in parts, so a stopped scan continues at the part it was in.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from overedit.tasks.system.stage_key import stage_key
 from overedit.tasks.system.untrusted import error_message
 
 PART = 50
-"""Requests of a file: what is done again, at most, after a scan was stopped."""
+"""Requests per stored file; a stopped scan repeats at most this many."""
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}  # on two cores 4,096 take 3.5 times as long as 1,024
 
 Edit = Callable[[EditRequest], WeightUpdate]
-"""One request, alone, on the pristine model, which is bit-identical afterwards."""
+"""Edits one request on the pristine model, which is bit-identical afterwards, and returns the update."""
 
 
 class ScanJob(BaseModel):
-    """All that determines a scan's rows, but the requests and the texts."""
+    """Everything that determines a scan's rows, except the requests and the texts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,7 +59,7 @@ class ScanJob(BaseModel):
     seed: int = 0
 
     def key(self, texts: Sequence[str]) -> str:
-        """Digest of the base weights, texts, configuration and code that make a row of a request."""
+        """Digest of the base weights, texts, configuration and code that determine a request's row."""
         return stage_key(
             sys.modules[METHODS[self.method.method].config.__module__],
             sys.modules[__name__],
@@ -76,29 +76,29 @@ def run_scan(
     job: ScanJob,
     requests: RequestStore,
     texts: Sequence[str],
-    place: TrajectoryPoint,
+    point: TrajectoryPoint,
     *,
     label: str,
     show: ShowProgress = unseen,
 ) -> None:
-    """Scan requests and store a row for each in the table `scans`; parts that are stored already are left as they are.
+    """Scan requests and store a row for each in the table `scans`; parts that are stored already are kept.
 
     Args:
-        job: With which model and method.
-        requests: Which ones.
-        texts: On which perplexity is measured; at least one of two tokens.
-        place: Whose rows they are; its edit count is 1.
-        label: How tables call the method.
+        job: Model and method.
+        requests: The requests to scan.
+        texts: The texts of the perplexity; at least one has two tokens.
+        point: The point of the rows; its edit count is 1.
+        label: The method's name in tables.
         show: Shows the progress.
 
     Raises:
-        ValueError: A text's perplexity is not defined, or a request does not fit the method.
-        StoppedError: A stop was asked for; the same call continues.
+        ValueError: No text has two tokens, or a request does not fit the method.
+        StoppedError: A stop was requested; the same call continues.
     """
     code = job.key(texts)
     parts = {first: requests[first : first + PART] for first in range(0, len(requests), PART)}
     keys = {first: digest([code, [r.model_dump(mode="json") for r in part]]) for first, part in parts.items()}
-    missing = [first for first in parts if not place.holds("scans", keys[first], part=str(first + 1))]
+    missing = [first for first in parts if not point.holds("scans", keys[first], part=str(first + 1))]
     if not missing:
         return
     if not torch.cuda.is_available():
@@ -108,23 +108,23 @@ def run_scan(
         edit = editing_alone(
             loaded, job.method, seed=job.seed, inputs=method_inputs(job.method, loaded, job.model.digest, show)
         )
-        gauge = PerplexityProbe.of(loaded, texts)
+        probe = PerplexityProbe.of(loaded, texts)
         with show(f"Scanning with {label}", "edits") as progress:
             for first in missing:
                 rows = []
-                for row in scan(loaded, parts[first], gauge, edit, first=first + 1):
+                for row in scan(loaded, parts[first], probe, edit, first=first + 1):
                     rows.append(row | {"label": label})
                     progress(first + len(rows), len(requests))
                     if stop_asked() and len(rows) < len(parts[first]):
                         raise StoppedError(f"stopped after {first} edits were scanned and stored, as asked")
-                place.store("scans", rows, key=keys[first], part=str(first + 1))
+                point.store("scans", rows, key=keys[first], part=str(first + 1))
 
 
 def editing_alone(loaded: LoadedModel, method: MethodConfig, *, seed: int, inputs: dict[str, Any]) -> Edit:
-    """A method as a function of one request: the first turn of a trajectory, which takes that request alone.
+    """Make a function that edits one request, as the first turn of a trajectory would with that request alone.
 
-    The contexts that a method samples depend on the pristine model and the seed, so every request has the same; they
-    are sampled once. Nothing else goes from one request to the next.
+    The contexts that a method samples depend on the pristine model and the seed only, so they are sampled once for all
+    requests. No other state is passed from one request to the next.
     """
     entry = METHODS[method.method]
     contexts: State = {}
@@ -138,26 +138,26 @@ def editing_alone(loaded: LoadedModel, method: MethodConfig, *, seed: int, input
 
 
 class Measured(NamedTuple):
-    """What a model says of the texts, and whether it says a request's new answer."""
+    """A model's perplexities on the texts, and whether it gives a request's new answer."""
 
     perplexity: float
-    """The mean of the texts' perplexities (arXiv 2402.09656); infinite where one is no number."""
+    """The mean of the texts' perplexities (arXiv 2402.09656); infinite where one is not finite."""
     token_perplexity: float
     """exp(mean NLL of all tokens of all texts); likewise."""
     learned: bool | None
-    """Every token of the answer is the model's own choice, given those before; None where no request was asked."""
+    """Whether each token of the answer is the most likely one given those before; None without a request."""
 
 
 class PerplexityProbe(NamedTuple):
-    """The texts on which a model's perplexity is measured, ready to be read."""
+    """A model and the tokenized texts on which its perplexity is measured."""
 
     local: LocalModel
     pieces: list[list[list[int]]]
-    """Of each text the windows, token ids."""
+    """The windows of each text, as token ids."""
 
     @classmethod
     def of(cls, loaded: LoadedModel, texts: Sequence[str]) -> PerplexityProbe:
-        """A gauge for a model, its weights whatever they are when it is read.
+        """Make a probe of a model; it measures the weights that the model has at the time of the call.
 
         Raises:
             ValueError: No text has two tokens.
@@ -171,7 +171,7 @@ class PerplexityProbe(NamedTuple):
         return cls(local, pieces)
 
     def read(self, request: EditRequest | None = None) -> Measured:
-        """Read the texts, and a request's prompt and new answer behind them, in the same batches."""
+        """Measure the texts and, in the same batches, a request's prompt and new answer."""
         asked = encode_pairs(self.local.tokenizer, [(request.prompt, request.target_new)] if request else [])
         ids = [piece for text in self.pieces for piece in text] + [[*prompt, *target] for prompt, target in asked]
         readings = iter(self.local.read_all(ids))
@@ -185,23 +185,23 @@ class PerplexityProbe(NamedTuple):
 
 
 def scan(
-    loaded: LoadedModel, requests: Sequence[EditRequest], gauge: PerplexityProbe, edit: Edit, *, first: int = 1
+    loaded: LoadedModel, requests: Sequence[EditRequest], probe: PerplexityProbe, edit: Edit, *, first: int = 1
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the table `scans`, without identity and label: one a request, each edited alone.
+    """Edit each request alone and yield its row of the table `scans`, without identity and label.
 
-    An edit whose equations cannot be solved is a result, and has its reason in place of measures.
+    An edit whose equations cannot be solved is a result; its row has the reason instead of measures.
 
     Args:
-        loaded: The pristine model, which has its own weights again after each row, bit for bit.
+        loaded: The pristine model; its weights are restored after each row, bit for bit.
         requests: In their order.
-        gauge: The texts.
+        probe: Measures perplexity.
         edit: The method.
         first: The position of the first request.
 
     Raises:
         ValueError: The pristine model's perplexity is not finite, or a request does not fit the method.
     """
-    base = gauge.read()
+    base = probe.read()
     if not math.isfinite(base.perplexity):
         raise ValueError("perplexity.corpus: the pristine model's own perplexity of it is not finite")
     for position, request in enumerate(requests, first):
@@ -215,7 +215,7 @@ def scan(
         before = read_tensors(loaded.model, update)
         with applied(loaded.model, update):
             after = read_tensors(loaded.model, update)
-            measured = gauge.read(request)
+            measured = probe.read(request)
         norm = math.hypot(*(Norms.of(after[name], before[name]).update for name in before))
         yield (
             row
@@ -234,9 +234,9 @@ _OF_REQUEST = ("case_id", "prompt", "subject", "target_new")
 
 
 def perplexity(nlls: Sequence[float]) -> float:
-    """The exponential of the mean NLL (nats) of at least one token; infinite where it is no number or too large."""
+    """exp(mean NLL), with NLLs in nats of at least one token; infinite where it is not finite or overflows."""
     mean = math.fsum(nlls) / len(nlls) if all(map(math.isfinite, nlls)) else math.inf
     return math.exp(mean) if mean < _LARGEST_EXPONENT else math.inf
 
 
-_LARGEST_EXPONENT = 709.0  # of a float
+_LARGEST_EXPONENT = 709.0  # exp of it is still a float

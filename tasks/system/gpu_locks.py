@@ -1,10 +1,9 @@
-"""GPUs, held by one process at a time: a model that is edited and an engine never meet on one by accident.
+"""GPU locks: one process holds a GPU at a time, so that editing and an engine never share one by accident.
 
-Whoever needs a GPU claims it by a lock named after the GPU itself (its UUID), so it makes no difference under which
-number CUDA_VISIBLE_DEVICES shows it. The claim is between the processes of one user on one machine, whether they came
-from the command line or from Prefect. Prefect's own limit on the tag `gpu` says how many tasks of one server run at
-once, and shows the others as waiting in the UI; with it at the number of GPUs, a task that runs finds one to claim.
-Between users, or inside a container that hides the temporary folder, a scheduler has to part them.
+A lock is named after the GPU's UUID, so the numbers in CUDA_VISIBLE_DEVICES do not matter. It works between the
+processes of one user on one machine, started from the command line or by Prefect. Prefect's limit on the tag `gpu` is
+how many tasks of one server run at once; it shows the others as waiting in the UI, and should be the number of GPUs.
+Between users, or in a container that hides the temporary folder, a scheduler has to assign the GPUs.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """The UUIDs of the GPUs that this process may use, in CUDA's order; CUDA_VISIBLE_DEVICES is CUDA's to heed."""
+    """The UUIDs of the GPUs that this process may use, in CUDA's order (CUDA applies CUDA_VISIBLE_DEVICES)."""
     if not torch.cuda.is_available():
         return ()
     return tuple(str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count()))
@@ -34,41 +33,41 @@ def visible_gpus() -> tuple[str, ...]:
 
 @contextmanager
 def gpu_lock(*, first: bool = False) -> Iterator[None]:
-    """Hold a GPU while the block runs, and make it the one that torch uses; without any GPU nothing is held.
+    """Lock a GPU while the block runs, and make torch use it; without GPUs it does nothing.
 
     Args:
-        first: Only the first visible one will do, as vLLM takes that one.
+        first: Lock the first visible GPU and no other, as vLLM uses that one.
     """
     gpus = visible_gpus()
-    with one_held(gpus[:1] if first else gpus) as index:
+    with lock_one_gpu(gpus[:1] if first else gpus) as index:
         if index is not None:
             torch.cuda.set_device(index)
         try:
             yield
         finally:
             if index is not None:
-                torch.cuda.empty_cache()  # what torch keeps for itself is the next one's
+                torch.cuda.empty_cache()  # torch's cached memory is free for the next holder
 
 
 @contextmanager
-def one_held(uuids: Sequence[str], folder: Path | None = None) -> Iterator[int | None]:
-    """Hold one of several GPUs, the first that is free; wait, and say for whom, while there is none.
+def lock_one_gpu(uuids: Sequence[str], folder: Path | None = None) -> Iterator[int | None]:
+    """Lock one of several GPUs, the first free one; wait, and log the holders, while none is free.
 
-    A process that holds one already may claim it again: it shares with itself on purpose.
+    A process that holds a GPU may lock it again: it shares it with itself on purpose.
 
     Args:
-        uuids: Which ones will do.
-        folder: Where the locks are; the user's own by default.
+        uuids: The GPUs to choose from.
+        folder: The folder of the lock files; the user's own by default.
 
     Yields:
-        Its place among `uuids`; None if there are none.
+        The index of the GPU in `uuids`; None if `uuids` is empty.
     """
     if not uuids:
         yield None
         return
-    folder = folder or claims_folder()
+    folder = folder or gpu_locks_folder()
     locks = [
-        # one object a file and process, which counts its claims
+        # one object per file and process, which counts its acquisitions
         FileLock(folder / uuid, is_singleton=True, thread_local=False, fallback_to_soft=False, on_acquired=write_holder)
         for uuid in uuids
     ]
@@ -85,10 +84,10 @@ def one_held(uuids: Sequence[str], folder: Path | None = None) -> Iterator[int |
         locks[index].release()
 
 
-def claims_folder() -> Path:
-    """This user's folder of claims, in the temporary folder.
+def gpu_locks_folder() -> Path:
+    """This user's folder of GPU lock files, in the temporary folder.
 
-    Not in XDG_RUNTIME_DIR: a login shell has one and a service often none, and both must look at the same place.
+    It is not in XDG_RUNTIME_DIR: a service often has none, and must use the same folder as a login shell.
     """
     folder = Path(tempfile.gettempdir()) / f"overedit-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)

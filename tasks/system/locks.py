@@ -1,10 +1,10 @@
-"""Locks between processes: who works on a run, and who holds a GPU.
+"""Locks between processes, for runs and for GPUs.
 
-A lock is the operating system's (`flock`) on a file. However its holder ends, kill -9 included, the kernel releases it;
-what the file says of the holder is for people to read, and blocks nobody when it is stale.
+A lock is the operating system's (`flock`) on a file. The kernel releases it however its holder ends, kill -9 included;
+the holder's description in the file is for people to read, and blocks nobody when it is stale.
 
-On NFS, Linux turns `flock` into a lock of the server's, so it holds between machines too - but not where the share is
-mounted with `local_lock=flock`, `local_lock=all` or `nolock`: there each machine excludes its own processes alone.
+On NFS, Linux turns `flock` into a lock of the server, so it works between machines too, except on a share mounted with
+`local_lock=flock`, `local_lock=all` or `nolock`: there it works only between the processes of one machine.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LOOKS = 0.5
 _MOST_SHOWN = 200
-_SECONDS_TO_WRITE, _LOOKS = 1.0, 20
+_SECONDS_TO_WRITE, _NUM_LOOKS = 1.0, 20
 
 
 class HeldError(RuntimeError):
-    """Somebody else holds a lock. Nothing is wrong with what was asked for, and later it may be done."""
+    """Another process holds the lock; the same call can succeed later."""
 
 
 @contextmanager
-def held(path: Path, what: str, *, wait: bool = False) -> Iterator[bool]:
-    """Hold a lock while the block runs; its file is there for as long.
+def file_lock(path: Path, what: str, *, wait: bool = False) -> Iterator[bool]:
+    """Hold a lock while the block runs; its file exists as long.
 
     Args:
-        path: The lock's file; its folder is made.
-        what: What a message calls it, e.g. "run 'demo'".
-        wait: Wait for another holder, whom a line names, instead of giving up.
+        path: The lock file; its folder is created.
+        what: The name of the locked object in messages, e.g. "run 'demo'".
+        wait: Wait until another holder has released it, and log the holder, instead of raising `HeldError`.
 
     Yields:
-        Whether there was another holder to wait for.
+        Whether it had to wait for another holder.
 
     Raises:
         HeldError: Another process holds it, or another thread of this one.
-        OSError: The file cannot be made, or its file system has no locks.
+        OSError: The file cannot be created, or its file system has no locks.
     """
     lock = FileLock(path, fallback_to_soft=False, on_acquired=write_holder)
     had_to_wait = False
@@ -63,60 +63,62 @@ def held(path: Path, what: str, *, wait: bool = False) -> Iterator[bool]:
     try:
         yield had_to_wait
     finally:
-        path.unlink(missing_ok=True)  # while it is held; whoever has opened it sees that it is gone, and looks again
+        path.unlink(
+            missing_ok=True
+        )  # while it is held: a process that has opened it sees that it is gone, and opens it again
         lock.release()
 
 
 def check_free(path: Path, what: str) -> None:
-    """Check that nobody holds a lock, and make nothing.
+    """Check that a lock is free, without creating its file.
 
     Raises:
-        HeldError: Somebody does.
+        HeldError: Another process holds it.
     """
     if path.exists():
-        with held(path, what):
+        with file_lock(path, what):
             pass
 
 
 @contextmanager
 def run_lock(folder: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Work on a run alone: nobody else edits, measures or prunes it while the block runs; see `held`.
+    """Lock a run: no other process edits, measures or prunes it while the block runs; see `file_lock`.
 
     Args:
-        folder: The run's own.
-        wait: Wait for whoever works on it now.
+        folder: The run's folder.
+        wait: Wait until another process has released it.
     """
-    with held(folder / "lock", _run(folder), wait=wait) as had_to_wait:
+    with file_lock(folder / "lock", _run(folder), wait=wait) as had_to_wait:
         yield had_to_wait
 
 
 def check_run_is_free(folder: Path) -> None:
-    """Check that nobody works on a run.
+    """Check that no process works on a run.
 
     Raises:
-        HeldError: Somebody does.
+        HeldError: Another process does.
     """
     check_free(folder / "lock", _run(folder))
 
 
 def holder(path: Path) -> str:
-    """Who holds a lock, as its file says."""
-    for _ in range(_LOOKS):
+    """The holder of a lock, as described in its file."""
+    for _ in range(_NUM_LOOKS):
         try:
-            said = path.read_text(errors="replace")[:_MOST_SHOWN].strip()
-        except FileNotFoundError:  # released in this moment
+            text = path.read_text(errors="replace")[:_MOST_SHOWN].strip()
+        except FileNotFoundError:  # just released
             break
-        if said:
-            return printable(said)
-        time.sleep(_SECONDS_TO_WRITE / _LOOKS)  # taken in this moment, and not written yet
+        if text:
+            return printable(text)
+        time.sleep(_SECONDS_TO_WRITE / _NUM_LOOKS)  # just acquired, and not written yet
     return "another process"
 
 
 def write_holder(descriptor: int) -> None:
-    """Write this process into a lock's file, in the place of whoever held it before."""
-    said = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
+    """Write a description of this process into a lock file, replacing the previous holder's."""
+    text = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, said.encode(), 0)
+    os.pwrite(descriptor, text.encode(), 0)
 
 
 def _run(folder: Path) -> str:

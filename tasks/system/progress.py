@@ -1,4 +1,4 @@
-"""Progress that people see: a bar on a terminal, a line every few seconds elsewhere, and an artifact in the UI."""
+"""Shows progress: as a bar on a terminal, as a log line every few seconds elsewhere, and as an artifact in the UI."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_ARTIFACTS = 2.0
 
 ShowProgress = Callable[[str, str], AbstractContextManager[Advance]]
-"""(title, unit) -> what shows the progress of a piece of work, like `shown`."""
+"""(title, unit) -> a context manager that shows the progress of a piece of work, like `shown`."""
 
 
 Item = TypeVar("Item")
 
-ITEMS_A_REPORT = 1000
+ITEMS_PER_REPORT = 1000
 
 
 def counted(items: Iterable[Item], progress: Advance, total: int) -> Iterator[Item]:
-    """The items, while progress is told how many have gone by."""
+    """Yield the items, and report progress every `ITEMS_PER_REPORT` of them and at the end."""
     done = 0
     for done, item in enumerate(items, 1):
         yield item
-        if done % ITEMS_A_REPORT == 0:
+        if done % ITEMS_PER_REPORT == 0:
             progress(done, max(total, done))
     progress(done, max(total, done))
 
 
 @contextmanager
 def unseen(title: str, unit: str) -> Iterator[Advance]:
-    """Show nothing."""
+    """Show no progress; the default where nobody watches."""
     yield silent
 
 
@@ -48,13 +48,13 @@ def unseen(title: str, unit: str) -> Iterator[Advance]:
 def shown(
     title: str, unit: str, *, artifact: Callable[[float, str], None] | None = None, lines: bool = False
 ) -> Iterator[Advance]:
-    """Show how far a piece of work is, its rate, and the time left, while the block runs.
+    """Show the progress, rate and remaining time of a piece of work while the block runs.
 
     Args:
-        title: What is done, e.g. "Editing with UltraEdit".
+        title: Name of the work, e.g. "Editing with UltraEdit".
         unit: What is counted, plural, e.g. "edits".
-        artifact: Told (percent, text) every two seconds at most.
-        lines: Say lines on a terminal too, where the bars of several pieces of work would draw over each other.
+        artifact: Called with (percent, text) every two seconds at most.
+        lines: Log lines on a terminal too, where several bars would overwrite each other.
 
     Yields:
         A function to call with (done, total).
@@ -76,7 +76,7 @@ def shown(
 
 
 class _Watch:
-    """Counts rate and time left, and says them no more often than is useful."""
+    """Computes rate and remaining time, and limits how often they are reported."""
 
     def __init__(self, title: str, unit: str, artifact: Callable[[float, str], None] | None) -> None:
         self.title, self.unit, self.artifact = title, unit, artifact

@@ -78,11 +78,11 @@ def test_a_run_of_another_process_is_refused_before_a_server_is_started(
 
 
 def test_two_edits_into_one_folder(overedit: Run, files: dict[str, str], tmp_path: Path) -> None:
-    from overedit.tasks.system.locks import held
+    from overedit.tasks.system.locks import file_lock
 
     edit = ("edit", "--model", files["model"], "--method", "ft_m", "--requests", files["rows"], "--out", "out",
             "--set", "site=1.down_proj", "--set", "num_edits=1")  # fmt: skip
-    with held(tmp_path / ".out.lock", "--out"):
+    with file_lock(tmp_path / ".out.lock", "--out"):
         code, _, err = overedit(*edit)
     assert code == 1
     assert "overedit: --out out is being worked on by process" in err

@@ -50,7 +50,7 @@ def test_a_limit_beyond_the_data_says_how_many_there_are(tmp_path: Path) -> None
         ({"name": "zsre", "columns": {"prompt": "q"}}, "`columns` is for dataset 'file'"),
         ({"name": "zsre", "path": "x.json", "hub": "a/b"}, "`hub` is for a dataset of the hub"),
         ({"name": "pocket", "path": "x.json"}, "takes no `path`"),
-        ({"name": "mquake"}, "'mquake' has no place on the dataset hub that is known; name a local file by `path`"),
+        ({"name": "mquake"}, "'mquake' has no known source on the dataset hub; name a local file by `path`"),
         ({"name": "fever", "files": ["x"]}, "name a local file by `path`"),
         ({"name": "hardcf", "path": "x.json", "split": "test"}, "`split` is for a dataset of the hub, not for x.json"),
         ({"name": "pocket", "files": ["x"]}, "`files` is for a dataset of the hub, not for 'pocket'"),

@@ -131,7 +131,7 @@ def test_base_weights_know_names_and_shapes(small_model: Path, small_weights: di
     assert torch.equal(base.read([DOWN])[DOWN], small_weights[DOWN])
     assert base.on_disk("transformer." + DOWN) == DOWN
     assert base.on_disk("lm_head.weight") is None
-    with pytest.raises(ValueError, match=r"no weight model.layers.9.mlp.down_proj.weight; like it are model.layers"):
+    with pytest.raises(ValueError, match=r"no weight model.layers.9.mlp.down_proj.weight; similar names: model.layers"):
         base.renamed({"model.layers.9.mlp.down_proj.weight": torch.zeros(2)}, Path("some/checkpoint"))
     with pytest.raises(ValueError, match=r"is \(2, 2\), but in the model it is \(64, 160\)"):
         base.renamed({DOWN: torch.zeros(2, 2)}, Path("some/checkpoint"))

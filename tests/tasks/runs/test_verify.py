@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from overedit.tasks.runs.verify import Part, verify, verify_table
+from overedit.tasks.runs.verify import Verification, verify, verify_table
 from overedit.tasks.warehouse.tables import TABLES
 from tests.support.stored_run import point_at, store_perplexity, write_checkpoint
 
 
-def damages(parts: list[Part]) -> list[tuple[str, str]]:
+def damages(parts: list[Verification]) -> list[tuple[str, str]]:
     return [(damage.path.name, damage.what) for part in parts for damage in part.damages]
 
 

@@ -12,35 +12,35 @@ from pathlib import Path
 
 import pytest
 
-from overedit.tasks.system.gpu_locks import one_held
-from overedit.tasks.system.locks import HeldError, check_free, held, holder
+from overedit.tasks.system.gpu_locks import lock_one_gpu
+from overedit.tasks.system.locks import HeldError, check_free, file_lock, holder
 
 HOLD = """
 import sys
 from pathlib import Path
-from overedit.tasks.system.locks import held
-with held(Path(sys.argv[1]), "run 'r'"):
+from overedit.tasks.system.locks import file_lock
+with file_lock(Path(sys.argv[1]), "run 'r'"):
     print("held", flush=True)
     sys.stdin.readline()
 """
 HOLD_A_GPU = """
 import sys
 from pathlib import Path
-from overedit.tasks.system.gpu_locks import one_held
-with one_held(sys.argv[2:], Path(sys.argv[1])) as index:
+from overedit.tasks.system.gpu_locks import lock_one_gpu
+with lock_one_gpu(sys.argv[2:], Path(sys.argv[1])) as index:
     print(index, flush=True)
     sys.stdin.readline()
 """
 FOUR_AT_ONCE = """
 import sys, time
 from pathlib import Path
-from overedit.tasks.system.locks import HeldError, held
+from overedit.tasks.system.locks import HeldError, file_lock
 folder, number = Path(sys.argv[1]), sys.argv[2]
 (folder / f"ready-{number}").touch()
 while len(list(folder.glob("ready-*"))) < 4:
     time.sleep(0.001)
 try:
-    with held(folder / "lock", "run 'r'"):
+    with file_lock(folder / "lock", "run 'r'"):
         print("one runs", flush=True)
         while len(list(folder.glob("told-*"))) < 3:
             time.sleep(0.001)
@@ -70,14 +70,14 @@ def test_the_second_one_is_told_by_whom(tmp_path: Path) -> None:
     path = tmp_path / "run" / "lock"
     with process(HOLD, path) as (holding, _):
         says = rf"run 'r' is being worked on by process {holding.pid} on \S+ since 2\d{{3}}-\d\d-\d\d .* UTC; wait"
-        with pytest.raises(HeldError, match=says), held(path, "run 'r'"):
+        with pytest.raises(HeldError, match=says), file_lock(path, "run 'r'"):
             pytest.fail("two held it")
         with pytest.raises(HeldError):
             check_free(path, "run 'r'")
         holding.communicate("end\n")
     assert holding.returncode == 0
     assert not path.exists(), "nothing stays behind"
-    with held(path, "run 'r'") as had_to_wait:
+    with file_lock(path, "run 'r'") as had_to_wait:
         assert not had_to_wait
 
 
@@ -89,7 +89,7 @@ def test_a_holder_that_is_killed_holds_no_longer(tmp_path: Path, number: signal.
         holding.wait()
     assert f"process {holding.pid} on" in holder(path), "what it left is stale"
     check_free(path, "run 'r'")
-    with held(path, "run 'r'"):
+    with file_lock(path, "run 'r'"):
         assert holder(path).startswith(f"process {os.getpid()} on")
 
 
@@ -99,7 +99,7 @@ def test_what_a_file_says_blocks_nobody_and_does_nothing_to_a_terminal(tmp_path:
     path.write_bytes(text)
     assert "\x1b" not in holder(path)
     assert 0 < len(holder(path)) < 2_000
-    with held(path, "run 'r'"):
+    with file_lock(path, "run 'r'"):
         assert path.read_text().startswith(f"process {os.getpid()} on")
 
 
@@ -118,7 +118,7 @@ def test_waiting_ends_with_the_holder(tmp_path: Path, caplog: pytest.LogCaptureF
         assert holding.stdin is not None
         holding.stdin.write("end\n")
         holding.stdin.close()  # it ends in a moment, which may be before or after the next line
-        with held(path, "run 'r'", wait=True) as had_to_wait:
+        with file_lock(path, "run 'r'", wait=True) as had_to_wait:
             assert holder(path).startswith(f"process {os.getpid()} on")
     lines = [record.message for record in caplog.records]
     assert (f"by process {holding.pid}" in " ".join(lines)) == had_to_wait
@@ -128,7 +128,7 @@ def test_two_threads_of_a_process_exclude_each_other(tmp_path: Path) -> None:
     """A worker may run two flows in one process."""
     from concurrent.futures import ThreadPoolExecutor
 
-    with held(tmp_path / "lock", "run 'r'"), ThreadPoolExecutor(1) as other:
+    with file_lock(tmp_path / "lock", "run 'r'"), ThreadPoolExecutor(1) as other:
         assert isinstance(other.submit(check_free, tmp_path / "lock", "run 'r'").exception(), HeldError)
 
 
@@ -141,15 +141,15 @@ def test_each_process_gets_a_gpu_of_its_own(tmp_path: Path, caplog: pytest.LogCa
     """Two real processes and two pretended GPUs, which the second sees in the other order."""
     with process(HOLD_A_GPU, tmp_path, "GPU-a", "GPU-b") as (first, index):
         assert index == "0"
-        with one_held(["GPU-a", "GPU-b"], tmp_path) as mine, one_held(["GPU-b"], tmp_path) as again:
+        with lock_one_gpu(["GPU-a", "GPU-b"], tmp_path) as mine, lock_one_gpu(["GPU-b"], tmp_path) as again:
             assert (mine, again) == (1, 0), "one process may share with itself"
             with process(HOLD_A_GPU, tmp_path, "GPU-b", "GPU-c") as (_, index):
                 assert index == "1"
             assert caplog.records == []
         first.kill()  # and what it held is free
-        with one_held(["GPU-a"], tmp_path) as index_now:
+        with lock_one_gpu(["GPU-a"], tmp_path) as index_now:
             assert index_now == 0
-    with one_held([], tmp_path) as none:
+    with lock_one_gpu([], tmp_path) as none:
         assert none is None
 
 
@@ -178,7 +178,7 @@ def test_editing_holds_the_gpu_that_torch_uses(
 
     used: list[int] = []
     monkeypatch.setattr("overedit.tasks.system.gpu_locks.visible_gpus", lambda: ("GPU-a", "GPU-b"))
-    monkeypatch.setattr("overedit.tasks.system.gpu_locks.claims_folder", lambda: tmp_path)
+    monkeypatch.setattr("overedit.tasks.system.gpu_locks.gpu_locks_folder", lambda: tmp_path)
     monkeypatch.setattr("torch.cuda.set_device", used.append)
     monkeypatch.setattr(
         "overedit.tasks.editing_job.job.load_model", lambda *_, **__: pytest.fail(holder(tmp_path / "GPU-b"))
