@@ -1,3 +1,5 @@
+"""Verification: damage of checkpoints and of warehouse files is found and named."""
+
 from __future__ import annotations
 
 import json
@@ -10,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from overedit.tasks.runs.verify import Part, verify, verify_table
+from overedit.tasks.runs.verify import Verification, verify, verify_table
 from overedit.tasks.warehouse.tables import TABLES
 from tests.support.stored_run import point_at, store_perplexity, write_checkpoint
 
 
-def damages(parts: list[Part]) -> list[tuple[str, str]]:
+def damages(parts: list[Verification]) -> list[tuple[str, str]]:
     return [(damage.path.name, damage.what) for part in parts for damage in part.damages]
 
 
