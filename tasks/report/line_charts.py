@@ -52,7 +52,7 @@ _CHARTS = (
     ColumnChart(
         "signs",
         "Empty outputs",
-        "Generated answers with nothing in them.",
+        "Generated answers without any text.",
         "share",
         "text_health",
         {},

@@ -21,26 +21,28 @@ _SCRIPTS = ("scales.js", "curves.js", "maps.js", "cases.js", "page.js")
 """Joined in this order into one script; the last file calls what the others define."""
 
 
-_STAGES_NOTE = "Seconds of each stage over the whole trajectory; the pristine model's measuring is not in it."
-_HALF_LIFE_NOTE = "After how many further edits half of what the newest edits have is gone, at the last edit count."
+_STAGES_NOTE = "Seconds of each stage over the whole trajectory; without the measuring of the pristine model."
+_HALF_LIFE_NOTE = (
+    "The number of further edits after which reliability is half that of the newest edits, at the last edit count."
+)
 _DEFINITIONS_NOTE = (
-    "A verdict hanging on one definition is weak. Practical: capability's upper bound, less chance, is below 80 % of "
-    "the pristine model's. Significant: from here on benchmark items are answered worse than before, by a test of the "
-    "pairs. Perplexity: above 1,000 or ten times the pristine model's. Muted: no better than chance, or half of the "
+    "A verdict that depends on one definition is weak. Practical: capability's upper bound, less chance, is below 80 % "
+    "of the pristine model's. Significant: from here on benchmark items are answered worse than before, by a paired "
+    "test. Perplexity: above 1,000 or ten times the pristine model's. Muted: no better than chance, or half of the "
     "outputs empty. Forgotten: reliability's upper bound is below half of its best."
 )
 _CHANGE_NOTE = (
     "Difference with its paired 95 % interval; lost and gained are items that were right before and are wrong now, and "
-    "the other way round. p is McNemar's exact one, adjusted by Holm's method."
+    "the other way round. p is that of McNemar's exact test, adjusted by Holm's method."
 )
 _WARNINGS_NOTE = (
-    "When each sign passed its limit, against the practical collapse. Early, same count, late: before, with or after "
-    "it. Missed: never, though it collapsed. False alarm: it did not collapse. Quiet: neither."
+    "When each sign passed its limit, compared with the practical collapse. Early, same count, late: before, with or "
+    "after it. Missed: a collapse without a warning. False alarm: a warning without a collapse. Quiet: neither."
 )
-_CORRELATION_NOTE = "Over checkpoints: rank correlation with the kept share of capability; the closest first."
+_CORRELATION_NOTE = "Over checkpoints: rank correlation with the share of capability that is left; the strongest first."
 _GATING_NOTE = (
-    "What would have been saved by running the benchmarks only where perplexity has moved by this ratio, and how often "
-    "capability had moved already: about one in twenty does by chance."
+    "The benchmark runs saved by skipping them until perplexity changes by this ratio, and how often capability had "
+    "changed already; about one in twenty does by chance."
 )
 
 

@@ -1,4 +1,4 @@
-// What the models say: one case at a time, before editing and at each edit count.
+// The answers of the models: one case at a time, before editing and at each edit count.
 const fillCases = () => {
   const choice = document.getElementById("case"), slider = document.getElementById("count");
   data.cases.forEach((one, index) => {

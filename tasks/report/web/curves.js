@@ -1,4 +1,4 @@
-// The curves: a line a method over edit counts or ages.
+// The curves: a line per trajectory over edit counts or ages.
 const isShown = (chart) =>
   chart.preset ? chart.preset === state.preset : !(state.preset && chart.group === "curve" && chart.by === "protocol");
 
@@ -30,7 +30,7 @@ const drawChart = (chart, plot) => {
     svg.append(element("line", { class: "reference", x1: left, x2: right + 8, y1: at, y2: at }));
     svg.append(element("text", { x: left + 6, y: at - 5 }, chart.reference.name));
   }
-  const faint = Math.min(0.12, 0.6 / series.length); // of many bands, each is fainter
+  const faint = Math.min(0.12, 0.6 / series.length); // the more bands, the fainter
   for (const one of series) svg.append(...drawSeries(chart, one, x, y, faint));
   const rule = element("line", { class: "rule", y1: top, y2: bottom, visibility: "hidden" });
   svg.append(rule);
@@ -50,7 +50,7 @@ const drawSeries = (chart, { line, points, members }, x, y, faint) => {
     parts.push(element("path", { class: "band", d: outline, fill: color(line), opacity: members ? 2 * faint : faint }));
   }
   const stroke = { fill: "none", stroke: color(line), "stroke-linejoin": "round" };
-  if (edited.length < points.length) // from the pristine model to the first edit count lies no curve
+  if (edited.length < points.length) // no curve between the pristine model and the first edit count
     parts.push(element("path", { class: "lead", d: path(points.slice(0, 2), (point) => point.y) }));
   const dashed = members ? "" : dashes(line);
   parts.push(element("path", { ...stroke, class: "curve", d: path(edited, (point) => point.y), "stroke-width": 2.2, "stroke-dasharray": dashed }));

@@ -12,7 +12,7 @@ const redraw = () => {
   if (data.cases.length) drawCase();
   const view = state.preset === null ? state.protocol : `preset ${state.preset}`;
   for (const group of new Set([...document.querySelectorAll("[data-view]")].map((one) => one.parentNode))) {
-    const tables = [...group.querySelectorAll(":scope > [data-view]")]; // what has no table for a preset keeps its protocol's
+    const tables = [...group.querySelectorAll(":scope > [data-view]")]; // without a table for the preset, that of the protocol stays
     const wanted = tables.some((one) => one.dataset.view === view) ? view : state.protocol;
     for (const one of tables) one.hidden = one.dataset.view !== wanted;
   }
@@ -42,7 +42,7 @@ const makeScoring = () => {
   }));
   if (data.presets.length)
     all.push(...choices("presets", "As in", data.presets.map((one) => [one, one]), state.preset, (value) => { state.preset = value; }));
-  for (const one of all) one.addEventListener("click", () => choose(one)); // one of both groups
+  for (const one of all) one.addEventListener("click", () => choose(one)); // one choice over both groups
 };
 
 const makeMethods = () => {

@@ -1,12 +1,12 @@
-// What all charts share: the data, what is chosen, numbers as people read them, scales, and the tooltip's place.
+// Shared by all charts: the data, the choices of the reader, formatted numbers, scales, and the tooltip.
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const tip = document.getElementById("tip");
 const state = { protocol: data.protocols[0], preset: null, hidden: new Set(), edits: "log", values: "log", bands: "items" };
 
-const COLORS = 10; // as in the style sheet
+const COLORS = 10; // as many as in the style sheet
 const color = (line) => `var(--c${data.lines[line].color % COLORS})`;
-const dashes = (line) => ["", "6 3", "2 3", "8 3 2 3"][data.lines[line].order % 4]; // an order of the edits each
+const dashes = (line) => ["", "6 3", "2 3", "8 3 2 3"][data.lines[line].order % 4]; // one per order of the edits
 
 const SVG_NAMES = new Set(["svg", "g", "path", "line", "text", "circle", "rect"]);
 const element = (name, attributes = {}, text) => {
@@ -31,7 +31,7 @@ const niceSteps = (largest) => {
   return [0, 1, 2, 3, 4].map((k) => k * step);
 };
 
-// of ticks that would run into one another only some are kept, the first and the last among them
+// of ticks that would overlap only some are kept, including the first and the last
 const roomy = (ticks, at) => {
   const half = ([, text]) => text.length * 3.4 + 4;
   const kept = ticks.slice(0, 1), last = ticks.at(-1);
@@ -47,7 +47,7 @@ const editScale = (left, right) => {
     return { at, ticks: roomy([...niceSteps(newest).filter((x) => x < newest), newest].map((x) => [x, count(x)]), at) };
   }
   const [first, last] = [Math.log10(edited[0] ?? 1), Math.log10(newest)];
-  const start = left + Math.min(56, (right - left) * 0.14); // the pristine model stands apart: log 0 is nowhere
+  const start = left + Math.min(56, (right - left) * 0.14); // the pristine model is set apart, as log 0 does not exist
   const at = (x) => (x === 0 ? left : last === first ? right : start + ((Math.log10(x) - first) / (last - first)) * (right - start));
   const powers = edited.length <= 6 ? edited : edited.filter((x) => Number.isInteger(Math.log10(x)));
   const chosen = powers.length > 1 ? powers : [...new Set([edited[0], newest])].filter((x) => x !== undefined);
@@ -84,7 +84,7 @@ const isLog = (axis) => axis === "positive" && state.values === "log";
 
 const marker = (line, x, y) => {
   const shapes = ["M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0", "M-3.6-3.6h7.2v7.2h-7.2z", "M0-4.6L4.4 3.4h-8.8z", "M0-4.8L4.4 0 0 4.8-4.4 0z"];
-  const transform = `translate(${x.toFixed(1)} ${y.toFixed(1)})`; // the pristine model is one and the same for every line
+  const transform = `translate(${x.toFixed(1)} ${y.toFixed(1)})`; // all lines have the same pristine model
   if (line === null) return element("path", { d: shapes[0], transform, class: "base" });
   const place = data.lines[line].color;
   return element("path", { d: shapes[(place + Math.floor(place / COLORS)) % 4], transform, fill: color(line) });
@@ -126,7 +126,7 @@ const tipRow = (line, text, small = "") => {
   return row;
 };
 
-// Which way an arrow key goes, -1 or 1; nothing for other keys, of which Escape hides.
+// The direction of an arrow key, -1 or 1; undefined for other keys. Escape hides the tooltip.
 const arrow = (event, hide) => {
   if (event.key === "Escape") hide();
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];

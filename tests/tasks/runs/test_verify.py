@@ -1,3 +1,5 @@
+"""Verification: damage of checkpoints and of warehouse files is found and named."""
+
 from __future__ import annotations
 
 import json
