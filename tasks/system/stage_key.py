@@ -13,7 +13,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from overedit.editing.storage.checksums import digest
 
@@ -30,26 +30,34 @@ def stage_key(*modules: ModuleType, **inputs: Any) -> str:
     Raises:
         ValueError: A module is not one of this project's, or has no source file: its code cannot be in the key.
     """
-    return digest({"inputs": inputs, "code": {name: _code_digest(path) for name, path in _closure(modules).items()}})
+    return digest({"inputs": inputs, "code": {name: source.digest for name, source in _closure(modules).items()}})
 
 
-def _closure(modules: Sequence[ModuleType]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+class _Source(NamedTuple):
+    """What counts of a module's source file."""
+
+    digest: str
+    """Of its syntax tree, without docstrings."""
+    imports: tuple[str, ...]
+    """Modules that it imports, and names from them, which may be modules too."""
+
+
+def _closure(modules: Sequence[ModuleType]) -> dict[str, _Source]:
+    found: dict[str, _Source] = {}
     waiting = [module.__name__ for module in modules]
     for name in waiting:
         if _file_of(name) is None:
             raise ValueError(f"stage_key: {name} has no source file in the package {OUR_PACKAGE}")
+    seen: set[str] = set()
     while waiting:
         name = waiting.pop()
-        path = _file_of(name)
-        if name in found or path is None:
+        if name in seen:
             continue
-        found[name] = path
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
+        seen.add(name)
+        path = _file_of(name)
+        if path is not None:
+            found[name] = _read(path)
+            waiting += found[name].imports
     return dict(sorted(found.items()))
 
 
@@ -64,11 +72,16 @@ def _file_of(name: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin else None
 
 
-def _code_digest(path: Path) -> str:
+def _read(path: Path) -> _Source:
     tree = ast.parse(path.read_text())
+    imports: list[str] = []
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
             kept = [part for part in body if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))]
             node.body = kept  # type: ignore[attr-defined]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+        if isinstance(node, ast.ImportFrom) and node.module:
+            imports += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            imports += [alias.name for alias in node.names]
+    return _Source(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(imports))
