@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import overedit.tasks.system.stage_key
 from overedit.flows.config.models import BenchmarkConfig
 from overedit.tasks.capability.scoring import CapabilityOptions, load_tasks
 from tests.support.lm_eval_tasks import CHOICE, write_tasks
+from tests.support.stage_keys import read_code_once
 
 NAME = "r"
 CODE = (
@@ -69,8 +70,7 @@ def configuration(home: Path, inputs: Path, model: Path, **more: Any) -> Benchma
 def warm_up(options: CapabilityOptions) -> None:
     """Do once what every attempt would do anew: load lm-eval's tasks, read the code for the stages' keys."""
     load_tasks(options)
-    for name in ("_closure", "_code_digest"):
-        setattr(overedit.tasks.system.stage_key, name, cache(getattr(overedit.tasks.system.stage_key, name)))
+    read_code_once()
     for modules in CODE:
         overedit.tasks.system.stage_key.stage_key(*map(import_module, modules))
     gc.collect()

@@ -84,6 +84,7 @@ def test_tasks_are_loaded_once(options: CapabilityOptions) -> None:
     assert load_tasks(options) is load_tasks(CapabilityOptions(**options.model_dump()))
 
 
+@pytest.mark.usefixtures("own_tasks_read_once")
 @pytest.mark.slow  # all of lm-eval's own tasks are looked through
 def test_unknown_tasks_are_named(options: CapabilityOptions) -> None:
     with pytest.raises(ValueError, match=r"no task 'small_choise'; like it are .*small_choice"):
