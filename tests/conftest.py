@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import Run, write_configuration
+from tests.support.lm_eval_index import read_own_tasks_once
 from tests.support.paths import REPOSITORY
+from tests.support.stage_keys import read_code_once
 from tests.support.warm_process import WarmProcess
 
 
@@ -27,6 +30,32 @@ def empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OVEREDIT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def code_read_once() -> None:
+    """The code does not change while its tests run."""
+    read_code_once()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def thawed_at_the_end() -> Iterator[None]:
+    """Or what was imported is reported as leaked."""
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_heap() -> None:
+    """What is there already, the imported packages above all, is not looked through by each garbage collection."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def own_tasks_read_once() -> None:
+    """lm-eval's own 14,000 tasks are looked through once, not by each test that wants all of them."""
+    read_own_tasks_once()
 
 
 @pytest.fixture(scope="session")
@@ -71,18 +100,7 @@ def prefect_server() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def warm_process() -> Iterator[WarmProcess]:
     """Forks processes for runs with the transformers engine."""
-    modules = (
-        "overedit.flows.cli.main",
-        "overedit.flows.config.loading",
-        "overedit.tasks.editing_job.parallel",
-        "overedit.tasks.evaluation.evaluator",
-        "overedit.tasks.engine.server",
-        "overedit.tasks.engine.transformers_engine",
-        "overedit.tasks.report.figures",
-        "overedit.tasks.report.page",
-        "transformers.models.llama.modeling_llama",
-    )
-    with WarmProcess(modules) as process:
+    with WarmProcess(["tests.support.warm_flows"]) as process:
         yield process
 
 

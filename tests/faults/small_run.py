@@ -16,11 +16,12 @@ from typing import Any
 import overedit.flows.benchmark
 import overedit.tasks.editing_job.job
 import overedit.tasks.report.figures
-import overedit.tasks.system.stage_key
 from overedit.flows.config.models import BenchmarkConfig
 from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.capability.task_loading import TaskLoader, load_tasks
+from overedit.tasks.system.stage_key import stage_key
 from tests.support.lm_eval_tasks import CHOICE, write_tasks
+from tests.support.stage_keys import read_code_once
 
 NAME = "r"
 CODE = (
@@ -71,10 +72,9 @@ def warm_up(options: CapabilityOptions) -> None:
     """Do once what every attempt would do anew: load lm-eval's tasks, read the code for the stages' keys."""
     loaded = load_tasks(options)
     TaskLoader.load = lambda _: loaded  # type: ignore[method-assign]
-    index = overedit.tasks.system.stage_key.SourceIndex()
-    overedit.tasks.system.stage_key.SourceIndex = lambda: index  # type: ignore[assignment, misc]
+    read_code_once()
     for modules in CODE:
-        index.key(*map(import_module, modules))
+        stage_key(*map(import_module, modules))
     gc.collect()
     gc.freeze()  # what was imported is never looked through again
     gc.disable()

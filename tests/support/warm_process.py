@@ -2,7 +2,7 @@
 
 The forking process imports and does nothing else: it starts no thread, and Prefect, which reads its settings when it
 is imported, is left to the forked ones. A forked process has its own environment, session and working directory, and
-ends as any interpreter does.
+its threads and exit functions end as in any interpreter.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -79,9 +80,12 @@ class WarmProcess:
     Args:
         modules: What it imports.
         setup: `module:function`, called before; what it returns is a context manager, and the imports are inside it.
+        environment: What is set while it imports.
     """
 
-    def __init__(self, modules: Sequence[str], *, setup: str | None = None) -> None:
+    def __init__(
+        self, modules: Sequence[str], *, setup: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = "import sys; from tests.support.warm_process import main; main(*sys.argv[1:])"
         with theirs:
@@ -90,7 +94,7 @@ class WarmProcess:
                 cwd=REPOSITORY,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                env=os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {}),
             )
 
     def __enter__(self) -> Self:
@@ -117,6 +121,8 @@ class WarmProcess:
             environment: The whole of it; None takes this process's.
             descriptors: What it inherits; their numbers there are appended to the arguments.
         """
+        if log is not None:
+            log.touch()
         ended, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         request = {
             "code": code,
@@ -143,8 +149,25 @@ def main(descriptor: str, setup: str, *modules: str) -> None:
     gc.collect()
     gc.freeze()  # what is shared with the forked processes stays shared
     program = _serve(socket.socket(fileno=int(descriptor)))
-    atexit.register(gc.unfreeze)  # or what was imported is reported as leaked
-    program()
+    code = _exit_code(program)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # without taking apart, for a second, what was imported
+
+
+def _exit_code(program: Callable[[], None]) -> int:
+    try:
+        program()
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:  # as the interpreter does
+        sys.excepthook(type(error), error, error.__traceback__)
+        return 1
+    return 0
 
 
 def _serve(connection: socket.socket) -> Callable[[], None]:

@@ -78,8 +78,7 @@ def warm_vllm() -> Iterator[WarmProcess]:
     """Forks processes for engines of vLLM."""
     pytest.importorskip("vllm")
     setup = "overedit.tasks.engine.vllm_environment:starting_vllm"
-    modules = ("overedit.tasks.engine.server", "overedit.tasks.engine.vllm_engine", "tests.support.vllm_imports")
-    with WarmProcess(modules, setup=setup) as process:
+    with WarmProcess(["tests.support.vllm_imports"], setup=setup, environment={"HF_HUB_OFFLINE": "1"}) as process:
         yield process
 
 

@@ -20,6 +20,7 @@ from overedit.tasks.editing_job.covariance_files import write_covariance
 from tests.support.command_line import ROWS, Run
 
 
+@pytest.mark.usefixtures("own_tasks_read_once")
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,8 +29,9 @@ from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.models.export import export_checkpoint
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.pocket_world.lm_eval_items import write_lm_eval_tasks
+from tests.support.warm_process import WarmProcess
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_tasks_read_once")]
 
 LIMIT = 25
 POCKET_TASKS = ("pocket_agreement", "pocket_arithmetic", "pocket_copy", "pocket_facts")
@@ -44,12 +43,26 @@ RTOL_TEXT = 1e-5
 """The same, of the sum over a thousand tokens."""
 
 COMMAND_LINE = """
-from overedit.tasks.engine.vllm_environment import starting_vllm, vllm_named
+import os
+from functools import partial
+from pathlib import Path
+
+import datasets
+import lm_eval.tasks
+
+from overedit.tasks.engine.vllm_environment import register_in_process, starting_vllm, vllm_named
+
+datasets.config.HF_DATASETS_CACHE = Path(os.environ["HF_DATASETS_CACHE"])
+lm_eval.tasks.TaskManager = partial(lm_eval.tasks.TaskManager, include_defaults=False)
 with starting_vllm(), vllm_named():
     from lm_eval.__main__ import cli_evaluate
+    register_in_process(["LlamaForCausalLM"])
     cli_evaluate()
 """
-"""`python -m lm_eval`, where vLLM runs on a CPU: its package is called otherwise there, and nothing is compiled."""
+"""`python -m lm_eval`, where vLLM runs on a CPU: its package is called otherwise there, and nothing is compiled.
+
+All tasks are in the folder to be included, so lm-eval's own need not be looked through for them.
+"""
 
 
 class Harness(NamedTuple):
@@ -105,10 +118,13 @@ def options(tmp_path_factory: pytest.TempPathFactory, data: Path) -> CapabilityO
 
 @pytest.fixture(scope="module")
 def harness(
-    tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, data: Path, options: CapabilityOptions
+    tmp_path_factory: pytest.TempPathFactory,
+    warm_vllm: WarmProcess,
+    checkpoint: Path,
+    data: Path,
+    options: CapabilityOptions,
 ) -> Harness:
     """The exported model through lm-eval's command line, with the data named in task files."""
-    pytest.importorskip("vllm")
     folder = tmp_path_factory.mktemp("harness")
     export_checkpoint(checkpoint, folder / "model")
     write_lm_eval_tasks(folder / "tasks")
@@ -127,10 +143,8 @@ def harness(
     command += ["--include_path", str(folder / "tasks"), "--limit", str(LIMIT), "--batch_size", "auto"]
     command += ["--log_samples", "--output_path", str(folder / "out")]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND_LINE, *command], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = warm_vllm.run(COMMAND_LINE, *command, environment=environment, log=folder / "log.txt")
+    assert done.wait() == 0, done.said()[-3000:]
     samples = {
         path.name.removeprefix("samples_").rpartition("_")[0]: read_rows(path)
         for path in (folder / "out").rglob("samples_*.jsonl")

@@ -87,6 +87,7 @@ def test_tasks_are_loaded_once(options: CapabilityOptions) -> None:
     assert loader.load() is loader.load()
 
 
+@pytest.mark.usefixtures("own_tasks_read_once")
 @pytest.mark.slow  # all of lm-eval's own tasks are looked through
 def test_unknown_tasks_are_named(options: CapabilityOptions) -> None:
     with pytest.raises(ValueError, match=r"no task 'small_choise'; similar names: .*small_choice"):

@@ -81,6 +81,7 @@ def test_a_suite_is_its_tasks_with_their_worked_examples_and_limit() -> None:
         CapabilityOptions(suite="loc-ft")
 
 
+@pytest.mark.usefixtures("own_tasks_read_once")
 @pytest.mark.slow  # all of lm-eval's own tasks are looked through
 def test_suites_name_tasks_that_are_there_by_their_headline_metric() -> None:
     from lm_eval.tasks import TaskManager

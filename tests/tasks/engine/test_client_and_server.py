@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,8 +29,10 @@ from overedit.tasks.evaluation.options import EvaluationOptions, MeasureOptions,
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.run import Run, TrajectoryPoint
 from overedit.tasks.system.progress import unseen
+from tests.support.forked_engines import fork_engines
 from tests.support.lm_eval_tasks import CHOICE, GENERATION, write_tasks
 from tests.support.small_model import COLOURS, FACTS, changed
+from tests.support.warm_process import WarmProcess
 
 PROMPTS = [prompt for prompt, _ in FACTS]
 DOWN = "model.layers.0.mlp.down_proj.weight"
@@ -65,7 +65,10 @@ def distant(running: EngineClient) -> Iterator[EngineClient]:
 
 
 @pytest.fixture
-def short_lived(small_model: Path) -> Iterator[EngineClient]:
+def short_lived(
+    small_model: Path, warm_process: WarmProcess, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[EngineClient]:
+    fork_engines(warm_process, monkeypatch)
     engine = EngineClient(ModelReference(str(small_model)), EngineOptions(kind="transformers"))
     yield engine
     engine.close()
@@ -159,14 +162,15 @@ while True:
 
 
 @pytest.mark.slow
-def test_it_ends_with_the_run_that_started_it(repository: Path, small_model: Path) -> None:
-    command = [sys.executable, "-c", ORPHANED, str(small_model)]
-    with subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, text=True) as run:
-        assert run.stdout is not None
-        engine = Path("/proc") / run.stdout.readline().strip()
-        assert engine.is_dir()
-        run.kill()
+def test_it_ends_with_the_run_that_started_it(warm_process: WarmProcess, small_model: Path, tmp_path: Path) -> None:
+    run = warm_process.run(ORPHANED, str(small_model), log=tmp_path / "log.txt")
     deadline = time.monotonic() + 60
+    while "\n" not in run.said():
+        assert run.poll() is None and time.monotonic() < deadline, run.said()
+        time.sleep(0.01)
+    engine = Path("/proc") / run.said().split()[-1]
+    assert engine.is_dir()
+    run.kill()
     while engine.is_dir() and "Z" not in (engine / "stat").read_text().split()[2]:
         assert time.monotonic() < deadline, "the engine outlives its run"
         time.sleep(0.05)
@@ -221,10 +225,11 @@ def test_vllm_killed_in_the_middle_is_started_again_and_the_rows_are_the_same(
     small_weights: dict[str, torch.Tensor],
     checkpoint: Any,
     options: MeasureOptions,
+    warm_vllm: WarmProcess,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pytest.importorskip("vllm")
+    fork_engines(warm_vllm, monkeypatch)
     folder = checkpoint(changed(small_weights, DOWN))
     with LazyEngine(ModelReference(str(small_model)), options.engine) as engine:
         for step in (None, folder):
