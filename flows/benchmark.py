@@ -9,7 +9,6 @@ from pathlib import Path
 from prefect import Flow, flow
 from prefect.runtime import flow_run
 
-from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.flows.config.models import BenchmarkConfig, Trajectory
 from overedit.flows.config.run_identity import write_configuration
 from overedit.flows.plan import Plan, make_plan
@@ -83,10 +82,10 @@ def run_plan(plan: Plan, started_at: datetime) -> str:
     with LazyEngine(plan.model, config.engine) as engine:
         base = {order_seed: measure_or_fail(plan, plan.base(order_seed), engine) for order_seed in config.order_seeds}
         failed = {}
-        for trajectory, checkpoints, edit_error in edited:
+        for trajectory, edit_counts, edit_error in edited:
             errors = [edit_error, base[trajectory.order_seed]]
             if errors[1] is None:  # without the pristine model's answers there is nothing to compare with
-                errors += [measure_or_fail(plan, plan.measured(trajectory, done), engine) for done in checkpoints]
+                errors += [measure_or_fail(plan, plan.measured(trajectory, count), engine) for count in edit_counts]
             if any(errors):
                 failed[trajectory] = "; ".join(error for error in errors if error)
         store_costs_of_engine(plan, engine)
@@ -99,8 +98,8 @@ def run_plan(plan: Plan, started_at: datetime) -> str:
     return str(plan.run.report)
 
 
-def edit_all(plan: Plan) -> list[tuple[Trajectory, list[Checkpoint], str | None]]:
-    """Edit along every trajectory: (trajectory, its checkpoints, how it failed, if it did)."""
+def edit_all(plan: Plan) -> list[tuple[Trajectory, list[int], str | None]]:
+    """Edit along every trajectory: (trajectory, the edit counts of its checkpoints, how it failed, if it did)."""
     failed: dict[Path, str] = {}
     if plan.config.trajectories_at_once > 1:
         arguments = (plan.queued_jobs(), plan.config.trajectories_at_once)
@@ -111,9 +110,7 @@ def edit_all(plan: Plan) -> list[tuple[Trajectory, list[Checkpoint], str | None]
     ]
 
 
-def edit_or_fail(
-    plan: Plan, trajectory: Trajectory, *, failed: str | None = None
-) -> tuple[list[Checkpoint], str | None]:
+def edit_or_fail(plan: Plan, trajectory: Trajectory, *, failed: str | None = None) -> tuple[list[int], str | None]:
     """Edit along a trajectory; running out of memory or an unsolvable system is a result, not the end of the run.
 
     Args:
@@ -122,7 +119,7 @@ def edit_or_fail(
         failed: How it failed already.
 
     Returns:
-        The checkpoints, those before the failure if it failed, and how it failed.
+        The edit counts of its checkpoints, those before the failure if it failed; and how it failed.
     """
     name = f"edit {trajectory.label}, order {trajectory.order_seed}"
     folder, requests = plan.checkpoints_folder(trajectory), plan.planned(trajectory.order_seed)

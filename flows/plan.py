@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from overedit.editing.locate_then_edit.subjects import subject_end
 from overedit.editing.method import MethodConfig, Progress, silent
 from overedit.editing.model.anatomy import Anatomy
-from overedit.editing.trajectory.checkpoint import Checkpoint
+from overedit.editing.trajectory.checkpoint import checkpoint_folder
 from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config.models import BenchmarkConfig, Trajectory
 from overedit.flows.config.run_identity import check_names, check_same_configuration
@@ -92,23 +92,21 @@ class Plan(NamedTuple):
     def base(self, order_seed: int) -> MeasuredCheckpoint:
         """The pristine model, to be measured."""
         point = TrajectoryPoint(run=self.run, trajectory=BASE, method="none", order_seed=order_seed, edit_count=0)
-        return self._measured(point, None, is_last=False)
+        return self._measured(point, None)
 
-    def measured(self, trajectory: Trajectory, checkpoint: Checkpoint) -> MeasuredCheckpoint:
+    def measured(self, trajectory: Trajectory, edit_count: int) -> MeasuredCheckpoint:
         """A checkpoint, to be measured."""
-        count = checkpoint.record.edit_count
-        is_last = count == self.config.edit_counts[-1] or not checkpoint.record.finite
-        return self._measured(self.point(trajectory, count), checkpoint, is_last=is_last)
+        folder = checkpoint_folder(self.checkpoints_folder(trajectory), edit_count)
+        return self._measured(self.point(trajectory, edit_count), folder)
 
-    def _measured(self, point: TrajectoryPoint, checkpoint: Checkpoint | None, *, is_last: bool) -> MeasuredCheckpoint:
+    def _measured(self, point: TrajectoryPoint, folder: Path | None) -> MeasuredCheckpoint:
         return MeasuredCheckpoint(
             point=point,
             requests=self.planned(point.order_seed),
             overwritten=self.requests[point.order_seed].report.deduplicated.overwritten,
             edit_counts=self.config.edit_counts,
-            checkpoint=checkpoint,
+            folder=folder,
             model_digest=self.model.digest,
-            is_last=is_last,
             sources=self.sources,
         )
 

@@ -150,6 +150,11 @@ class Checkpoint(BaseModel):
             )
 
 
+def checkpoint_folder(root: Path, edit_count: int) -> Path:
+    """The folder of a trajectory's checkpoint: `00000100` below the trajectory's own."""
+    return root / f"{edit_count:08d}"
+
+
 def write_checkpoint(
     folder: Path,
     *,

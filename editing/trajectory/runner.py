@@ -34,6 +34,7 @@ from overedit.editing.trajectory.checkpoint import (
     Costs,
     DamagedCheckpointError,
     Norms,
+    checkpoint_folder,
     num_bytes,
     read_checkpoint,
     whole_checkpoints,
@@ -196,7 +197,7 @@ class _Editor:
             segment.turn_seconds.append(round(time.perf_counter() - started, 6))
             stop_asked = policy.stop_asked()
             if self.edit_count == stop or not segment.log[-1]["finite"]:
-                checkpoint = self._write(self.settings.folder / f"{self.edit_count:08d}", segment)
+                checkpoint = self._write(checkpoint_folder(self.settings.folder, self.edit_count), segment)
                 shutil.rmtree(interim, ignore_errors=True)
             elif stop_asked or time.perf_counter() - written >= policy.seconds:
                 checkpoint = None

@@ -23,7 +23,7 @@ def edit(
     point: TrajectoryPoint,
     label: str,
     sources: SourceIndex,
-) -> list[Checkpoint]:
+) -> list[int]:
     """Edit to the last edit count, from the newest whole checkpoint on, and store what is known of each checkpoint.
 
     Args:
@@ -33,6 +33,9 @@ def edit(
         point: Any point of the trajectory.
         label: What the progress calls the method.
         sources: Keeps parsed source files between stage keys.
+
+    Returns:
+        The edit counts of the checkpoints.
     """
     title = f"Editing with {label}"
     checkpoints = run_editing_job(job, requests, folder, show=shown_in_flow, title=title, sources=sources)
@@ -45,8 +48,12 @@ def edit_at_once(jobs: Sequence[QueuedJob], num_processes: int) -> dict[Path, st
     return edit_in_processes(jobs, num_processes, show=lines_in_flow)
 
 
-def store_checkpoints(point: TrajectoryPoint, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-    """Store what is known of each checkpoint of a trajectory: its tensors, its turns, and what they took."""
+def store_checkpoints(point: TrajectoryPoint, checkpoints: Sequence[Checkpoint]) -> list[int]:
+    """Store the records of a trajectory's checkpoints: their tensors, their turns, and what they took.
+
+    Returns:
+        Their edit counts.
+    """
     for checkpoint in checkpoints:
         store_checkpoint(point.at(checkpoint.record.edit_count), checkpoint)
-    return checkpoints
+    return [checkpoint.record.edit_count for checkpoint in checkpoints]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel
 
 from overedit.editing.storage.checksums import digest
-from overedit.editing.trajectory.checkpoint import Checkpoint
+from overedit.editing.trajectory.checkpoint import Checkpoint, read_checkpoint
 from overedit.tasks.capability import scoring
 from overedit.tasks.capability.gating import is_due, mean_nll
 from overedit.tasks.capability.local_items import files_digest
@@ -39,8 +41,9 @@ ENGINES_A_CHECKPOINT = 3
 """The most engines that may die while one checkpoint is measured: the same prompt would kill another one too."""
 
 
-class MeasuredCheckpoint(NamedTuple):
-    """A checkpoint to measure; with `checkpoint` None it is the pristine model."""
+@dataclass(frozen=True)
+class MeasuredCheckpoint:
+    """A checkpoint to measure, as it is on the disk; without a folder it is the pristine model."""
 
     point: TrajectoryPoint
     requests: RequestStore
@@ -48,11 +51,24 @@ class MeasuredCheckpoint(NamedTuple):
     overwritten: Mapping[str, str]
     edit_counts: tuple[int, ...]
     """The run's edit counts: the pristine model is asked what any of them will be asked."""
-    checkpoint: Checkpoint | None
+    folder: Path | None
     model_digest: str
-    is_last: bool
     sources: SourceIndex | None = None
     """Keeps parsed source files between stage keys; without one each key parses them anew."""
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint | None:
+        """Its records; its tensors are read by the engine.
+
+        Raises:
+            DamagedCheckpointError: The folder is not a whole checkpoint.
+        """
+        return None if self.folder is None else read_checkpoint(self.folder)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the trajectory ends here."""
+        return self.point.edit_count == self.edit_counts[-1] or not self.is_finite
 
     @property
     def weights(self) -> str:
@@ -227,7 +243,7 @@ def _capability_is_due(measured: MeasuredCheckpoint, options: CapabilityOptions)
     """Whether the general benchmarks run at this checkpoint; they are slow, so a run may limit them to some."""
     if not options.asked or options.when == "never":
         return False
-    if options.when == "every" or measured.checkpoint is None or measured.is_last:
+    if options.when == "every" or measured.folder is None or measured.is_last:
         return True
     return options.when == "gated" and _is_at_new_level(measured, options.gate_ratio)
 
@@ -244,7 +260,7 @@ def _perplexity_rows(point: TrajectoryPoint) -> Sequence[Mapping[str, Any]]:
 
 def _with_weights(measured: MeasuredCheckpoint, engine: LazyEngine) -> Engine:
     """The running engine with the checkpoint's weights; the cost of the swap, if one was needed, is stored."""
-    report = engine.ensure_weights(measured.checkpoint.folder if measured.checkpoint else None)
+    report = engine.ensure_weights(measured.folder)
     if report is not None:
         measured.point.store_cost(
             "swap",

@@ -12,9 +12,9 @@ from prefect.artifacts import create_image_artifact, create_link_artifact, creat
 from prefect.context import FlowRunContext
 
 from overedit.editing.storage.atomic import remove_leftovers
-from overedit.tasks.report.data import RunData, collect
-from overedit.tasks.report.figures import save_figures
-from overedit.tasks.report.page import write_page
+from overedit.tasks.report.data import RunData
+from overedit.tasks.report.files import write_report
+from overedit.tasks.report.freshness import is_current
 from overedit.tasks.report.summary import summary_markdown
 from overedit.tasks.runs.run import Run
 from overedit.tasks.system.task_runs import retried_stage
@@ -25,15 +25,18 @@ logger = logging.getLogger(__name__)
 
 @retried_stage
 def publish(run: Run) -> Path:
-    """Write the report page and the pictures, and, inside a flow run, the artifacts that show them in the UI."""
+    """Write the report page and the pictures, and, inside a flow run, the artifacts that show them in the UI.
+
+    A report that was made from the same rows by the same code is left as it is.
+    """
     for folder in (run.folder, run.report.parent):
         remove_leftovers(folder)
-    data = collect(run.warehouse, run.name)
-    write_page(data, run.report)
-    pictures = save_figures(data, run.report, protocol=(data.protocols or ("generated",))[0])
+    if is_current(run.warehouse, run.name, run.report):
+        return run.report
     run.warehouse.publish()
+    written = write_report(run.warehouse, run.name, run.report)
     if FlowRunContext.get() is not None:
-        _publish_artifacts(run, data, pictures)
+        _publish_artifacts(run, written.data, written.pictures)
     return run.report
 
 

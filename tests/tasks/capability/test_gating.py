@@ -13,7 +13,6 @@ import torch
 
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
-from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.tasks.capability.gating import is_due, level, mean_nll
 from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.capability.scoring import Capability
@@ -161,12 +160,12 @@ def options_of(folder: Path, **capability: Any) -> MeasureOptions:
 
 def measure_trajectory(home: Path, options: MeasureOptions, write: WriteCheckpoint) -> None:
     run = Run(name="r", home=home, model="m", dataset="d")
-    requests = RequestStore([EditRequest(case_id="1", prompt="a", measured=None, target_new="b", target_true=None)])
+    requests = RequestStore([EditRequest(case_id="1", prompt="a", subject=None, target_new="b", target_true=None)])
     for count in (0, *STOPS):
         trajectory, method = ("t", "x") if count else ("base", "none")
         point = TrajectoryPoint(run=run, trajectory=trajectory, method=method, order_seed=0, edit_count=count)
-        done = read_checkpoint(write({"weight": torch.full((1,), float(count))})) if count else None
-        measured = MeasuredCheckpoint(point, requests, {}, STOPS, done, model_digest="0", is_last=count == STOPS[-1])
+        folder = write({"weight": torch.full((1,), float(count))}) if count else None
+        measured = MeasuredCheckpoint(point, requests, {}, STOPS, folder, model_digest="0")
         measure(measured, options, engine=NoEngine(), show=unseen)  # type: ignore[arg-type]
 
 

@@ -16,7 +16,7 @@ import torch
 
 import overedit.tasks.engine.lazy as lazy
 from overedit.editing.requests import EditRequest, Probe
-from overedit.editing.trajectory.checkpoint import DamagedCheckpointError, read_checkpoint
+from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
 from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.capability.scoring import measure_capability
 from overedit.tasks.data.request_store import RequestStore
@@ -195,7 +195,7 @@ def measured_in(home: Path, folder: Path | None) -> MeasuredCheckpoint:
         EditRequest(
             case_id=f"{i}",
             prompt=prompt,
-            measured=None,
+            subject=None,
             target_new="red",
             target_true=answer,
             locality=(Probe(prompt=PROMPTS[i + 1], answer=FACTS[i + 1][1]),),
@@ -207,8 +207,7 @@ def measured_in(home: Path, folder: Path | None) -> MeasuredCheckpoint:
     point = TrajectoryPoint(
         run=run, trajectory="base" if folder is None else "t", method=method, order_seed=0, edit_count=count
     )
-    done = None if folder is None else read_checkpoint(folder)
-    return MeasuredCheckpoint(point, requests, {}, (60,), done, model_digest="0", is_last=True)
+    return MeasuredCheckpoint(point, requests, {}, (60,), folder, model_digest="0")
 
 
 TABLES = ("outcomes", "perplexity", "capability", "capability_samples")

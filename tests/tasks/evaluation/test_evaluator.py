@@ -44,7 +44,7 @@ def test_the_engine_is_started_before_a_measures_clock_runs(
     run = Run(name="r", home=tmp_path, model="m", dataset="d")
     point = TrajectoryPoint(run=run, trajectory="base", method="none", order_seed=0, edit_count=0)
     requests = RequestStore([EditRequest(case_id="1", prompt="a", target_new="b")])
-    measured = MeasuredCheckpoint(point, requests, {}, (1,), None, model_digest="0", is_last=False)
+    measured = MeasuredCheckpoint(point, requests, {}, (1,), None, model_digest="0")
     monkeypatch.setattr(lazy, "open_engine", lambda *_: StartedEngine())
     costs = [StageCost("generate", 0.5, 1), StageCost("score", 0.5, 1)]
     monkeypatch.setattr(
@@ -79,7 +79,7 @@ def test_a_complete_checkpoint_starts_no_engine(tmp_path: Path, monkeypatch: pyt
     run = Run(name="r", home=tmp_path, model="m", dataset="d")
     point = TrajectoryPoint(run=run, trajectory="base", method="none", order_seed=0, edit_count=0)
     requests = RequestStore([EditRequest(case_id="1", prompt="a", target_new="b")])
-    measured = MeasuredCheckpoint(point, requests, {}, (1,), None, model_digest="0", is_last=False)
+    measured = MeasuredCheckpoint(point, requests, {}, (1,), None, model_digest="0")
     started: list[int] = []
     monkeypatch.setattr(lazy, "open_engine", lambda *_: started.append(1) or StartedEngine())
     monkeypatch.setattr(
