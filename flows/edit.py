@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from overedit.editing.method import MethodConfig
-from overedit.editing.methods import AnyMethod
+from overedit.editing.methods.base import MethodConfig
+from overedit.editing.methods.registry import AnyMethod
 from overedit.editing.requests import EditRequest
 from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.flows.config.loading import validated, with_settings

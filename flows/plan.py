@@ -10,19 +10,19 @@ from typing import NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from overedit.editing.locate_then_edit.subjects import subject_end
-from overedit.editing.method import MethodConfig, Progress, silent
+from overedit.editing.methods.base import MethodConfig, Progress, silent
+from overedit.editing.methods.locate_then_edit.subjects import subject_end
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.trajectory.checkpoint import checkpoint_folder
 from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config.models import BenchmarkConfig, Trajectory
 from overedit.flows.config.run_identity import check_names, check_same_configuration
-from overedit.tasks.capability.task_loading import TaskLoader
 from overedit.tasks.data.length_check import check_lengths
 from overedit.tasks.data.loader import RequestSet, load_requests
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.covariance_cache import check_covariance
 from overedit.tasks.editing_job.parallel import QueuedJob
+from overedit.tasks.evaluation.capability.task_loading import TaskLoader
 from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint
 from overedit.tasks.evaluation.options import MeasureOptions
 from overedit.tasks.evaluation.questions import positions_asked

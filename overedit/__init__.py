@@ -180,7 +180,7 @@ def plot(run: Run, *, protocol: str = "generated") -> Figure:
 
 def methods() -> list[MethodInfo]:
     """The editing methods, with their papers and the models that have a published preset."""
-    from overedit.editing.methods import METHODS
+    from overedit.editing.methods.registry import METHODS
 
     return [MethodInfo(name, entry.label, entry.paper, tuple(entry.presets)) for name, entry in METHODS.items()]
 

@@ -26,11 +26,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from overedit.editing.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
-from overedit.editing.locate_then_edit.covariance import SecondMoment
-from overedit.editing.locate_then_edit.solvers import Solution, null_space
-from overedit.editing.locate_then_edit.values import ValueOptions
-from overedit.editing.method import CovarianceOptions, Method, State
+from overedit.editing.methods.base import CovarianceOptions, Method, State
+from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
+from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
+from overedit.editing.methods.locate_then_edit.solvers import Solution, null_space
+from overedit.editing.methods.locate_then_edit.values import ValueOptions
 
 
 class AlphaEdit(LocateThenEdit):

@@ -22,8 +22,8 @@ from typing import Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.fine_tuning.depth_first import DepthFirstTuning, fine_tune_depth_first
-from overedit.editing.method import EditResult, Method, Progress, State, silent
+from overedit.editing.methods.base import EditResult, Method, Progress, State, silent
+from overedit.editing.methods.fine_tuning.depth_first import DepthFirstTuning, fine_tune_depth_first
 from overedit.editing.requests import EditRequest
 
 

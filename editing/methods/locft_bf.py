@@ -27,8 +27,8 @@ from typing import ClassVar, Literal, NamedTuple
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.fine_tuning.tuner import SiteTuning, Tuner, encode_samples, tuning
-from overedit.editing.method import EditResult, Method, Progress, State, silent
+from overedit.editing.methods.base import EditResult, Method, Progress, State, silent
+from overedit.editing.methods.fine_tuning.tuner import SiteTuning, Tuner, encode_samples, tuning
 from overedit.editing.requests import EditRequest
 
 

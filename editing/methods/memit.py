@@ -24,10 +24,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from overedit.editing.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
-from overedit.editing.locate_then_edit.solvers import Solution, least_squares
-from overedit.editing.locate_then_edit.values import ValueOptions
-from overedit.editing.method import CovarianceOptions, Method
+from overedit.editing.methods.base import CovarianceOptions, Method
+from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
+from overedit.editing.methods.locate_then_edit.solvers import Solution, least_squares
+from overedit.editing.methods.locate_then_edit.values import ValueOptions
 
 
 class Memit(LocateThenEdit):

@@ -20,9 +20,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from overedit.editing.locate_then_edit.algorithm import LayerProblem, locate_then_edit
-from overedit.editing.locate_then_edit.solvers import Solution, equality
-from overedit.editing.method import Method
+from overedit.editing.methods.base import Method
+from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem, locate_then_edit
+from overedit.editing.methods.locate_then_edit.solvers import Solution, equality
 from overedit.editing.methods.rome import PRESETS as ROME_PRESETS
 from overedit.editing.methods.rome import RankOneSettings
 

@@ -22,10 +22,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from overedit.editing.locate_then_edit.algorithm import Distribution, LayerProblem, LocateThenEdit, locate_then_edit
-from overedit.editing.locate_then_edit.solvers import Solution, rank_one
-from overedit.editing.locate_then_edit.values import ValueOptions
-from overedit.editing.method import CovarianceOptions, Method
+from overedit.editing.methods.base import CovarianceOptions, Method
+from overedit.editing.methods.locate_then_edit.algorithm import (
+    Distribution,
+    LayerProblem,
+    LocateThenEdit,
+    locate_then_edit,
+)
+from overedit.editing.methods.locate_then_edit.solvers import Solution, rank_one
+from overedit.editing.methods.locate_then_edit.values import ValueOptions
 
 
 class RankOneSettings(LocateThenEdit):

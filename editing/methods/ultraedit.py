@@ -37,10 +37,10 @@ import torch
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.gradients.answer_gradients import AnswerRows, ModuleRows, trace_answers
-from overedit.editing.gradients.ridge import ridge_update
-from overedit.editing.gradients.running_moments import Moments
-from overedit.editing.method import EditResult, Method, MethodConfig, Progress, State, silent
+from overedit.editing.methods.base import EditResult, Method, MethodConfig, Progress, State, silent
+from overedit.editing.methods.gradients.answer_gradients import AnswerRows, ModuleRows, trace_answers
+from overedit.editing.methods.gradients.ridge import ridge_update
+from overedit.editing.methods.gradients.running_moments import Moments
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
 from overedit.editing.model.tokenization import TokenPair, encode_requests
 from overedit.editing.model.weights import Delta, LowRank

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.method import Method, MethodConfig, Progress, State, silent
+from overedit.editing.methods.base import Method, MethodConfig, Progress, State, silent
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.memory import peak_bytes, reset_peak
 from overedit.editing.model.weights import apply_update, read_tensors, write_tensors

@@ -140,7 +140,7 @@ def presets() -> None:
 @app.command()
 def suites() -> None:
     """List the sets of general benchmarks that published evaluations use (`capability.suite`)."""
-    from overedit.tasks.capability.suites import suites_shown
+    from overedit.tasks.evaluation.capability.suites import suites_shown
 
     Console().print(suites_shown())
 

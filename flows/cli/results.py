@@ -53,8 +53,13 @@ def compare(
     home: Home = Path(),
 ) -> None:
     """Set two runs side by side: what differs in their settings, and what differs by more than chance."""
-    from overedit.tasks.comparison.compare import compare
-    from overedit.tasks.comparison.rendering import FORMATS, comparison_json, comparison_markdown, comparison_table
+    from overedit.tasks.report.comparison.compare import compare
+    from overedit.tasks.report.comparison.rendering import (
+        FORMATS,
+        comparison_json,
+        comparison_markdown,
+        comparison_table,
+    )
     from overedit.tasks.warehouse.warehouse import Warehouse
 
     if output not in FORMATS:

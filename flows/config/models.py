@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from overedit.editing.method import CovarianceOptions, MethodConfig
-from overedit.editing.methods import METHODS, AnyMethod
+from overedit.editing.methods.base import CovarianceOptions, MethodConfig
+from overedit.editing.methods.registry import METHODS, AnyMethod
 from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config.presets import asked_of_run, check_known, missing
-from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job.job import EditingJob
 from overedit.tasks.engine.options import EngineOptions
+from overedit.tasks.evaluation.capability.options import CapabilityOptions
 from overedit.tasks.evaluation.options import EvaluationOptions, PerplexityOptions
 from overedit.tasks.evaluation.paper_protocols import PRESETS
 from overedit.tasks.models.reference import ModelReference

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from overedit.editing.method import Progress, silent
+from overedit.editing.methods.base import Progress, silent
 from overedit.editing.requests import EditRequest
 from overedit.tasks.data.catalog import HUBS, LAYOUTS, Hub
 from overedit.tasks.data.deduplication import Deduplicated, deduplicate

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.locate_then_edit.covariance import SecondMoment, second_moments
-from overedit.editing.method import CovarianceOptions, Progress, silent
+from overedit.editing.methods.base import CovarianceOptions, Progress, silent
+from overedit.editing.methods.locate_then_edit.covariance import SecondMoment, second_moments
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.storage.atomic import remove_leftovers
 from overedit.editing.storage.checksums import digest

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from overedit.editing.locate_then_edit.covariance import SecondMoment
+from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
 from overedit.editing.model.weights import checksum
 from overedit.editing.storage.atomic import replace_file
 

@@ -9,8 +9,8 @@ from typing import Any, Self
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.method import MethodConfig
-from overedit.editing.methods import METHODS
+from overedit.editing.methods.base import MethodConfig
+from overedit.editing.methods.registry import METHODS
 from overedit.editing.model.weights import apply_update, checksum, read_tensors, write_tensors
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from overedit.editing.method import MethodConfig
-from overedit.editing.methods import METHODS, AnyMethod
+from overedit.editing.methods.base import MethodConfig
+from overedit.editing.methods.registry import METHODS, AnyMethod
 from overedit.editing.storage.atomic import remove_leftovers
 from overedit.editing.trajectory import runner as trajectory
 from overedit.editing.trajectory.checkpoint import Checkpoint, whole_checkpoints

@@ -20,7 +20,7 @@ from threading import Thread
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from overedit.editing.method import Progress
+from overedit.editing.methods.base import Progress
 from overedit.editing.trajectory.interruption import StoppedError, stop_on_signals
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions

@@ -15,17 +15,17 @@ from pydantic import BaseModel
 
 from overedit.editing.storage.checksums import digest
 from overedit.editing.trajectory.checkpoint import Checkpoint, read_checkpoint
-from overedit.tasks.capability import scoring
-from overedit.tasks.capability.gating import is_due, mean_nll
-from overedit.tasks.capability.local_items import files_digest
-from overedit.tasks.capability.options import CapabilityOptions
-from overedit.tasks.capability.scoring import measure_capability
-from overedit.tasks.capability.task_loading import TaskLoader
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine import lazy, server
 from overedit.tasks.engine.base import Engine, EngineDiedError
 from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.evaluation import perplexity, probing
+from overedit.tasks.evaluation.capability import scoring
+from overedit.tasks.evaluation.capability.gating import is_due, mean_nll
+from overedit.tasks.evaluation.capability.local_items import files_digest
+from overedit.tasks.evaluation.capability.options import CapabilityOptions
+from overedit.tasks.evaluation.capability.scoring import measure_capability
+from overedit.tasks.evaluation.capability.task_loading import TaskLoader
 from overedit.tasks.evaluation.options import MeasureOptions, PerplexityOptions
 from overedit.tasks.evaluation.outcomes import NO_PRE_EDIT, PreEdit
 from overedit.tasks.evaluation.perplexity import corpus_texts, measure_perplexity

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.engine.options import EngineOptions
+from overedit.tasks.evaluation.capability.options import CapabilityOptions
 from overedit.tasks.warehouse.vocabulary import ProbeKind, ProtocolName
 
 

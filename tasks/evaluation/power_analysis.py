@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from overedit.tasks.capability.options import CapabilityOptions
-from overedit.tasks.capability.scoring import is_right_or_wrong
-from overedit.tasks.capability.task_loading import TaskLoader
+from overedit.tasks.evaluation.capability.options import CapabilityOptions
+from overedit.tasks.evaluation.capability.scoring import is_right_or_wrong
+from overedit.tasks.evaluation.capability.task_loading import TaskLoader
 from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint, awaits_capability
 from overedit.tasks.evaluation.options import MeasureOptions
 from overedit.tasks.warehouse.statistics import ALPHA, CHURN, POWER, smallest_detectable_drop

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from overedit.editing.method import Progress, silent
+from overedit.editing.methods.base import Progress, silent
 from overedit.editing.metrics import TfIdf
 from overedit.editing.requests import EditRequest
 from overedit.tasks.engine.base import Engine, Generation

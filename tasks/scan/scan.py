@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from overedit.editing.locate_then_edit.contexts import STATE_KEY
-from overedit.editing.method import MethodConfig, State
-from overedit.editing.methods import METHODS, AnyMethod
+from overedit.editing.methods.base import MethodConfig, State
+from overedit.editing.methods.locate_then_edit.contexts import STATE_KEY
+from overedit.editing.methods.registry import METHODS, AnyMethod
 from overedit.editing.metrics import exact_sequence
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.tokenization import encode_pairs, encode_texts

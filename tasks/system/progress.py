@@ -11,8 +11,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from overedit.editing.method import Progress as Advance
-from overedit.editing.method import silent
+from overedit.editing.methods.base import Progress as Advance
+from overedit.editing.methods.base import silent
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
-from overedit.editing.method import Progress
+from overedit.editing.methods.base import Progress
 from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.tasks.system.progress import shown
 from overedit.tasks.system.untrusted import one_line

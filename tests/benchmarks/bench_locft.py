@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from overedit.editing.fine_tuning.tuner import Sample, Tuner, tuning
+from overedit.editing.methods.fine_tuning.tuner import Sample, Tuner, tuning
 from overedit.editing.methods.locft_bf import LocftBf
 
 SITE, EPOCHS, NUM_REQUESTS, VOCABULARY = "6.down_proj", 25, 100, 8192

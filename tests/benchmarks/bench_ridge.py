@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from overedit.editing.gradients.ridge import ridge_update
+from overedit.editing.methods.gradients.ridge import ridge_update
 from tests.benchmarks.counting import Counted
 
 

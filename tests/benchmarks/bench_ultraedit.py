@@ -26,8 +26,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from overedit.editing.gradients import answer_gradients as answer_rows
 from overedit.editing.methods import ultraedit as method
+from overedit.editing.methods.gradients import answer_gradients as answer_rows
 from overedit.editing.methods.ultraedit import UltraEdit, loss_batches
 from overedit.editing.model.hooks import Trace, traced
 from overedit.editing.model.tokenization import IGNORED, TokenPair, encode_requests, pad_pairs

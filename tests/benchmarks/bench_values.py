@@ -25,8 +25,8 @@ from transformers import LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from overedit.editing.locate_then_edit.subjects import Rewriting
-from overedit.editing.locate_then_edit.values import ValueOptions, optimize_values
+from overedit.editing.methods.locate_then_edit.subjects import Rewriting
+from overedit.editing.methods.locate_then_edit.values import ValueOptions, optimize_values
 from overedit.editing.model.tokenization import Placed, pad
 from tests.benchmarks.bench_ultraedit import VOCABULARY, make_model, matrix_rate
 from tests.benchmarks.counting import Counted

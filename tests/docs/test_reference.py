@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from overedit.editing.methods import METHODS
+from overedit.editing.methods.registry import METHODS
 from overedit.flows.cli.main import app
 from overedit.tasks.data.options import DATASETS
 from overedit.tasks.warehouse.tables import TABLES

@@ -17,8 +17,8 @@ import overedit.flows.benchmark
 import overedit.tasks.editing_job.job
 import overedit.tasks.report.figures
 from overedit.flows.config.models import BenchmarkConfig
-from overedit.tasks.capability.options import CapabilityOptions
-from overedit.tasks.capability.task_loading import TaskLoader, load_tasks
+from overedit.tasks.evaluation.capability.options import CapabilityOptions
+from overedit.tasks.evaluation.capability.task_loading import TaskLoader, load_tasks
 from overedit.tasks.system.stage_key import stage_key
 from tests.support.lm_eval_tasks import CHOICE, write_tasks
 from tests.support.stage_keys import read_code_once

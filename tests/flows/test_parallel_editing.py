@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from overedit.editing.method import Progress
+from overedit.editing.methods.base import Progress
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
 from overedit.editing.trajectory.interruption import StoppedError
 from overedit.flows.benchmark import run_plan

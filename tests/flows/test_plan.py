@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import overedit.tasks.capability.task_loading
+import overedit.tasks.evaluation.capability.task_loading
 from overedit.flows.benchmark import benchmark
 from overedit.flows.config.models import BenchmarkConfig
 from overedit.flows.plan import make_plan
@@ -56,7 +56,7 @@ def test_a_run_says_first_what_it_can_see_and_a_complete_one_loads_no_benchmark(
     def loaded(*_: Any) -> None:
         raise AssertionError("the benchmarks were loaded")
 
-    monkeypatch.setattr(overedit.tasks.capability.task_loading, "load_tasks", loaded)
+    monkeypatch.setattr(overedit.tasks.evaluation.capability.task_loading, "load_tasks", loaded)
     assert make_plan(config).can_see == ()
     other = config.capability.model_copy(update={"limit": 20})
     with pytest.raises(AssertionError, match="were loaded"):

@@ -6,9 +6,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from overedit.editing.locate_then_edit.covariance import second_moments
-from overedit.editing.method import MethodConfig
-from overedit.editing.methods import METHODS
+from overedit.editing.methods.base import MethodConfig
+from overedit.editing.methods.locate_then_edit.covariance import second_moments
+from overedit.editing.methods.registry import METHODS
 from tests.support.teachable_models import WORDS, byte_tokenizer
 
 BY_FIELD: dict[str, Any] = {

@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from overedit.editing.fine_tuning.tuner import Sample, encode_samples
+from overedit.editing.methods.fine_tuning.tuner import Sample, encode_samples
 from overedit.editing.requests import EditRequest
 from tests.support.tiny_models import tiny
 

@@ -54,7 +54,7 @@ BENCHMARK = """
 import sys
 from pathlib import Path
 import overedit.editing
-from overedit.editing.methods import METHODS
+from overedit.editing.methods.registry import METHODS
 from overedit.editing.requests import EditRequest
 from overedit.flows.config.models import BenchmarkConfig
 from overedit.flows.edit import EditConfig

@@ -10,8 +10,8 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel
 
-from overedit.editing.method import CovarianceOptions, EditResult, MethodConfig
-from overedit.editing.methods import METHODS, AnyMethod
+from overedit.editing.methods.base import CovarianceOptions, EditResult, MethodConfig
+from overedit.editing.methods.registry import METHODS, AnyMethod
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.weights import applied, apply_update, checksum
 from tests.editing.model.test_hooks import num_hooks

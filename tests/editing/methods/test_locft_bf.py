@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from overedit.editing.fine_tuning.tuner import encode_samples, tuning
-from overedit.editing.method import EditResult
+from overedit.editing.methods.base import EditResult
+from overedit.editing.methods.fine_tuning.tuner import encode_samples, tuning
 from overedit.editing.methods.locft_bf import PRESETS, LocftBf, locft_bf, train_breadth_first
 from overedit.editing.model.weights import Replacement, applied
 from overedit.editing.requests import EditRequest

@@ -9,9 +9,9 @@ import torch
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
-from overedit.editing.gradients.answer_gradients import ModuleRows, trace_answers
-from overedit.editing.gradients.running_moments import Moments
-from overedit.editing.method import EditResult, State
+from overedit.editing.methods.base import EditResult, State
+from overedit.editing.methods.gradients.answer_gradients import ModuleRows, trace_answers
+from overedit.editing.methods.gradients.running_moments import Moments
 from overedit.editing.methods.ultraedit import (
     UltraEdit,
     loss_batches,
@@ -22,7 +22,7 @@ from overedit.editing.methods.ultraedit import (
 from overedit.editing.model.tokenization import IGNORED, encode_requests, pad_pairs
 from overedit.editing.model.weights import LowRank, applied, apply_update
 from overedit.editing.requests import EditRequest
-from tests.editing.gradients.test_ridge import dense
+from tests.editing.methods.gradients.test_ridge import dense
 from tests.editing.model.test_tokenization import piece_tokenizer
 from tests.support.teachable_models import byte_tokenizer, some_requests
 from tests.support.tiny_models import tiny

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from overedit.editing.gradients.answer_gradients import trace_answers
-from overedit.editing.method import State
+from overedit.editing.methods.base import State
+from overedit.editing.methods.gradients.answer_gradients import trace_answers
 from overedit.editing.methods.ultraedit import (
     UltraEdit,
     loss_batches,
@@ -20,7 +20,7 @@ from overedit.editing.methods.ultraedit import (
 from overedit.editing.model.tokenization import IGNORED, encode_pairs, encode_requests, pad_pairs
 from overedit.editing.model.weights import Delta, apply_update
 from overedit.editing.requests import EditRequest
-from tests.editing.gradients.test_ridge import dense
+from tests.editing.methods.gradients.test_ridge import dense
 
 
 class Case:

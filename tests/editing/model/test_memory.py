@@ -14,14 +14,14 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from overedit.editing.fine_tuning.tuner import SiteTuning, tuning
-from overedit.editing.gradients.answer_gradients import trace_answers
-from overedit.editing.locate_then_edit.covariance import second_moments
-from overedit.editing.locate_then_edit.keys import at_subjects
+from overedit.editing.methods.fine_tuning.tuner import SiteTuning, tuning
+from overedit.editing.methods.gradients.answer_gradients import trace_answers
+from overedit.editing.methods.locate_then_edit.covariance import second_moments
+from overedit.editing.methods.locate_then_edit.keys import at_subjects
 from overedit.editing.model import memory
 from overedit.editing.model.memory import OomHalver, says_out_of_memory
 from overedit.editing.model.tokenization import Placed
-from tests.editing.gradients.test_answer_gradients import PAIRS, WEIGHTS, sites
+from tests.editing.methods.gradients.test_answer_gradients import PAIRS, WEIGHTS, sites
 from tests.support.teachable_models import byte_tokenizer, samples_of, teachable
 from tests.support.tiny_models import tiny
 

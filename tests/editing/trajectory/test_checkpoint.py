@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from overedit.editing.methods import METHODS
 from overedit.editing.methods.locft_bf import PRESETS, LocftBf
+from overedit.editing.methods.registry import METHODS
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.trajectory.runner import Schedule, Source, TrajectorySettings, run_trajectory
 from tests.support.teachable_models import DOWN, byte_tokenizer, some_requests

@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from overedit.editing.method import EditResult, Method, MethodConfig
+from overedit.editing.methods.base import EditResult, Method, MethodConfig
 from overedit.editing.model.weights import Delta, Replacement, checksum
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage import disk_space

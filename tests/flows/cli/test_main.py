@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from overedit.editing.locate_then_edit.covariance import SecondMoment
+from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
 from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.flows.cli.main import main
 from overedit.tasks.editing_job.covariance_files import write_covariance

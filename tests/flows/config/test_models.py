@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from overedit.editing.methods import METHODS
 from overedit.editing.methods.memit import PRESETS as MEMIT
+from overedit.editing.methods.registry import METHODS
 from overedit.flows.config.loading import validated
 from overedit.flows.config.models import BenchmarkConfig
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from overedit.editing.locate_then_edit.covariance import SecondMoment
-from overedit.editing.method import CovarianceOptions, EditResult
-from overedit.editing.methods import METHODS
+from overedit.editing.methods.base import CovarianceOptions, EditResult
 from overedit.editing.methods.ft_l import FtL
+from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
+from overedit.editing.methods.registry import METHODS
 from overedit.editing.model.weights import Delta
 from overedit.editing.requests import EditRequest
 from overedit.flows.plan import check_corpora

@@ -17,13 +17,13 @@ import torch
 import overedit.tasks.engine.lazy as lazy
 from overedit.editing.requests import EditRequest, Probe
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
-from overedit.tasks.capability.options import CapabilityOptions
-from overedit.tasks.capability.scoring import measure_capability
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine.base import Engine, EngineDiedError
 from overedit.tasks.engine.client import EngineClient
 from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.engine.options import EngineOptions
+from overedit.tasks.evaluation.capability.options import CapabilityOptions
+from overedit.tasks.evaluation.capability.scoring import measure_capability
 from overedit.tasks.evaluation.evaluator import ENGINES_A_CHECKPOINT, MeasuredCheckpoint, measure
 from overedit.tasks.evaluation.options import EvaluationOptions, MeasureOptions, PerplexityOptions
 from overedit.tasks.models.reference import ModelReference

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from overedit.editing.requests import EditRequest
-from overedit.tasks.capability.options import CapabilityOptions
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine import lazy
 from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.engine.options import EngineOptions
+from overedit.tasks.evaluation.capability.options import CapabilityOptions
 from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint, measure
 from overedit.tasks.evaluation.options import EvaluationOptions, MeasureOptions, PerplexityOptions
 from overedit.tasks.evaluation.probing import EvaluationResult, StageCost

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from overedit.tasks.capability.options import CapabilityOptions
+from overedit.tasks.evaluation.capability.options import CapabilityOptions
 from overedit.tasks.evaluation.power_analysis import detection_lines
 from overedit.tasks.warehouse.statistics import mcnemar_power, smallest_detectable_drop
 from tests.benchmarks.detection_table import table

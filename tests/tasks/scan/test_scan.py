@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from overedit.editing.methods import METHODS
 from overedit.editing.methods.ft_m import FtM
+from overedit.editing.methods.registry import METHODS
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.weights import Delta, Replacement, WeightUpdate, applied, checksum
 from overedit.editing.requests import EditRequest, Probe

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from overedit.editing.methods import METHODS
+from overedit.editing.methods.registry import METHODS
 from overedit.editing.trajectory import runner
 from overedit.tasks.evaluation import evaluator, perplexity, probing
 from overedit.tasks.system.stage_key import SourceIndex, stage_key

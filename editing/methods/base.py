@@ -1,0 +1,113 @@
+"""The contract of an editing method: its configuration, its function, its result, and its row in the registry.
+
+A method is a pure function from a model and requests to a weight update. Each file of `editing/methods/` implements one
+and ends with its `METHOD`; `editing/methods/registry.py` collects them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from overedit.editing.model.weights import WeightUpdate
+
+State = dict[str, torch.Tensor]
+"""What a method carries from one turn to the next, by name; empty before the first turn."""
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, total steps)."""
+
+
+def silent(done: int, total: int) -> None:
+    """Ignore the progress."""
+
+
+class CovarianceOptions(BaseModel):
+    """Which text the covariance of the keys is computed from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    corpus: str
+    """Where the texts come from.
+
+    `pocket` (the training texts of the shipped model), a local file (.txt, one text per line; JSON, JSONL or Parquet
+    rows with a field `text` or `Text`), or a dataset on the hub: `owner/name` or `owner/name:configuration`, optionally
+    followed by `@commit`.
+    """
+    num_samples: int | None = Field(default=100_000, ge=1)
+    """How many texts are read, from the first on: 100,000 in ROME and MEMIT; None reads all."""
+    max_length: int = Field(default=512, ge=1, le=4096)
+    """Tokens after which a text is cut, at most the model's context. ROME and MEMIT take the whole context, 1,024 and
+    2,048 tokens for their models; memory grows with the length."""
+    path: Path | None = None
+    """A covariance file, or a folder with one file per site, to read instead of computing; it must be of this model."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """The dtype of C0 on the disk. C0 is summed and used in float64 either way, and always rounded to this dtype in
+    between, whether it was read or has just been computed."""
+
+
+class MethodConfig(BaseModel):
+    """Base class of every method's configuration; a subclass narrows `method` to its own name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    needs_subject: ClassVar[bool] = False
+    """Requests must name their subject."""
+    cumulative: ClassVar[bool] = False
+    """A turn takes all edits so far (epochs over the whole set), not only the new ones."""
+
+    method: str
+    """The method's name."""
+
+    if TYPE_CHECKING:  # a field in some methods and a property in others: pydantic refuses a base class that has either
+
+        @property
+        def sites(self) -> tuple[str, ...]:
+            """The sites to edit, as `<layer>.<part>`."""
+
+    @property
+    def covariance_options(self) -> CovarianceOptions | None:
+        """Which covariance of the pristine model's keys the method needs; None for methods that need none.
+
+        Where it is not None, the function is given `covariance=`: site -> `SecondMoment`.
+        """
+        return None
+
+    @property
+    def restarts(self) -> bool:
+        """Whether a cumulative method trains from the pristine weights in every turn."""
+        return False
+
+
+class EditResult(NamedTuple):
+    """What one turn of a method returns."""
+
+    update: WeightUpdate
+    """The change of the weights, not applied."""
+    state: State
+    """Input of the next turn."""
+    log: dict[str, float | int | str]
+    """Losses, counts and norms, for the record."""
+
+
+class Method(NamedTuple):
+    """A method's row in the registry."""
+
+    config: type[MethodConfig]
+    function: Callable[..., EditResult]
+    """`function(model, tokenizer, requests, config, state, *, seed=0, progress=silent)`. The model is bit-identical on
+    return, and so are its gradient flags, training mode and hooks."""
+    label: str
+    """Its name in plots and tables."""
+    paper: str
+    presets: Mapping[str, MethodConfig]
+    """Model id -> published configuration."""
+
+    @property
+    def name(self) -> str:
+        """The value of `method` in its configuration."""
+        return str(self.config.model_fields["method"].default)

@@ -1,0 +1,88 @@
+"""Depth-first fine-tuning: each request alone, to convergence, and never seen again; what FT-L and FT-M share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pydantic import Field
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from overedit.editing.methods.base import EditResult, Progress, silent
+from overedit.editing.methods.fine_tuning.tuner import Objective, SiteTuning, Tuner, encode_samples, tuning
+from overedit.editing.requests import EditRequest
+
+
+class DepthFirstTuning(SiteTuning):
+    """Settings of the methods that train each request alone; the defaults are those of the baselines in common use."""
+
+    max_steps: int = Field(default=25, ge=1)
+    """The most steps on one request (the baselines in common use)."""
+    stop_below: float = Field(default=1e-2, ge=0)
+    """A request has converged when its loss is below, in nats (as above)."""
+
+
+def fine_tune_depth_first(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[EditRequest],
+    config: DepthFirstTuning,
+    *,
+    objective: Objective,
+    norm_constraint: float | None = None,
+    progress: Progress = silent,
+) -> EditResult:
+    """Train one site on the requests one after the other, each to convergence and with a fresh optimizer.
+
+    Args:
+        model: The model to start from; bit-identical on return.
+        tokenizer: Its tokenizer.
+        requests: This turn's requests, in the order of editing.
+        config: Settings.
+        objective: What a request's loss asks for; see `encode_samples`.
+        norm_constraint: The most that any weight may move during one request.
+        progress: Told (requests done, requests in all).
+
+    Returns:
+        The trained values of the site's parameters, in their own dtype, and no state.
+
+    Raises:
+        ValueError: A request that cannot be tokenised to a trainable sample, or a site the model does not have.
+    """
+    samples = encode_samples(model, tokenizer, requests, append_eos=config.append_eos, objective=objective)
+    with tuning(model, samples, config, norm_constraint=norm_constraint) as tuner:
+        done = train_depth_first(
+            tuner, len(samples), max_steps=config.max_steps, stop_below=config.stop_below, progress=progress
+        )
+        log: dict[str, float | int | str] = {
+            "converged": done.reached,
+            "steps": sum(map(len, done.losses)),
+            "first_loss": sum(losses[0] for losses in done.losses) / len(samples),
+            "last_loss": sum(losses[-1] for losses in done.losses) / len(samples),
+            "prefix": tuner.prefix.start,
+            "prefix_bytes": tuner.prefix.num_bytes,
+        }
+        return EditResult(tuner.update(), {}, log)
+
+
+class DepthFirst(NamedTuple):
+    """What sample-by-sample training did."""
+
+    losses: list[list[float]]
+    """For each sample the loss before each step, the last one being where it stopped."""
+    reached: int
+    """Samples whose loss came below the threshold."""
+
+
+def train_depth_first(
+    tuner: Tuner, num_samples: int, *, max_steps: int, stop_below: float, progress: Progress = silent
+) -> DepthFirst:
+    """Train each sample to convergence, one after the other, each once and with a fresh optimizer."""
+    losses: list[list[float]] = []
+    for n in range(num_samples):
+        tuner.start()
+        losses.append([])
+        while len(losses[n]) < max_steps and not (losses[n] and losses[n][-1] < stop_below):
+            losses[n].append(tuner.step([n], skip_below=stop_below))
+        progress(n + 1, num_samples)
+    return DepthFirst(losses, sum(steps[-1] < stop_below for steps in losses))

@@ -1,0 +1,229 @@
+"""Fine-tuning of one site: what LocFT-BF, FT-L and FT-M share - samples, loss, optimizer steps.
+
+A method decides which samples make up a step, how often, and when to stop; everything else is here. The model itself
+is never written to: the trained values are float32 copies that stand in for its parameters.
+
+Shapes: B samples of a pass, T tokens, U places read, L loss terms, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from overedit.editing.methods.base import MethodConfig
+from overedit.editing.model.anatomy import Anatomy
+from overedit.editing.model.hooks import frozen, standing_in
+from overedit.editing.model.memory import OomHalver
+from overedit.editing.model.partial_forward.batching import length_groups, padded_tokens
+from overedit.editing.model.partial_forward.prefix_cache import Prefix, compute_prefix
+from overedit.editing.model.partial_forward.trained_suffix import Suffix
+from overedit.editing.model.tokenization import TokenPair, encode_requests
+from overedit.editing.model.weights import Replacement, WeightUpdate
+from overedit.editing.requests import EditRequest
+
+Objective = Literal["answer", "prompt_last", "target_last"]
+
+
+class SiteTuning(MethodConfig):
+    """Settings that every fine-tuning method has."""
+
+    site: str = "6.down_proj"
+    """The weights that are trained, as `<layer>.<part>`; published for Qwen2.5-7B (arXiv 2509.22072, table 2)."""
+    learning_rate: float = Field(default=5e-4, gt=0)
+    """Step size of Adam, constant (arXiv 2509.22072, published settings)."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Adam's L2 term (arXiv 2509.22072, published settings)."""
+    append_eos: bool = True
+    """End each target with the end-of-sequence token, for every method alike (arXiv 2509.22072, appendix A.1.1)."""
+    frozen_prefix: bool = True
+    """Compute what lies before the site once per request instead of at every step; the losses are the same."""
+    prefix_gib: float = Field(default=16.0, ge=0)
+    """The most memory the kept activations may take, on the model's device; above it less is kept, or nothing."""
+    max_tokens_per_pass: int = Field(default=16384, ge=1)
+    """Tokens (padding included) of one forward pass: bounds memory. A batch of more is cut and its gradients add up."""
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The trained site."""
+        return (self.site,)
+
+
+class Sample(NamedTuple):
+    """One request as tokens, and what its loss asks for; its loss is the mean over its terms."""
+
+    ids: tuple[int, ...]
+    """Prompt and target, tokenised together."""
+    places: tuple[int, ...]
+    """For each loss term the position whose next-token distribution is read."""
+    labels: tuple[int, ...]
+    """For each loss term the token that should be likely there."""
+
+
+def encode_samples(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[EditRequest],
+    *,
+    append_eos: bool,
+    objective: Objective = "answer",
+) -> list[Sample]:
+    """Tokenise each prompt and target as one text.
+
+    Args:
+        model: Its configuration says how long its context is.
+        tokenizer: The model's.
+        requests: At least one.
+        append_eos: Put the end-of-sequence token behind each target.
+        objective: `answer` reads each target token at the place before it; `prompt_last` reads every target token at
+            the prompt's last place; `target_last` asks only for the target's last token.
+
+    Raises:
+        ValueError: As `encode_requests`.
+    """
+    pairs = encode_requests(model, tokenizer, requests, append_eos=append_eos)
+    return [_sample(pair, objective) for pair in pairs]
+
+
+def _sample(pair: TokenPair, objective: Objective) -> Sample:
+    ids, before_target = pair.prompt + pair.target, len(pair.prompt) - 1
+    if objective == "prompt_last":
+        return Sample(pair.prompt, (before_target,) * len(pair.target), pair.target)
+    if objective == "target_last":
+        return Sample(ids, (len(ids) - 2,), pair.target[-1:])
+    return Sample(ids, tuple(range(before_target, len(ids) - 1)), pair.target)
+
+
+@contextmanager
+def tuning(
+    model: PreTrainedModel, samples: Sequence[Sample], config: SiteTuning, *, norm_constraint: float | None = None
+) -> Iterator[Tuner]:
+    """Make a site of a model trainable on samples; at the end of the block the model is as it was before.
+
+    Args:
+        model: Any state of training mode and gradient flags is put back.
+        samples: All samples of all steps.
+        config: Site, optimizer and memory settings.
+        norm_constraint: The most that any weight may move from where `Tuner.start` found it.
+    """
+    names = Anatomy.of(model).site_parameters(config.site)
+    with frozen(model):
+        prefix = compute_prefix(
+            model,
+            config.site,
+            [sample.ids for sample in samples],
+            max_bytes=int(config.prefix_gib * 2**30) if config.frozen_prefix else 0,
+            max_tokens_per_pass=config.max_tokens_per_pass,
+        )
+        suffix = Suffix(model, config.site, prefix)
+        with standing_in(suffix.stand_ins), torch.enable_grad():
+            yield Tuner(model, names, suffix, samples, config, norm_constraint)
+
+
+class Tuner:
+    """Float32 copies of a site's parameters, and the steps that train them."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        names: Sequence[str],
+        suffix: Suffix,
+        samples: Sequence[Sample],
+        config: SiteTuning,
+        norm_constraint: float | None,
+    ) -> None:
+        own = dict(model.named_parameters())
+        self.values = {name: own[name].detach().float().clone().requires_grad_() for name in names}
+        """Name -> trained values, float32, on the model's device."""
+        self._dtypes = {name: own[name].dtype for name in names}
+        self._suffix, self._samples, self._config, self._norm_constraint = suffix, samples, config, norm_constraint
+        self._halving = OomHalver()
+        self.start()
+
+    @property
+    def prefix(self) -> Prefix:
+        """What is kept of the frozen part."""
+        return self._suffix.prefix
+
+    def start(self) -> None:
+        """Begin anew from the present values: a fresh optimizer, and the centre of the norm constraint."""
+        self._optimizer = torch.optim.Adam(
+            list(self.values.values()), self._config.learning_rate, weight_decay=self._config.weight_decay, fused=True
+        )
+        if self._norm_constraint is not None:
+            self._centres = {name: value.detach().clone() for name, value in self.values.items()}
+
+    def step(
+        self, batch: Sequence[int], *, average: Literal["sample", "token"] = "sample", skip_below: float = 0.0
+    ) -> float:
+        """One optimizer step on a batch; none where the batch's loss is below `skip_below`.
+
+        Args:
+            batch: Places of the samples.
+            average: `sample`: mean over each sample's terms, then over samples. `token`: mean over all terms.
+            skip_below: In nats.
+
+        Returns:
+            The batch's loss before the step, in nats, computed in float32.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        lengths, values, loss = self.prefix.lengths, list(self.values.values()), 0.0
+        groups = length_groups(lengths, batch, self._config.max_tokens_per_pass)
+        num_terms = sum(len(self._samples[n].labels) for n in batch)
+
+        def run(group: Sequence[int]) -> tuple[float, Sequence[torch.Tensor]]:
+            shares = [1 / (len(batch) * len(self._samples[n].labels)) for n in group]
+            part = self.loss(group, shares if average == "sample" else [1 / num_terms] * len(group))
+            skipped = len(group) == len(batch) and part.item() < skip_below
+            return part.item(), () if skipped else torch.autograd.grad(part, values)
+
+        for _, (part, gradients) in self._halving.run(groups, run, size=lambda group: padded_tokens(lengths, group)):
+            loss += part
+            for value, gradient in zip(values, gradients, strict=False):
+                value.grad = gradient if value.grad is None else value.grad + gradient
+        if not loss < skip_below:  # a loss that is not a number takes its step: the damage must show
+            self._optimizer.step()
+            self._constrain()
+        return loss
+
+    def loss(self, group: Sequence[int], shares: Sequence[float]) -> torch.Tensor:
+        """Weighted sum of the negative log-likelihoods of all terms of the chosen samples, one forward pass.
+
+        Args:
+            group: Places of the samples.
+            shares: The weight of each term of each of these samples.
+
+        Returns:
+            A float32 scalar whose gradient flows to `values`.
+        """
+        samples = [self._samples[n] for n in group]
+        rows_BT = self.prefix.rows(group)
+        length = rows_BT.shape[1]
+        places = [b * length + place for b, sample in enumerate(samples) for place in sample.places]
+        reads = {place: u for u, place in enumerate(dict.fromkeys(places))}
+        device = rows_BT.device
+        weights = [share for share, sample in zip(shares, samples, strict=True) for _ in sample.labels]
+        weights_L = torch.tensor(weights, dtype=torch.float32, device=device)
+        labels_L = torch.tensor([label for sample in samples for label in sample.labels], device=device)
+        terms_L = torch.tensor([reads[place] for place in places], device=device)
+        parameters = {name: value.to(self._dtypes[name]) for name, value in self.values.items()}
+        logits_UV = self._suffix.logits_UV(parameters, rows_BT, torch.tensor(list(reads), device=device)).float()
+        nll_L = logits_UV.logsumexp(-1)[terms_L] - logits_UV[terms_L, labels_L]
+        return (weights_L * nll_L).sum()
+
+    @torch.no_grad()
+    def _constrain(self) -> None:
+        if self._norm_constraint is None:
+            return
+        for name, value in self.values.items():
+            centre = self._centres[name]
+            value.clamp_(centre - self._norm_constraint, centre + self._norm_constraint)
+
+    def update(self) -> WeightUpdate:
+        """The trained values, in the dtype of the model's parameters."""
+        return {name: Replacement(value.detach().to(self._dtypes[name]).clone()) for name, value in self.values.items()}

@@ -1,0 +1,178 @@
+"""Keys and output gradients at the answers' places: what enters a projection, and how the loss depends on its output.
+
+An answer is the end of its sequence and attention is causal, so everything at a prompt's places is input only: neither
+the loss nor any gradient at an answer's place flows through it. The prompts therefore run without a graph and leave
+their keys and values in the model's cache (all that is needed of them: the last layer's MLP, the final norm and the
+head are left out); then the answers alone run forward and backward, and the backward pass ends at the lowest traced
+module. No parameter gets a gradient.
+
+Shapes: L lanes (see `lanes`), A answer tokens of a lane, R rows (answer tokens of all sequences), V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from overedit.editing.methods.base import Progress, silent
+from overedit.editing.model.anatomy import Anatomy, stores_in_out
+from overedit.editing.model.hooks import frozen, standing_in, traced
+from overedit.editing.model.memory import OomHalver
+from overedit.editing.model.partial_forward.packing import (
+    check_attention,
+    lay_out,
+    plan_lanes,
+    plan_passes,
+    run_prompts,
+)
+from overedit.editing.model.tokenization import TokenPair
+
+
+class ModuleRows(NamedTuple):
+    """What was seen at one module, a row an answer token; float32, on the module's device."""
+
+    keys: torch.Tensor
+    """(R, in) inputs."""
+    gradients: torch.Tensor
+    """(R, out) gradients of the loss with respect to the outputs."""
+
+
+class AnswerRows(NamedTuple):
+    """What was seen at all traced modules; rows in the order of the pairs, then of their tokens."""
+
+    modules: Mapping[str, ModuleRows]
+    """Module name -> its rows."""
+    losses: torch.Tensor
+    """(R) negative log-likelihood of each answer token in nats, float32."""
+    num_tokens: int
+    """Tokens computed, padding included."""
+
+
+def trace_answers(
+    model: PreTrainedModel,
+    pairs: Sequence[TokenPair],
+    modules: Sequence[str],
+    weights: Sequence[float],
+    *,
+    max_tokens_per_pass: int,
+    lane_tokens: int,
+    progress: Progress = silent,
+) -> AnswerRows:
+    """Trace projections at the answers' places, for the loss sum over pairs of weight * sum over tokens of -log p.
+
+    Args:
+        model: Bit-identical on return, gradient flags, training mode and hooks included.
+        pairs: Prompts and targets, at least one.
+        modules: Names of projections.
+        weights: Weight of each pair's tokens in the loss.
+        max_tokens_per_pass: The most tokens that run together; a longer sequence runs alone. Where that proves too much
+            it is halved.
+        lane_tokens: Tokens of a lane, about; more leave less padding and make attention dearer.
+        progress: Told (sequences done, sequences in all).
+
+    Raises:
+        ValueError: The model's attention takes no mask of its own shape (flash attention).
+    """
+    check_attention(model)
+    anatomy = Anatomy.of(model)
+    first_rows = list(accumulate((len(pair.target) for pair in pairs), initial=0))
+    found = {name: _empty_rows(model.get_submodule(name), first_rows[-1]) for name in modules}
+    losses_R = torch.empty(first_rows[-1], device=model.device)
+    done = computed = 0
+
+    def trace(chosen: Sequence[int]) -> tuple[list[int], _TracedPass]:
+        lanes = plan_lanes([pairs[i] for i in chosen], lane_tokens)
+        order = [chosen[i] for lane in lanes for i in lane]
+        weights_R = torch.tensor([weights[i] for i in order for _ in pairs[i].target])
+        return order, _run(model, anatomy, [[pairs[chosen[i]] for i in lane] for lane in lanes], modules, weights_R)
+
+    def size(chosen: Sequence[int]) -> int:
+        return sum(len(pairs[i].prompt) + len(pairs[i].target) for i in chosen)
+
+    with frozen(model):
+        passes = plan_passes(pairs, _limit(model, max_tokens_per_pass))
+        for chosen, (order, traced_pass) in OomHalver().run(passes, trace, size=size):
+            rows = torch.tensor([row for i in order for row in range(first_rows[i], first_rows[i + 1])])
+            _keep(traced_pass, rows, found, losses_R)
+            done, computed = done + len(chosen), computed + traced_pass.num_tokens
+            progress(done, len(pairs))
+    return AnswerRows(found, losses_R, computed)
+
+
+class _TracedPass(NamedTuple):
+    inputs: Mapping[str, torch.Tensor]
+    gradients: Mapping[str, torch.Tensor]
+    real_R: torch.Tensor
+    """Places of the answers' tokens in L * A."""
+    losses_R: torch.Tensor
+    num_tokens: int
+
+
+def _limit(model: PreTrainedModel, max_tokens: int) -> int:
+    """What may be longer than a sliding window must run alone, where the model makes its own mask."""
+    window = getattr(model.config, "sliding_window", None)
+    return max_tokens if window is None else min(max_tokens, window)
+
+
+def _empty_rows(module: nn.Module, num_rows: int) -> ModuleRows:
+    weight = module.get_parameter("weight")
+    width_in, width_out = weight.shape if stores_in_out(module) else weight.shape[::-1]
+    return ModuleRows(
+        torch.empty(num_rows, width_in, device=weight.device), torch.empty(num_rows, width_out, device=weight.device)
+    )
+
+
+def _keep(seen: _TracedPass, rows: torch.Tensor, found: Mapping[str, ModuleRows], losses_R: torch.Tensor) -> None:
+    """Put what a pass saw into its rows."""
+    losses_R[rows.to(losses_R.device)] = seen.losses_R
+    for name, module in found.items():
+        at, where = seen.real_R.to(module.keys.device), rows.to(module.keys.device)
+        for kept, values in zip(module, (seen.inputs[name], seen.gradients[name]), strict=True):
+            kept[where] = values.reshape(-1, kept.shape[1]).index_select(0, at).to(kept.dtype)
+
+
+def _run(
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    lanes: Sequence[Sequence[TokenPair]],
+    modules: Sequence[str],
+    weights_R: torch.Tensor,
+) -> _TracedPass:
+    """One pass; rows in the order of the lanes."""
+    owned = [[(n, pair) for n, pair in enumerate(lane)] for lane in lanes]
+    answers = lay_out(
+        [[(n, (pair.prompt[-1], *pair.target[:-1]), len(pair.prompt) - 1) for n, pair in lane] for lane in owned],
+        model.device,
+    )
+    prompts = [[(n, pair.prompt[:-1], 0) for n, pair in lane] for lane in owned]
+    after = run_prompts(model, anatomy, prompts, answers)
+    labels_R = torch.tensor([token for lane in lanes for pair in lane for token in pair.target], device=model.device)
+    real_R = (answers.owners_LT.flatten() >= 0).nonzero()[:, 0]
+    head = model.get_submodule(anatomy.head)
+    run_head = head.forward
+
+    def read(hidden_LAD: torch.Tensor) -> torch.Tensor:
+        return run_head(hidden_LAD.flatten(0, 1).index_select(0, real_R)[None])
+
+    with torch.enable_grad(), traced(model, modules, gradients=True) as trace, standing_in({head: read}):
+        logits_RV = model(input_ids=answers.ids_LT, **after.inputs).logits.flatten(0, 1)
+        losses_R, gradient_RV = _cross_entropy(logits_RV.detach(), labels_R, weights_R.to(labels_R.device))
+        gradients = trace.output_gradients(logits_RV, gradient_RV)
+    num_tokens = answers.ids_LT.numel() + (0 if after.prompts is None else after.prompts.ids_LT.numel())
+    return _TracedPass(trace.inputs, gradients, real_R, losses_R, num_tokens)
+
+
+def _cross_entropy(
+    logits_RV: torch.Tensor, labels_R: torch.Tensor, weights_R: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """-log p of each label, and the gradient of their weighted sum: weight * (p - 1 at the label), in place of logs."""
+    log_p_RV = logits_RV.float().log_softmax(-1)
+    losses_R = -log_p_RV.gather(1, labels_R[:, None])[:, 0]
+    gradient_RV = log_p_RV.exp_()
+    gradient_RV[torch.arange(len(labels_R), device=labels_R.device), labels_R] -= 1
+    return losses_R, gradient_RV.mul_(weights_R[:, None]).to(logits_RV.dtype)

@@ -1,0 +1,296 @@
+"""Locate, then edit: the steps that ROME, MEMIT, EMMET and AlphaEdit share; each adds its solution of the objective.
+
+For each layer in turn, on the model as the earlier layers have left it (MEMIT, arXiv 2210.07229, algorithm 1):
+
+1. values: what the edited layer must give at the subject's last token, optimized on the model before the turn
+   (`values.py`; all requests at once),
+2. keys: what enters the projection there, a mean over contexts,
+3. residual: what is missing at the last layer, of which this layer takes its share (`Distribution`),
+4. solve: the method's own equation (`objectives.py`), and the write.
+
+Shapes: N edits, I inputs and O outputs of a projection, C contexts of a request.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from overedit.editing.methods.base import CovarianceOptions, EditResult, MethodConfig, Progress, State, silent
+from overedit.editing.methods.locate_then_edit.contexts import ContextOptions, context_templates
+from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
+from overedit.editing.methods.locate_then_edit.keys import SubjectActivations
+from overedit.editing.methods.locate_then_edit.solvers import Memory, Solution
+from overedit.editing.methods.locate_then_edit.subjects import encode_rewritings
+from overedit.editing.methods.locate_then_edit.values import ValueOptions, Values, optimize_values
+from overedit.editing.model.anatomy import Anatomy, stores_in_out
+from overedit.editing.model.weights import LowRank, WeightUpdate, apply_update, kept
+from overedit.editing.requests import EditRequest
+
+Distribution = Literal["single", "spread", "root"]
+SHARES: Mapping[Distribution, Callable[[int], float]] = MappingProxyType(
+    {
+        "single": lambda _: 1.0,
+        "spread": lambda left: 1 / left,
+        "root": lambda left: 1 / math.sqrt(left),
+    }
+)
+"""Which share of the residual a layer takes, by how many layers are left, itself included.
+
+`single`: all of it, by the only layer (ROME, EMMET). `spread`: an even share of what is left (MEMIT, algorithm 1, line
+20). `root`: more for the earlier ones (PMET, arXiv 2308.08742, section 4.3).
+"""
+
+
+class LocateThenEdit(MethodConfig):
+    """What all locate-then-edit methods are told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    needs_subject: ClassVar[bool] = True
+
+    layers: tuple[int, ...] = Field(min_length=1)
+    """The edited layers, in increasing order; the value is optimized at the last."""
+    part: Literal["down_proj", "o_proj"] = "down_proj"
+    """The edited projection of each layer: the MLP's second one, the associative memory (ROME, section 3), or the
+    attention's."""
+    value_at: Literal["mlp", "layer"] = "layer"
+    """Where the value is optimized: the last edited layer's MLP output (ROME) or its whole output (MEMIT)."""
+    distribution: Distribution = "spread"
+    """How the residual is spread over the layers: `single`, `spread` or `root`."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """The most edits that are solved for together; None: the whole turn."""
+    values: ValueOptions = ValueOptions()
+    """How values are optimized."""
+    contexts: ContextOptions = ContextOptions()
+    """The contexts in which keys and values are taken."""
+    covariance: CovarianceOptions = CovarianceOptions(corpus="wikimedia/wikipedia:20231101.en")
+    """The text over which C0, the covariance of the keys to be preserved, is taken."""
+    append_eos: bool = False
+    """End each target with the end-of-sequence token. The papers do not; needed where free generation is scored, and
+    done for all methods alike by arXiv 2509.22072, appendix A.1.1."""
+    max_tokens_per_pass: int = Field(default=8192, ge=1)
+    """Tokens that run together when keys are read: bounds memory, without effect on the result."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        """Where some fields of a group are given, the others are the method's defaults, not the group's own."""
+        if not isinstance(given, dict):
+            return given
+        defaults = {name: cls.model_fields[name].default for name in given if name in cls.model_fields}
+        nested = {
+            name: default.model_dump() | given[name]
+            for name, default in defaults.items()
+            if isinstance(default, BaseModel) and isinstance(given[name], dict)
+        }
+        return given | nested
+
+    @model_validator(mode="after")
+    def _in_order(self) -> LocateThenEdit:
+        if any(later <= earlier for earlier, later in pairwise(self.layers)) or self.layers[0] < 0:
+            raise ValueError(
+                f"layers: {list(self.layers)} must increase, from 0 or more: each is edited after the last"
+            )
+        if self.distribution == "single" and len(self.layers) > 1:
+            raise ValueError(
+                f"distribution: 'single' edits one layer, layers names {len(self.layers)}; choose 'spread' or 'root'"
+            )
+        return self
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The edited projections."""
+        return tuple(f"{layer}.{self.part}" for layer in self.layers)
+
+    @property
+    def covariance_options(self) -> CovarianceOptions:
+        """The text of C0."""
+        return self.covariance
+
+    @property
+    def value_site(self) -> str:
+        """Where values are optimized."""
+        return f"{self.layers[-1]}.{self.value_at}"
+
+
+class LayerProblem(NamedTuple):
+    """What a method solves at one layer."""
+
+    site: str
+    memory: Memory
+    """Mean keys over the contexts, and this layer's share of the residual."""
+    bare_keys_IN: torch.Tensor
+    """Keys of the bare prompts, float64."""
+    moment: SecondMoment
+    """C0 of this projection's keys."""
+    state: State
+    """The method's, of the batches before."""
+
+
+class Steps(NamedTuple):
+    """What tells one method from another."""
+
+    solve: Callable[[LayerProblem, Any], Solution]
+    """Its solution of the objective at one layer, given its configuration."""
+    keys_in_residual: bool = False
+    """Take the residual at the mean keys, not at the bare prompts (R-ROME)."""
+    check: Callable[[Any, Mapping[str, SecondMoment]], None] = lambda config, covariance: None
+    """Raises ValueError, before values are optimized, where a configuration cannot be solved with this C0."""
+    remember: Callable[[Mapping[str, torch.Tensor], State], State] = lambda keys, state: {}
+    """Given each site's keys, (I, N), once all layers are written, and the state: what to keep beside the contexts."""
+
+
+def locate_then_edit(solve: Callable[[LayerProblem, Any], Solution], **steps: Any) -> Callable[..., EditResult]:
+    """A method: its own solution of the objective (and other fields of `Steps`), and otherwise what they all share.
+
+    Returns:
+        `method(model, tokenizer, requests, config, state, *, covariance, seed=0, progress=silent)`, see
+        `edit_in_batches`.
+    """
+    return partial(edit_in_batches, steps=Steps(solve, **steps))
+
+
+def edit_layers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[EditRequest],
+    config: LocateThenEdit,
+    state: State,
+    *,
+    steps: Steps,
+    covariance: Mapping[str, SecondMoment],
+    seed: int,
+    progress: Progress,
+) -> EditResult:
+    """Edit all requests at once, layer after layer; arguments, result and errors as `edit_in_batches`."""
+    anatomy = Anatomy.of(model)
+    weights = {site: anatomy.site_parameters(site)[0] for site in config.sites}
+    templates, carried = context_templates(model, tokenizer, config.contexts, state, seed=seed)
+    rewritings = encode_rewritings(model, tokenizer, requests, templates, append_eos=config.append_eos)
+    subjects = SubjectActivations(model, rewritings, templates, config.max_tokens_per_pass)
+    values = optimize_values(model, config.value_site, rewritings, config.values, progress=progress)
+    wanted_ON = (values.initial_ND + values.delta_ND).double().T
+    update: dict[str, LowRank] = {}
+    log = value_log(values)
+    with kept(model, weights.values()):
+        for done, site in enumerate(config.sites):
+            share = SHARES[config.distribution](len(config.sites) - done)
+            keys = subjects.keys(site)
+            current_ON = subjects.outputs(config.value_site, in_contexts=steps.keys_in_residual)
+            memory = Memory(keys.mean_IN, (wanted_ON - current_ON) * share)
+            problem = LayerProblem(site, memory, keys.bare_IN, covariance[site], state)
+            solution = steps.solve(problem, config)
+            in_out = stores_in_out(model.get_submodule(anatomy.site_module(site)))
+            update[weights[site]] = as_update(solution, model.dtype, in_out=in_out)
+            apply_update(model, {weights[site]: update[weights[site]]})
+            log |= {f"{site}/{name}": value for name, value in diagnostics(problem, solution).items()}
+        carried |= steps.remember({site: subjects.keys(site).mean_IN for site in config.sites}, state)
+    return EditResult(dict(update), carried, log)
+
+
+def edit_in_batches(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[EditRequest],
+    config: LocateThenEdit,
+    state: State,
+    *,
+    steps: Steps,
+    covariance: Mapping[str, SecondMoment],
+    seed: int = 0,
+    progress: Progress = silent,
+) -> EditResult:
+    """Edit a turn in batches, each on the model that the one before has left.
+
+    Args:
+        model: The model to start from; bit-identical on return.
+        tokenizer: Its tokenizer.
+        requests: The turn's requests, at least one, each with its subject.
+        config: Settings.
+        state: Of the turns before: the context templates, and what the method remembers.
+        steps: The method's own.
+        covariance: C0 of the pristine model by site.
+        seed: Of the sampling of contexts, in the first turn.
+        progress: Told (requests done, requests in all); in a single batch, how many values are optimized.
+
+    Returns:
+        Low-rank factors for each site's weight, a rank an edit; the state; diagnostics by site, means over batches.
+
+    Raises:
+        ValueError: A request without its subject, or a site that is no projection of the model.
+    """
+    steps.check(config, covariance)
+    size = config.batch_size or len(requests)
+    edit = partial(edit_layers, steps=steps, covariance=covariance, seed=seed)
+    if size >= len(requests):
+        return edit(model, tokenizer, requests, config, state, progress=progress)
+    results: list[EditResult] = []
+    anatomy = Anatomy.of(model)
+    with kept(model, [anatomy.site_parameters(site)[0] for site in config.sites]):
+        for first in range(0, len(requests), size):
+            batch = requests[first : first + size]
+            results.append(edit(model, tokenizer, batch, config, state, progress=silent))
+            apply_update(model, results[-1].update)
+            state = results[-1].state
+            progress(first + len(batch), len(requests))
+    log = {name: sum(float(result.log[name]) for result in results) / len(results) for name in results[0].log}
+    return EditResult(_summed([result.update for result in results]), state, dict(log))
+
+
+def _summed(updates: Sequence[WeightUpdate]) -> WeightUpdate:
+    """The sum of low-rank updates of the same parameters, as factors."""
+    total: WeightUpdate = {}
+    for name in updates[0]:
+        changes = [change for update in updates if isinstance(change := update[name], LowRank)]
+        total[name] = LowRank(torch.cat([c.left for c in changes], 1), torch.cat([c.right for c in changes], 0))
+    return total
+
+
+def as_update(solution: Solution, dtype: torch.dtype, *, in_out: bool) -> LowRank:
+    """Delta as factors of the stored weight, float32 (float64 for a float64 model)."""
+    kept_dtype = torch.promote_types(dtype, torch.float32)
+    left_ON, right_NI = solution.residual_ON.to(kept_dtype), solution.weights_NI.to(kept_dtype)
+    return LowRank(right_NI.T.contiguous(), left_ON.T) if in_out else LowRank(left_ON, right_NI)
+
+
+def diagnostics(problem: LayerProblem, solution: Solution) -> dict[str, float]:
+    """What tells a collapse before it comes (EMMET, arXiv 2403.14236, section 3, names the first two distances).
+
+    `preservation`: root mean square change of the projection's output on ordinary text, sqrt(tr(Delta C0 Delta^T));
+    `memorization`: what is still missing at the edited keys after the write, mean norm; `residual`: what was missing
+    before; `update_norm`: Frobenius norm of Delta; `condition_number`: of the system solved, a lower bound.
+    """
+    residual_ON, weights_NI = solution.residual_ON, solution.weights_NI
+    if weights_NI.shape[0] > len(residual_ON):  # more edits than outputs: Delta itself is the smaller factor
+        residual_ON, weights_NI = torch.eye(len(residual_ON)).to(residual_ON), residual_ON @ weights_NI
+    inner_NN = residual_ON.T @ residual_ON
+    changed_NI = weights_NI @ problem.moment.matrix_II.to(weights_NI.device)
+    missing_ON = problem.memory.residual_ON - residual_ON @ (weights_NI @ problem.memory.keys_IN)
+    return {
+        "residual": float(problem.memory.residual_ON.norm(dim=0).mean()),
+        "memorization": float(missing_ON.norm(dim=0).mean()),
+        "preservation": math.sqrt(max(float((inner_NN * (changed_NI @ weights_NI.T)).sum()), 0.0)),
+        "update_norm": math.sqrt(max(float((inner_NN * (weights_NI @ weights_NI.T)).sum()), 0.0)),
+        "condition_number": solution.condition_number,
+        "pseudo_inverse": int(solution.pseudo_inverse),
+    }
+
+
+def value_log(values: Values) -> dict[str, float | int | str]:
+    """Means over a turn's requests."""
+    lengths_N = values.delta_ND.norm(dim=1) / values.initial_ND.norm(dim=1)
+    return {
+        "value/loss_before": float(values.first_losses_N.mean()),
+        "value/loss_after": float(values.last_losses_N.mean()),
+        "value/steps": float(values.num_steps_N.double().mean()),
+        "value/relative_shift": float(lengths_N.mean()),
+    }

@@ -1,0 +1,264 @@
+"""The covariance of keys, C0 = E[k k^T]: what a projection ordinarily reads, and so what an edit should leave alone.
+
+k is the input of a projection at one token of ordinary text; C0 is the uncentred second moment, a mean over tokens, as
+in ROME (arXiv 2202.05262, section 3.1 and appendix E.1; MEMIT, arXiv 2210.07229, section 4.2.2).
+
+* All sites come from one pass over the text. A forward pass ends as soon as the last of them has read its input: that
+  projection, later layers and the head are never run.
+* Texts are tokenised as the tokenizer does by itself, so a beginning-of-text token counts like any other; an end token
+  is left out. Each is cut after `max_length` tokens, or the model's context where that is less.
+* Texts of like length run together, padded on the right by repeating the last token: attention is causal, so no real
+  token sees the padding, and no mask is needed. The padding's own keys are left out of the sum.
+* Sums are float64. On a CPU the products are float64 too. On a GPU, where those can be sixty times dearer, at most
+  1,024 rows are multiplied in float32 at a time: that errs by some 2e-9 of C0's norm (3e-7 of sqrt(C0_ii C0_jj) in one
+  entry), less than float32 keys do themselves. Keys in half precision are exact in float32.
+
+Shapes: B sequences of a pass, T tokens, R rows (real tokens), I inputs of a projection, J the first of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from overedit.editing.methods.base import Progress, silent
+from overedit.editing.model.anatomy import Anatomy, stores_in_out
+from overedit.editing.model.hooks import frozen, standing_in
+from overedit.editing.model.memory import OomHalver
+from overedit.editing.model.partial_forward.batching import length_groups, padded_tokens
+from overedit.editing.model.tokenization import encode_texts
+
+logger = logging.getLogger(__name__)
+
+_TEXTS_READ_AHEAD = 4096
+_ROWS_A_PRODUCT = 1024
+_INPUTS_COMPARED = 1024
+
+
+class Eigen(NamedTuple):
+    """C0 = U diag(eigenvalues) U^T."""
+
+    eigenvalues: torch.Tensor
+    """(I) float64, increasing."""
+    eigenvectors: torch.Tensor
+    """(I, I) float64, a column each."""
+
+
+@dataclass(frozen=True)
+class SecondMoment:
+    """C0 of one projection's keys; its factors are computed when they are first asked for, and kept."""
+
+    matrix_II: torch.Tensor
+    """(I, I) float64, symmetric: the mean of k k^T."""
+    num_tokens: int
+    """How many keys it is the mean of."""
+    convergence: float
+    """||A - B|| / ||C0||, Frobenius, where A and B are the means over every other text: about twice C0's own sampling
+    error. Of the first 1,024 inputs alone, where there are more; infinite for a single text."""
+
+    @cached_property
+    def cholesky_II(self) -> torch.Tensor:
+        """L, lower triangular, float64, with C0 = L L^T.
+
+        A C0 without full rank (fewer tokens than inputs, an input that is always 0, rounding) has none: as little as
+        it takes is added to its diagonal then, and a warning says how much.
+        """
+        scale, added = float(self.matrix_II.diagonal().mean()), 0.0
+        factor_II, failed = torch.linalg.cholesky_ex(self.matrix_II)
+        while bool(failed) and scale > 0 and math.isfinite(scale):
+            added = max(10 * added, 1e-14 * scale)
+            matrix_II = self.matrix_II.clone()
+            matrix_II.diagonal().add_(added)
+            factor_II, failed = torch.linalg.cholesky_ex(matrix_II)
+        if added:
+            logger.warning(
+                "C0 of %d inputs over %d tokens has no inverse: %.1e of its mean diagonal is added to it; more text "
+                "(num_samples) avoids that",
+                len(self.matrix_II),
+                self.num_tokens,
+                added / scale,
+            )
+        return factor_II
+
+    @cached_property
+    def eigen(self) -> Eigen:
+        """Eigenvalues and eigenvectors."""
+        return Eigen(*torch.linalg.eigh(self.matrix_II))
+
+    def null_space(self, threshold: float) -> torch.Tensor:
+        """The eigenvectors whose eigenvalue is below a threshold: (I, M) float64, orthonormal columns."""
+        count = int((self.eigen.eigenvalues < threshold).sum())
+        return self.eigen.eigenvectors[:, :count]  # a view: the eigenvalues increase
+
+
+@torch.no_grad()
+def second_moments(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Iterable[str],
+    sites: Sequence[str],
+    *,
+    max_length: int,
+    max_tokens_per_pass: int = 8192,
+    progress: Progress = silent,
+) -> dict[str, SecondMoment]:
+    """C0 of several projections' keys, from one pass over the text.
+
+    Args:
+        model: Bit-identical on return, gradient flags, training mode and hooks included.
+        tokenizer: Its tokenizer.
+        texts: Read as they come, some thousands ahead, so they may be a stream.
+        sites: Projections, at least one, e.g. `5.down_proj`.
+        max_length: Tokens after which a text is cut; the model's context where that is less.
+        max_tokens_per_pass: Tokens, padding included, that run together: bounds memory, without effect on the result.
+        progress: Told (texts done, texts in all, as far as is known).
+
+    Returns:
+        By site; the matrices lie where the projections do.
+
+    Raises:
+        ValueError: A site that is no projection of the model, texts without a token, or keys that are not finite.
+    """
+    anatomy = Anatomy.of(model)
+    modules = {site: model.get_submodule(anatomy.site_module(site)) for site in sites}
+    sums = {site: _Sum(module) for site, module in modules.items()}
+    cap = min(max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
+    halving, done = OomHalver(), 0
+    in_all = len(texts) if isinstance(texts, Sequence) else 0
+    with frozen(model):
+        for ids in _encoded(tokenizer, texts, cap):
+            lengths = [len(row) for row in ids]
+            filled = [n for n, length in enumerate(lengths) if length]
+            done += len(ids) - len(filled)
+            groups = length_groups(lengths, filled, max_tokens_per_pass)
+            for group, keys in halving.run(
+                groups, partial(_keys, model, modules, ids), size=partial(padded_tokens, lengths)
+            ):
+                halves = _places_by_half(ids, group)
+                for site, entering in keys.items():
+                    sums[site].add(entering, halves)
+                done += len(group)
+                progress(done, max(done, in_all))
+    return {site: total.mean(site, model.dtype) for site, total in sums.items()}
+
+
+class _Sum:
+    """The running sum of one projection's k k^T, and the same over every other text for the first inputs.
+
+    Both are symmetric, so only the blocks on and above the diagonal are computed: 10 of 16.
+    """
+
+    def __init__(self, projection: nn.Module) -> None:
+        width_at = 0 if stores_in_out(projection) else 1
+        weight = projection.get_parameter("weight")
+        width = weight.shape[width_at]
+        compared = min(width, _INPUTS_COMPARED)
+        self.sum_II = torch.zeros(width, width, dtype=torch.float64, device=weight.device)
+        self.half_JJ = self.sum_II.new_zeros(compared, compared)
+        self.num_tokens = [0, 0]
+        self.block = max(1024, math.ceil(width / 4))
+        on_cpu = weight.device.type == "cpu"
+        self.product_dtype = torch.float64 if on_cpu else torch.promote_types(weight.dtype, torch.float32)
+
+    def add(self, keys: torch.Tensor, halves: Sequence[torch.Tensor]) -> None:
+        """Add a pass's keys, (B, T, I), at the places b * T + t of either half."""
+        keys_RI = keys.reshape(-1, keys.shape[-1])
+        for half, places_R in enumerate(halves):
+            for part_R in places_R.to(keys.device).split(_ROWS_A_PRODUCT):
+                self._add_rows(keys_RI.index_select(0, part_R).to(self.product_dtype), compared=half == 0)
+            self.num_tokens[half] += len(places_R)
+
+    def _add_rows(self, rows_RI: torch.Tensor, *, compared: bool) -> None:
+        num_compared = len(self.half_JJ)
+        for start in range(0, rows_RI.shape[1], self.block):
+            end = start + self.block
+            product = rows_RI[:, :end].T @ rows_RI[:, start:end]
+            self.sum_II[:end, start:end] += product
+            if compared and start < num_compared:
+                self.half_JJ[:end, start:end] += product[:num_compared, : num_compared - start]
+
+    def mean(self, site: str, dtype: torch.dtype) -> SecondMoment:
+        """C0.
+
+        Raises:
+            ValueError: There was no token, or a key was not finite.
+        """
+        num_tokens = sum(self.num_tokens)
+        if num_tokens == 0:
+            raise ValueError("texts: there is not one token in the corpus")
+        if not bool(self.sum_II.isfinite().all()):
+            raise ValueError(f"site {site}: keys that are not finite in {dtype}; load the model in a wider dtype")
+        return SecondMoment(_mirrored(self.sum_II) / num_tokens, num_tokens, self._convergence())
+
+    def _convergence(self) -> float:
+        first, second = self.num_tokens
+        if min(first, second) == 0:
+            return math.inf
+        half_JJ = _mirrored(self.half_JJ)
+        whole_JJ = _mirrored(self.sum_II[: len(half_JJ), : len(half_JJ)])
+        gap_JJ = half_JJ / first - (whole_JJ - half_JJ) / second
+        return float(gap_JJ.norm() / (whole_JJ / (first + second)).norm())
+
+
+def _mirrored(upper_II: torch.Tensor) -> torch.Tensor:
+    """The symmetric matrix with this upper triangle, whatever is below it."""
+    return upper_II.triu() + upper_II.triu(1).T
+
+
+class _AllSeen(BaseException):
+    """Ends a forward pass once every site has read its input; no error, so nothing may catch it as one."""
+
+
+def _keys(
+    model: PreTrainedModel, modules: Mapping[str, nn.Module], ids: Sequence[Sequence[int]], group: Sequence[int]
+) -> dict[str, torch.Tensor]:
+    """What enters each module, in a forward pass over some texts that ends when the last of them is reached."""
+    seen: dict[str, torch.Tensor] = {}
+
+    def watch(site: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(keys: torch.Tensor) -> Any:
+            seen[site] = keys
+            if len(seen) == len(modules):
+                raise _AllSeen
+            return run(keys)
+
+        return forward
+
+    stand_ins = {module: watch(site, module.forward) for site, module in modules.items()}
+    try:
+        with standing_in(stand_ins):
+            model(input_ids=_padded(ids, group).to(model.device), use_cache=False)
+    except _AllSeen:
+        return seen
+    raise AssertionError("the forward pass did not come to every site")
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], cap: int) -> Iterator[list[tuple[int, ...]]]:
+    """Token ids of some thousands of texts at a time, an even number, each cut to `cap`."""
+    waiting = iter(texts)
+    while pool := list(islice(waiting, _TEXTS_READ_AHEAD)):
+        yield [ids[:cap] for ids in encode_texts(tokenizer, pool)]
+
+
+def _padded(ids: Sequence[Sequence[int]], group: Sequence[int]) -> torch.Tensor:
+    """(B, T) int64; `length_groups` puts the longest first."""
+    longest = len(ids[group[0]])
+    return torch.tensor([[*ids[n], *[ids[n][-1]] * (longest - len(ids[n]))] for n in group])
+
+
+def _places_by_half(ids: Sequence[Sequence[int]], group: Sequence[int]) -> list[torch.Tensor]:
+    """The places b * T + t of real tokens, int64: of the texts with an even number, and of those with an odd one."""
+    longest = len(ids[group[0]])
+    halves: list[list[int]] = [[], []]
+    for b, n in enumerate(group):
+        halves[n % 2].extend(range(b * longest, b * longest + len(ids[n])))
+    return [torch.tensor(places, dtype=torch.int64) for places in halves]

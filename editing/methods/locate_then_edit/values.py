@@ -1,0 +1,280 @@
+"""Values: what a layer should put out at a subject's last token, so that the model says the new target.
+
+ROME's v* (arXiv 2202.05262, eq. 4) and MEMIT's z (arXiv 2210.07229, eq. 16): a shift delta of a site's output, found by
+Adam, for the loss
+
+    mean over prompts of (mean over target tokens of -log p)        the new target, in every context
+    + kl_factor * KL(p with delta || p without)                     next token at the subject of the KL prompt
+    + weight_decay * |delta| / |v|^2                                v: the unshifted output, bare prompt
+    with |delta| <= clamp_norm_factor * |v|, by scaling back after each step.
+
+Requests are independent, so any number run together, each with its own delta, its own moments and its own end; one that
+has stopped keeps its delta and is left out of the passes. Checked against recorded runs of a published implementation.
+
+Shapes: N requests, B sequences, U places read, K the most of them that a request has, D hidden size, V vocabulary,
+S steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import PreTrainedModel
+
+from overedit.editing.methods.base import Progress, silent
+from overedit.editing.methods.locate_then_edit.subjects import Rewriting
+from overedit.editing.model.hooks import frozen
+from overedit.editing.model.memory import OomHalver
+from overedit.editing.model.partial_forward.batching import placed_tokens
+from overedit.editing.model.partial_forward.shifted_suffix import Packed, ShiftedSuffix, tokens_that_fit
+from overedit.editing.model.tokenization import pad
+
+_BETAS, _EPSILON = (0.9, 0.999), 1e-8
+
+
+class ValueOptions(BaseModel):
+    """Settings of the optimization; the defaults are MEMIT's for GPT-J (arXiv 2210.07229, published settings)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    num_steps: int = Field(default=25, ge=1)
+    """Evaluations of the loss; the last is not followed by an update."""
+    learning_rate: float = Field(default=0.5, gt=0)
+    """Step size of Adam, constant."""
+    weight_decay: float = Field(default=0.5, ge=0)
+    """Weight of |delta| / |v|^2."""
+    kl_factor: float = Field(default=0.0625, ge=0)
+    """Weight of the KL term; with 0 the KL prompt is not run."""
+    clamp_norm_factor: float = Field(default=0.75, gt=0)
+    """The most that |delta| may be, in |v|."""
+    stop_below: float = Field(default=0.05, ge=0)
+    """A request whose loss is below stops."""
+    max_tokens_per_pass: int | None = Field(default=None, ge=1)
+    """Tokens, from the subject's last one on, that run together; a request of more runs alone. None chooses from the
+    free memory. Where it proves too much it is halved."""
+
+
+class Course(NamedTuple):
+    """What was seen at each step, before its update, (N, S) each; NaN where a request had stopped."""
+
+    loss: torch.Tensor
+    nll: torch.Tensor
+    kl: torch.Tensor
+    """With its factor."""
+    decay: torch.Tensor
+    """With its factor."""
+    delta_norm: torch.Tensor
+
+
+class Values(NamedTuple):
+    """One row a request, on the model's device; float32 (float64 for a model in float64)."""
+
+    initial_ND: torch.Tensor
+    """The site's unshifted output at the subject's last token of the bare prompt."""
+    delta_ND: torch.Tensor
+    """The shift; the value to be written is the sum of the two."""
+    first_losses_N: torch.Tensor
+    last_losses_N: torch.Tensor
+    num_steps_N: torch.Tensor
+    """Evaluations of the loss, int64."""
+    course: Course
+
+
+def optimize_values(
+    model: PreTrainedModel,
+    site: str,
+    rewritings: Sequence[Rewriting],
+    options: ValueOptions,
+    *,
+    progress: Progress = silent,
+) -> Values:
+    """Find the value of each request.
+
+    Args:
+        model: Bit-identical on return, gradient flags, training mode and hooks included.
+        site: Whose output is shifted: `<layer>.mlp` (ROME) or `<layer>.layer` (MEMIT).
+        rewritings: At least one.
+        options: Settings.
+        progress: Told (steps done of all requests, steps in all).
+
+    Raises:
+        ValueError: As `ShiftedSuffix`.
+        torch.OutOfMemoryError: A single request does not fit (a RuntimeError on a processor).
+    """
+    sequences = [placed for rewriting in rewritings for placed in (*rewriting.prompts, rewriting.kl)]
+    limit = options.max_tokens_per_pass or tokens_that_fit(model, site, sequences)
+    found: list[Values] = []
+    done = 0
+
+    def advance(steps: int) -> None:
+        progress(done * options.num_steps + steps, len(rewritings) * options.num_steps)
+
+    def descend(group: Sequence[Rewriting]) -> Values:
+        return _Descent(model, site, group, options).run(advance)
+
+    with frozen(model):
+        for group, values in OomHalver().run(_groups(rewritings, limit), descend, size=_num_tokens):
+            found.append(values)
+            done += len(group)
+    fields = {name: torch.cat([getattr(part, name) for part in found]) for name in Values._fields[:-1]}
+    course = Course(*(torch.cat(parts) for parts in zip(*(part.course for part in found), strict=True)))
+    return Values(**fields, course=course)
+
+
+def _groups(rewritings: Sequence[Rewriting], limit: int) -> Iterator[Sequence[Rewriting]]:
+    """Consecutive requests, as many together as `limit` tokens allow, at least one."""
+    first, total = 0, 0
+    for place, rewriting in enumerate(rewritings):
+        size = _num_tokens([rewriting])
+        if place > first and total + size > limit:
+            yield rewritings[first:place]
+            first, total = place, 0
+        total += size
+    yield rewritings[first:]
+
+
+def _num_tokens(rewritings: Sequence[Rewriting]) -> int:
+    return sum(placed_tokens(placed) for rewriting in rewritings for placed in (*rewriting.prompts, rewriting.kl))
+
+
+class _Batch(NamedTuple):
+    """Requests that run together, and which sequences and places read are theirs; -1 fills up."""
+
+    members: list[int]
+    """The requests, by their number in the group."""
+    packed: Packed
+    owners_B: torch.Tensor
+    """A sequence's request, by its number in the group."""
+    sequences_NK: torch.Tensor
+    reads_NK: torch.Tensor
+    kl_reads_N: torch.Tensor
+    """Empty without a KL term."""
+    labels_U: torch.Tensor
+    """0 where no target token is read."""
+    weights_U: torch.Tensor
+    """A target token's share in its request's loss."""
+
+
+class _Descent:
+    """The optimization of some requests together; everything has a row a request, also after some have stopped."""
+
+    def __init__(
+        self, model: PreTrainedModel, site: str, rewritings: Sequence[Rewriting], options: ValueOptions
+    ) -> None:
+        self._rewritings, self._options, self._device = rewritings, options, model.device
+        self._dtype = torch.promote_types(model.dtype, torch.float32)
+        # nothing behind the KL prompt's place is read, so nothing there need run
+        kl = [(r.kl._replace(ids=r.kl.ids[: r.kl.place + 1]),) if options.kl_factor else () for r in rewritings]
+        parts = [(*r.prompts, *last) for r, last in zip(rewritings, kl, strict=True)]
+        first = list(accumulate(map(len, parts), initial=0))
+        self._sequences = [range(*ends) for ends in pairwise(first)]
+        self._suffix = ShiftedSuffix(model, site, [placed for placed_parts in parts for placed in placed_parts])
+        self._initial_ND = self._suffix.site_BD[first[:-1]].to(self._dtype)
+        self._sizes_N1 = self._initial_ND.norm(dim=1, keepdim=True)
+        self._delta_ND, self._mean_ND, self._square_ND = (torch.zeros_like(self._initial_ND) for _ in range(3))
+        self._first_log_p_NV = torch.empty(0)
+
+    def run(self, advance: Callable[[int], None]) -> Values:
+        """Descend until all have stopped or the steps are done; `advance` is told the steps of all requests."""
+        total, steps = len(self._rewritings), self._options.num_steps
+        live, batch = list(range(total)), self._pack(range(total))
+        course_FNS = self._initial_ND.new_full((len(Course._fields), total, steps), torch.nan)
+        num_steps_N = torch.zeros(total, dtype=torch.int64, device=self._device)
+        for step in range(steps):
+            if 4 * self._num_tokens(live) <= 3 * batch.packed.num_tokens:
+                batch = self._pack(live)
+            shifts_BD = self._delta_ND[batch.owners_B].requires_grad_()
+            logits_UV = self._suffix.logits_UV(batch.packed, shifts_BD)
+            seen_FN, gradient_UV = self._loss(batch, logits_UV.detach())
+            rows = [batch.members.index(n) for n in live]
+            course_FNS[:, live, step] = seen_FN[:, rows]
+            num_steps_N[live] += 1
+            stopped = (seen_FN[0, rows] < self._options.stop_below).tolist()
+            rows = [row for row, stop in zip(rows, stopped, strict=True) if not stop]
+            live = [batch.members[row] for row in rows]
+            advance((step + 1) * total)
+            if not live or step + 1 == steps:
+                break
+            (gradient_BD,) = torch.autograd.grad(logits_UV, shifts_BD, gradient_UV.to(logits_UV.dtype))
+            self._update(live, _summed(gradient_BD, batch.sequences_NK[rows]), step + 1)
+        loss_NS = course_FNS[0]
+        last_N = loss_NS.gather(1, num_steps_N[:, None] - 1)[:, 0]
+        return Values(self._initial_ND, self._delta_ND, loss_NS[:, 0], last_N, num_steps_N, Course(*course_FNS))
+
+    def _num_tokens(self, members: Sequence[int]) -> int:
+        return self._suffix.num_tokens([b for n in members for b in self._sequences[n]])
+
+    def _pack(self, members: Sequence[int]) -> _Batch:
+        labels: list[int] = []
+        weights: list[float] = []
+        reads, kl_reads = [], []
+        for n in members:
+            prompts, first = self._rewritings[n].prompts, len(labels)
+            for placed in prompts:
+                labels += placed.target
+                weights += [1 / len(prompts) / len(placed.target)] * len(placed.target)
+            if len(self._sequences[n]) > len(prompts):
+                kl_reads.append(len(labels))
+                labels, weights = [*labels, 0], [*weights, 0.0]
+            reads.append(range(first, len(labels)))
+        first_sequences = accumulate((len(self._sequences[n]) for n in members), initial=0)
+        sequences = [range(*ends) for ends in pairwise(first_sequences)]
+        device = self._device
+        return _Batch(
+            list(members),
+            self._suffix.pack([b for n in members for b in self._sequences[n]]),
+            torch.tensor([n for n in members for _ in self._sequences[n]], device=device),
+            pad(sequences, value=-1).to(device),
+            pad(reads, value=-1).to(device),
+            torch.tensor(kl_reads, dtype=torch.int64, device=device),
+            torch.tensor(labels, device=device),
+            torch.tensor(weights, dtype=self._dtype, device=device),
+        )
+
+    def _loss(self, batch: _Batch, logits_UV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss and its parts, a row a field of `Course`, and the gradient of nll and KL as to the logits."""
+        log_p_UV = logits_UV.to(self._dtype).log_softmax(-1)
+        every = torch.arange(len(log_p_UV), device=self._device)
+        nll_N = _summed(-log_p_UV[every, batch.labels_U] * batch.weights_U, batch.reads_NK)
+        kl_log_p_NV = log_p_UV[batch.kl_reads_N]
+        if not self._first_log_p_NV.numel():
+            self._first_log_p_NV = kl_log_p_NV
+        gradient_UV = log_p_UV.exp_()
+        gradient_UV[every, batch.labels_U] -= 1
+        gradient_UV.mul_(batch.weights_U[:, None])
+        kl_N = torch.zeros_like(nll_N)
+        if len(batch.kl_reads_N):
+            p_NV = kl_log_p_NV.exp()
+            gap_NV = kl_log_p_NV - self._first_log_p_NV[batch.members]
+            kl_N = (p_NV * gap_NV).sum(1)
+            gradient_UV[batch.kl_reads_N] = self._options.kl_factor * p_NV * (gap_NV - kl_N[:, None])
+        norms_N = self._delta_ND[batch.members].norm(dim=1)
+        decay_N = self._options.weight_decay * norms_N / self._sizes_N1[batch.members, 0].square()
+        kl_N = kl_N * self._options.kl_factor
+        return torch.stack([nll_N + kl_N + decay_N, nll_N, kl_N, decay_N, norms_N]), gradient_UV
+
+    def _update(self, live: list[int], gradient_ND: torch.Tensor, step: int) -> None:
+        """One step of Adam (arXiv 1412.6980, algorithm 1; the usual rates) for the live requests, and the clamp."""
+        options, delta_ND, sizes_N1 = self._options, self._delta_ND[live], self._sizes_N1[live]
+        norms_N1 = delta_ND.norm(dim=1, keepdim=True)
+        direction_ND = torch.where(norms_N1 > 0, delta_ND / norms_N1, 0)
+        gradient_ND = gradient_ND + options.weight_decay / sizes_N1.square() * direction_ND
+        mean_ND = torch.lerp(self._mean_ND[live], gradient_ND, 1 - _BETAS[0])
+        square_ND = _BETAS[1] * self._square_ND[live] + (1 - _BETAS[1]) * gradient_ND.square()
+        self._mean_ND[live], self._square_ND[live] = mean_ND, square_ND
+        spread_ND = square_ND.sqrt() / math.sqrt(1 - _BETAS[1] ** step) + _EPSILON
+        delta_ND = delta_ND - options.learning_rate / (1 - _BETAS[0] ** step) * mean_ND / spread_ND
+        norms_N1, most_N1 = delta_ND.norm(dim=1, keepdim=True), options.clamp_norm_factor * sizes_N1
+        self._delta_ND[live] = torch.where(norms_N1 > most_N1, delta_ND * (most_N1 / norms_N1), delta_ND)
+
+
+def _summed(values_X: torch.Tensor, index_NK: torch.Tensor) -> torch.Tensor:
+    """Sums of rows, the same in every run; -1 in the index adds nothing."""
+    picked = values_X[index_NK.clamp_min(0)]
+    missing = (index_NK < 0).view(*index_NK.shape, *[1] * (values_X.dim() - 1))
+    return picked.masked_fill(missing, 0).sum(1)

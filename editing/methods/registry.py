@@ -1,0 +1,45 @@
+"""The registry of methods. To add one, write its module, which ends with its `METHOD`, and add its name to `NAMES`.
+
+The modules are imported by name, so the stage key of one method does not cover the code of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+from importlib import import_module
+from operator import or_
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from overedit.editing.methods.base import Method, MethodConfig
+
+NAMES = (
+    "locft_bf",
+    "ft_l",
+    "ft_m",
+    "ultraedit",
+    "rome",
+    "r_rome",
+    "memit",
+    "emmet",
+    "alphaedit",
+)
+"""The modules of this folder, one method each, in the order in which they are listed to users."""
+
+
+def _load() -> dict[str, Method]:
+    methods: list[Method] = [import_module(f"overedit.editing.methods.{name}").METHOD for name in NAMES]
+    return {method.name: method for method in methods}
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(_load())
+"""Every method by the `method` of its configuration."""
+
+if TYPE_CHECKING:
+    AnyMethod = MethodConfig
+else:
+    AnyMethod = Annotated[reduce(or_, (method.config for method in METHODS.values())), Field(discriminator="method")]
+    """The configuration of any method, validated as the class that its field `method` names."""

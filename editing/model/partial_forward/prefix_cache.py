@@ -1,0 +1,205 @@
+"""The frozen prefix: what enters the trained part of a model, computed once per request and used over and over.
+
+With one site trained, everything before it gives the same activations in every epoch. They are kept, and a training
+step starts at the site. Two places to start from:
+
+* `module`: the trained module is a layer's last one and its output is added to the residual stream as it is (checked on
+  the model at hand). Then x, the module's input, and r, the rest of the layer's output, are kept: layer(h) = r + W x.
+* `layer`: otherwise the hidden states that enter the site's layer are kept.
+
+Sequences are padded on the right by repeating their last token: attention is causal, so no real token sees the padding
+and no attention mask or pad id is needed.
+
+Shapes: N sequences, R tokens of all sequences together, B sequences of a pass, T tokens, D hidden size, X width of what
+is kept (D, or the trained module's input).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from overedit.editing.model.anatomy import Anatomy
+from overedit.editing.model.hooks import standing_in
+from overedit.editing.model.memory import OomHalver
+from overedit.editing.model.partial_forward.batching import length_groups, padded_tokens
+
+Start = Literal["module", "layer", "embedding"]
+
+
+class Prefix(NamedTuple):
+    """All sequences, and what enters the trained part at each of their tokens."""
+
+    start: Start
+    """Where a training step starts; `embedding` means that nothing is kept."""
+    ids_R: torch.Tensor
+    """Token ids, int64, one sequence after the other."""
+    first_rows: tuple[int, ...]
+    """(N) row of each sequence's first token."""
+    lengths: tuple[int, ...]
+    """(N) tokens of each sequence."""
+    inputs_RX: torch.Tensor | None = None
+    """Input of the trained module (`module`) or of its layer (`layer`), in the model's dtype."""
+    rest_RD: torch.Tensor | None = None
+    """`module`: the layer's output without the trained module's part."""
+    gives_tuple: bool = False
+    """The model's layers answer with a tuple whose first member is the hidden states."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of what is kept."""
+        return sum(kept.nbytes for kept in (self.inputs_RX, self.rest_RD) if kept is not None)
+
+    def rows(self, chosen: Sequence[int]) -> torch.Tensor:
+        """The (B, T) rows of the chosen sequences, each padded by its last row; int64 on the model's device."""
+        first_B1 = torch.tensor([self.first_rows[n] for n in chosen])[:, None]
+        last_B1 = torch.tensor([self.lengths[n] for n in chosen])[:, None] - 1
+        steps_T = torch.arange(int(last_B1.max()) + 1)
+        return (first_B1 + torch.minimum(steps_T, last_B1)).to(self.ids_R.device, non_blocking=True)
+
+
+@torch.no_grad()
+def compute_prefix(
+    model: PreTrainedModel,
+    site: str,
+    sequences: Sequence[Sequence[int]],
+    *,
+    max_bytes: int,
+    max_tokens_per_pass: int,
+) -> Prefix:
+    """Run the part of the model before a site once over all sequences, and keep what enters the trained part.
+
+    Args:
+        model: In evaluation mode; not changed.
+        site: The site to be trained, e.g. `6.down_proj`.
+        sequences: Token ids of each sequence, at least one each.
+        max_bytes: The most that may be kept; where `module` needs more `layer` is taken, and where that needs more
+            nothing is kept. 0 keeps nothing.
+        max_tokens_per_pass: Tokens, padding included, that one forward pass takes.
+    """
+    lengths = tuple(len(ids) for ids in sequences)
+    first_rows = tuple(accumulate(lengths[:-1], initial=0))
+    ids_R = torch.tensor([token for ids in sequences for token in ids], device=model.device)
+    prefix = Prefix("embedding", ids_R, first_rows, lengths)
+    anatomy = Anatomy.of(model)
+    layer = model.get_submodule(anatomy.layer_name(anatomy.site_layer(site)))
+    module = model.get_submodule(anatomy.site_module(site)) if site.endswith(".down_proj") else None
+    width, inner_width, gives_tuple = look_at_layer(model, layer, module, ids_R[None, : lengths[0]])
+    prefix = prefix._replace(gives_tuple=gives_tuple)
+    bytes_per_unit = len(ids_R) * model.dtype.itemsize
+    if inner_width and bytes_per_unit * (width + inner_width) <= max_bytes:
+        prefix = prefix._replace(start="module", inputs_RX=_empty(model, ids_R, inner_width))
+        prefix = prefix._replace(rest_RD=_empty(model, ids_R, width))
+    elif bytes_per_unit * width <= max_bytes:
+        prefix, module = prefix._replace(start="layer", inputs_RX=_empty(model, ids_R, width)), None
+    else:
+        return prefix
+    groups = length_groups(lengths, range(len(lengths)), max_tokens_per_pass)
+    halving, size = OomHalver(), partial(padded_tokens, lengths)
+    for _ in halving.run(groups, partial(_fill, model, layer, module, prefix), size=size):
+        pass
+    return prefix
+
+
+def _empty(model: PreTrainedModel, ids_R: torch.Tensor, width: int) -> torch.Tensor:
+    return torch.empty(len(ids_R), width, dtype=model.dtype, device=ids_R.device)
+
+
+def _fill(
+    model: PreTrainedModel, layer: nn.Module, module: nn.Module | None, prefix: Prefix, group: Sequence[int]
+) -> None:
+    """Compute one pass and put its rows into the prefix."""
+    rows_BT = prefix.rows(group)
+    reached = _reach(model, layer, prefix.ids_R[rows_BT], module)
+    rows = rows_BT.flatten()  # a padded place holds its sequence's last row and computes other values: leave it out
+    lengths_B = torch.tensor([prefix.lengths[n] for n in group], device=rows.device)
+    real = (torch.arange(rows_BT.shape[1], device=rows.device) < lengths_B[:, None]).flatten()
+    assert prefix.inputs_RX is not None
+    prefix.inputs_RX[rows[real]] = (reached.hidden if module is None else reached.inner).flatten(0, 1)[real]
+    if prefix.rest_RD is not None:
+        prefix.rest_RD[rows[real]] = _tensor(reached.output).flatten(0, 1)[real]
+
+
+class _LayerReached(BaseException):
+    """Ends a forward pass at a layer, and carries what was seen there; no error, so nothing may catch it as one."""
+
+    def __init__(self, hidden: torch.Tensor, inner: torch.Tensor | None, output: Any) -> None:
+        self.hidden, self.inner, self.output = hidden, inner, output
+
+
+def _reach(
+    model: PreTrainedModel, layer: nn.Module, ids_BT: torch.Tensor, module: nn.Module | None, scale: float = 0.0
+) -> Any:
+    """Run up to a layer's end, where `module` (if any) answers with noise of root mean square `scale`."""
+    run_layer = layer.forward
+    hidden: torch.Tensor | None = None
+    inner: torch.Tensor | None = None
+
+    def watch(*args: Any, **kwargs: Any) -> None:
+        nonlocal hidden
+        hidden = _hidden(*args, **kwargs)
+        output = run_layer(*args, **kwargs)
+        raise _LayerReached(hidden, inner, output)
+
+    def answer(inputs: torch.Tensor) -> torch.Tensor:
+        nonlocal inner
+        inner = inputs
+        assert hidden is not None
+        return _noise(inputs, hidden.shape[-1], scale)
+
+    stand_ins: dict[nn.Module, Callable[..., Any]] = {layer: watch}
+    if module is not None:
+        stand_ins[module] = answer
+    try:
+        with standing_in(stand_ins):
+            model(inputs_embeds=model.get_input_embeddings()(ids_BT), use_cache=False)
+    except _LayerReached as reached:
+        return reached
+    raise AssertionError("the forward pass did not come to the layer of the site")
+
+
+def _noise(like: torch.Tensor, width: int, scale: float) -> torch.Tensor:
+    noise = torch.randn(*like.shape[:-1], width, generator=torch.Generator().manual_seed(0))
+    return (noise * scale).to(like)
+
+
+class LayerLook(NamedTuple):
+    """What one short sequence shows of a layer."""
+
+    width: int
+    inner_width: int
+    """Width of the module's input; 0 where its output is not simply added to the rest of the layer's."""
+    gives_tuple: bool
+
+
+def look_at_layer(
+    model: PreTrainedModel, layer: nn.Module, module: nn.Module | None, ids_1T: torch.Tensor
+) -> LayerLook:
+    """Find out, on a short sequence, whether a module's output is added to the rest of its layer's as it is."""
+    plain = _reach(model, layer, ids_1T, None)
+    width, gives_tuple = plain.hidden.shape[-1], isinstance(plain.output, tuple)
+    without = _reach(model, layer, ids_1T, module)
+    if without.inner is None or without.inner.shape[:-1] != ids_1T.shape:
+        return LayerLook(width, 0, gives_tuple)
+    rest = _tensor(without.output)
+    scale = 4 * float(rest.float().square().mean().sqrt())
+    noisy = _tensor(_reach(model, layer, ids_1T, module, scale).output)
+    gap = (rest + _noise(without.inner, width, scale) - noisy).abs().max()
+    added = float(gap) <= 8 * torch.finfo(model.dtype).eps * float(noisy.abs().max())
+    return LayerLook(width, without.inner.shape[-1] if added else 0, gives_tuple)
+
+
+def _tensor(output: Any) -> torch.Tensor:
+    """A layer's hidden states; some layers answer with a tuple."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _hidden(*args: Any, **kwargs: Any) -> Any:
+    """The hidden states among a layer's arguments."""
+    return args[0] if args else kwargs["hidden_states"]

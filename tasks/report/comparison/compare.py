@@ -1,0 +1,158 @@
+"""A comparison of two runs: the settings that differ, and whether their numbers differ by more than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import duckdb
+
+from overedit.tasks.report.comparison.differences import Difference, differences
+from overedit.tasks.report.comparison.settings import Setting, differing_settings
+from overedit.tasks.runs.run import display_names, unknown_run
+from overedit.tasks.warehouse.tables import Row
+from overedit.tasks.warehouse.views import query_sql
+from overedit.tasks.warehouse.vocabulary import PROTOCOLS
+from overedit.tasks.warehouse.warehouse import Warehouse
+
+_TRAJECTORIES = "SELECT * FROM collapse_point WHERE run = $run ORDER BY ALL"
+_POINTS = "comparison/points"
+
+
+class Collapse(NamedTuple):
+    """The edit count at which a trajectory collapsed in each run, and the criterion; None where it did not."""
+
+    name: str
+    first: int | None
+    first_reason: str | None
+    second: int | None
+    second_reason: str | None
+
+
+class Comparison(NamedTuple):
+    """The result of comparing two runs."""
+
+    first: str
+    second: str
+    protocol: str
+    settings: list[Setting]
+    differences: list[Difference]
+    collapses: list[Collapse]
+    only_first: list[str]
+    only_second: list[str]
+    """Trajectories that the other run does not have."""
+    unfinished: list[str]
+    """Runs whose settings are not stored yet."""
+
+
+class _Side(NamedTuple):
+    """One of the runs, with its trajectories by display name."""
+
+    run: str
+    collapses: dict[str, Row]
+    """Display name -> row of `collapse_point`."""
+    ended: dict[str, Row]
+    """Display name -> row of `runs`; only trajectories that have ended."""
+
+
+def compare(warehouse: Warehouse, first: str, second: str, *, protocol: str = "generated") -> Comparison:
+    """Compare two runs of one warehouse, trajectory by trajectory: those with the same label and order of the edits.
+
+    A difference is paired where both runs asked the same questions (the same prompts of the same cases with the same
+    targets, the same benchmark items, the same texts) and the pairs are at least half of the questions of either run.
+    Otherwise it combines the intervals of each run.
+
+    Args:
+        warehouse: Has the rows of both runs.
+        first: The name of a run.
+        second: The name of another run.
+        protocol: The protocol under which answers are scored.
+
+    Raises:
+        ValueError: A run is unknown or named twice, the protocol is unknown, or the runs have no measure in common.
+    """
+    if first == second:
+        raise ValueError(f"compare: {first!r} is given twice; name two runs")
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol: {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
+    with warehouse.connect(sql=f"{_TRAJECTORIES}; {query_sql(_POINTS)}") as connection:
+        sides = _sides(warehouse, connection, first, second)
+        _store_names(connection, sides)
+        found = differences(lambda name, **values: _rows(connection, query_sql(name), **values), protocol)
+        if not found:
+            raise ValueError(_nothing_in_common(connection, sides, protocol))
+    one, other = sides
+    return Comparison(
+        first=first,
+        second=second,
+        protocol=protocol,
+        settings=differing_settings(one.ended, other.ended) if one.ended and other.ended else [],
+        differences=found,
+        collapses=list(_collapses(one, other)),
+        only_first=[name for name in one.collapses if name not in other.collapses],
+        only_second=[name for name in other.collapses if name not in one.collapses],
+        unfinished=[side.run for side in sides if not side.ended],
+    )
+
+
+def _sides(warehouse: Warehouse, connection: duckdb.DuckDBPyConnection, first: str, second: str) -> tuple[_Side, _Side]:
+    collapses, ended = {}, {}
+    for run in (first, second):
+        collapses[run] = _rows(connection, _TRAJECTORIES, run=run)
+        ended[run] = _rows(connection, "SELECT * FROM runs WHERE run = $run", run=run)
+        if not collapses[run]:
+            raise unknown_run(warehouse, run)
+    show_order = any(len({row["order_seed"] for row in rows}) > 1 for rows in collapses.values())
+
+    def side(run: str) -> _Side:
+        names = dict(
+            zip(map(_identity, collapses[run]), display_names(collapses[run], show_order=show_order), strict=True)
+        )
+        return _Side(
+            run,
+            {names[_identity(row)]: row for row in collapses[run]},
+            {names[_identity(row)]: row for row in ended[run] if _identity(row) in names},
+        )
+
+    return side(first), side(second)
+
+
+def _identity(row: Row) -> tuple[str, int]:
+    return row["trajectory"], row["order_seed"]
+
+
+def _store_names(connection: duckdb.DuckDBPyConnection, sides: tuple[_Side, ...]) -> None:
+    """Create the table `compared`, which the queries of a comparison join: the display name of each trajectory."""
+    connection.execute(
+        "CREATE TEMP TABLE compared (side INT, run VARCHAR, trajectory VARCHAR, order_seed BIGINT, name VARCHAR)"
+    )
+    rows = [
+        (number, side.run, *_identity(row), name)
+        for number, side in enumerate(sides, start=1)
+        for name, row in side.collapses.items()
+    ]
+    connection.executemany("INSERT INTO compared VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def _collapses(one: _Side, other: _Side) -> Iterator[Collapse]:
+    for name, first in one.collapses.items():
+        if (second := other.collapses.get(name)) is not None:
+            yield Collapse(name, first["collapse_at"], first["reason"], second["collapse_at"], second["reason"])
+
+
+def _nothing_in_common(connection: duckdb.DuckDBPyConnection, sides: tuple[_Side, ...], protocol: str) -> str:
+    """The error message for runs that cannot be compared: the edit counts that each of them measured."""
+    rows = _rows(connection, query_sql(_POINTS), protocol=protocol)
+    measured = []
+    for number, side in enumerate(sides, start=1):
+        counts = {
+            name: sorted({row["edit_count"] for row in rows if (row["side"], row["name"]) == (number, name)})
+            for name in side.collapses
+        }
+        has = [f"{name} at {', '.join(f'{at:,}' for at in of) or 'no'} edits" for name, of in counts.items()]
+        measured.append(f"{side.run} has {'; '.join(has)}")
+    return f"compare: the runs have no measure of one method at one edit count in common: {'. '.join(measured)}"
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, sql: str, **values: Any) -> list[Row]:
+    return list(connection.sql(sql, params=values).to_arrow_table().to_pylist())

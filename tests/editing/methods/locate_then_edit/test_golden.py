@@ -1,0 +1,197 @@
+"""ROME, MEMIT, EMMET and AlphaEdit against the numbers of published implementations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from overedit.editing.methods.base import CovarianceOptions
+from overedit.editing.methods.locate_then_edit.contexts import ContextOptions
+from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
+from overedit.editing.methods.locate_then_edit.keys import SubjectActivations
+from overedit.editing.methods.locate_then_edit.solvers import Memory, equality, least_squares, null_space, rank_one
+from overedit.editing.methods.locate_then_edit.subjects import Rewriting, encode_rewritings
+from overedit.editing.methods.locate_then_edit.values import ValueOptions
+from overedit.editing.methods.registry import METHODS
+from overedit.editing.model.anatomy import Anatomy
+from overedit.editing.model.weights import LowRank, WeightUpdate, apply_update
+from overedit.editing.requests import EditRequest
+from tests.support.triangles import symmetric
+
+MODELS = ("tiny-llama", "tiny-gpt2")
+UNREAD = CovarianceOptions(corpus="none")
+
+
+class Case:
+    """A case of one method on one model."""
+
+    def __init__(self, folder: Path, method: str, model: str) -> None:
+        everything = json.loads((folder / method / "case.json").read_text())
+        self.content: dict[str, Any] = everything["models"][model]
+        self.tensors = load_file(folder / method / f"{model}.safetensors")
+        self.model = AutoModelForCausalLM.from_pretrained(folder / "models" / model)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder / "models" / model)
+        self.hparams = self.content["hparams"]
+        groups = [[group] if isinstance(group, str) else group for group in self.content["context_templates"]]
+        self.templates = tuple(map(tuple, groups))
+        self.sites = tuple(f"{layer}.down_proj" for layer in self.hparams["layers"])
+        anatomy = Anatomy.of(self.model)
+        self.modules = {site: anatomy.site_module(site) for site in self.sites}
+        moments = load_file(folder / "covariance" / f"{model}.safetensors")
+        self.covariance = {
+            site: SecondMoment(symmetric(moments[module]).double(), 1, 0.0) for site, module in self.modules.items()
+        }
+        self.in_out = self.content["weight_layout"] == "(in,out)"
+
+    def requests(self, rows: list[dict[str, Any]] | None = None) -> list[EditRequest]:
+        return [
+            EditRequest(
+                case_id=str(row["request"]["case_id"]),
+                prompt=row["request"]["prompt"].format(row["request"]["subject"]),
+                subject=row["request"]["subject"],
+                target_new=row["request"]["target_new"]["str"],
+            )
+            for row in rows or self.content["requests"]
+        ]
+
+    def config(self, method: str, **more: Any) -> Any:
+        values = ValueOptions(
+            num_steps=self.hparams["v_num_grad_steps"],
+            learning_rate=self.hparams["v_lr"],
+            weight_decay=self.hparams["v_weight_decay"],
+            kl_factor=self.hparams["kl_factor"],
+            clamp_norm_factor=self.hparams["clamp_norm_factor"],
+        )
+        return METHODS[method].config(
+            layers=tuple(self.hparams["layers"]),
+            values=values,
+            contexts=ContextOptions(templates=self.templates),
+            covariance=UNREAD,
+            **more,
+        )
+
+    def run(self, method: str, requests: list[EditRequest], config: Any, state: Any = None) -> Any:
+        return METHODS[method].function(
+            self.model, self.tokenizer, requests, config, state or {}, covariance=self.covariance
+        )
+
+    def rewritings(self, rows: list[dict[str, Any]] | None = None) -> list[Rewriting]:
+        return encode_rewritings(self.model, self.tokenizer, self.requests(rows), self.templates)
+
+    def earlier_keys(self, module: str, batch: int) -> torch.Tensor:
+        """AlphaEdit's memory after a batch: the sum of K K^T of all batches so far."""
+        keys = torch.cat([self.tensors[f"b{past}.{module}.K"].double() for past in range(batch + 1)], dim=1)
+        return keys @ keys.T
+
+    def stored(self, matrix_OI: torch.Tensor) -> torch.Tensor:
+        """In the layout of the stored weight."""
+        return matrix_OI.T if self.in_out else matrix_OI
+
+
+def relative(seen: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((seen.double() - expected.double()).norm() / expected.double().norm())
+
+
+def dense(update: WeightUpdate, name: str) -> torch.Tensor:
+    change = update[name]
+    assert isinstance(change, LowRank)
+    return change.left.double() @ change.right.double()
+
+
+@pytest.fixture(params=MODELS)
+def model_name(request: pytest.FixtureRequest) -> Iterator[str]:
+    yield request.param
+
+
+def test_rome_golden(golden: Path, model_name: str) -> None:
+    case = Case(golden, "rome", model_name)
+    config = case.config("rome")
+    (module,) = case.modules.values()
+    for i, request in enumerate(case.requests()):
+        rewritings = encode_rewritings(case.model, case.tokenizer, [request], case.templates)
+        subjects = SubjectActivations(case.model, rewritings, case.templates, 8192)
+        keys = subjects.keys(case.sites[0])
+        assert relative(keys.mean_IN[:, 0], case.tensors[f"r{i}.key_mean"]) < 1e-5
+        assert relative(keys.bare_IN[:, 0], case.tensors[f"r{i}.key_prompt"]) < 1e-5
+        current = subjects.outputs(config.value_site, in_contexts=False)
+        assert relative(current[:, 0], case.tensors[f"r{i}.cur_output"]) < 1e-5
+        factor = case.covariance[case.sites[0]].cholesky_II
+        solved = rank_one(Memory(keys.mean_IN, current), factor, at_IN=keys.bare_IN)
+        direction = solved.weights_NI[0] / solved.weights_NI[0].norm()
+        left = case.tensors[f"r{i}.left_vector"].double()
+        assert relative(direction * torch.sign(direction @ left), left) < 1e-4
+        result = case.run("rome", [request], config)
+        seen = dense(result.update, f"{module}.weight")
+        expected = torch.outer(case.tensors[f"r{i}.right_vector"], case.tensors[f"r{i}.left_vector"])
+        assert relative(seen, case.stored(expected)) < 3e-4
+
+
+@pytest.mark.parametrize("method", ["memit", "emmet"])
+def test_memit_and_emmet_golden(golden: Path, model_name: str, method: str) -> None:
+    case = Case(golden, method, model_name)
+    more = {"ridge": case.hparams["emmet_lambda"]} if method == "emmet" else {}
+    config = case.config(method, covariance_weight=case.hparams["mom2_update_weight"], **more)
+    result = case.run(method, case.requests(), config)
+    subjects = SubjectActivations(case.model, case.rewritings(), case.templates, 8192)
+    tolerance = 1e-3 if (method, model_name) == ("memit", "tiny-gpt2") else 3e-4
+    for site, module in case.modules.items():
+        keys = subjects.keys(site)
+        assert relative(keys.mean_IN, case.tensors[f"{module}.K"]) < 1e-4
+        seen = dense(result.update, f"{module}.weight")
+        assert relative(seen, case.tensors[f"{module}.weight_delta"]) < tolerance
+        apply_update(case.model, {f"{module}.weight": result.update[f"{module}.weight"]})
+
+
+@pytest.mark.parametrize("method", ["memit", "emmet"])
+def test_solutions_from_recorded_keys_and_residuals(golden: Path, model_name: str, method: str) -> None:
+    case = Case(golden, method, model_name)
+    for site, module in case.modules.items():
+        recorded = {name: case.tensors[f"{module}.{name}"].double() for name in ("K", "residual", "adj_k")}
+        memory = Memory(recorded["K"], recorded["residual"])
+        factor, weight = case.covariance[site].cholesky_II, case.hparams["mom2_update_weight"]
+        if method == "memit":
+            solution = least_squares(memory, factor, weight=weight)
+        else:
+            solution = equality(memory, factor, weight=weight, ridge=case.hparams["emmet_lambda"])
+        assert relative(solution.weights_NI.T, recorded["adj_k"]) < 1e-6
+        seen = case.stored(solution.residual_ON @ solution.weights_NI)
+        assert relative(seen, case.tensors[f"{module}.weight_delta"]) < 1e-6
+
+
+def test_alphaedit_golden(golden: Path, model_name: str) -> None:
+    case = Case(golden, "alphaedit", model_name)
+    threshold, ridge = case.hparams["nullspace_threshold"], case.hparams["L2"]
+    config = case.config("alphaedit", threshold=threshold, ridge=ridge)
+    state: dict[str, torch.Tensor] = {}
+    for number, rows in enumerate(case.content["batches"]):
+        result = case.run("alphaedit", case.requests(rows), config, state)
+        apply_update(case.model, result.update)
+        state = result.state
+        for site, module in case.modules.items():
+            basis = case.covariance[site].null_space(threshold)
+            assert basis.shape[1] == case.content["null_dim"][module]
+            assert relative(basis @ basis.T, symmetric(case.tensors[f"P.{module}"])) < 1e-4
+            name = f"b{number}.{module}"
+            seen = dense(result.update, f"{module}.weight")
+            assert relative(seen, case.tensors[f"{name}.weight_delta_this_batch"]) < 5e-4
+            assert relative(state[f"{site}.earlier_keys"], case.earlier_keys(module, number)) < 1e-4
+
+
+def test_null_space_from_recorded_keys_and_residuals(golden: Path, model_name: str) -> None:
+    case = Case(golden, "alphaedit", model_name)
+    for site, module in case.modules.items():
+        basis = case.covariance[site].null_space(case.hparams["nullspace_threshold"])
+        for number in range(2):
+            recorded = {n: case.tensors[f"b{number}.{module}.{n}"].double() for n in ("K", "residual")}
+            earlier = case.earlier_keys(module, 0) if number else None
+            memory = Memory(recorded["K"], recorded["residual"])
+            solution = null_space(memory, basis, earlier, ridge=case.hparams["L2"])
+            seen = case.stored(solution.residual_ON @ solution.weights_NI)
+            assert relative(seen, case.tensors[f"b{number}.{module}.weight_delta_this_batch"]) < 5e-4
