@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from overedit.tasks.engine.options import EngineOptions
+from overedit.tasks.engine.transformers_engine import TransformersEngine
+from overedit.tasks.models.reference import ModelReference
+from overedit.tasks.pocket_world.lm_eval_items import write_lm_eval_tasks
 from overedit.tasks.pocket_world.world import Statement
 
 IGNORED = -100
@@ -73,3 +81,24 @@ def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts
     targets_BT = batch.input_ids_BT[:, 1:].masked_fill(~batch.text_mask_BT[:, 1:], IGNORED)
     logits_BTV = model(input_ids=batch.input_ids_BT, use_cache=False).logits[:, :-1]
     return float(functional.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORED).exp())
+
+
+def lm_eval_scores(model: Path) -> dict[str, float]:
+    """Evaluate a model folder with lm-eval on the transformers engine, in float32.
+
+    Returns:
+        The score of each task, in [0, 1], by its name.
+    """
+    engine = TransformersEngine(ModelReference(str(model)), EngineOptions(dtype="float32"))
+    with TemporaryDirectory() as folder:
+        evaluated = simple_evaluate(
+            model=engine.language_model(),
+            tasks=write_lm_eval_tasks(Path(folder)),
+            task_manager=TaskManager(include_path=folder, include_defaults=False),
+            bootstrap_iters=0,
+        )
+    engine.close()
+    return {
+        task: float(next(figures[key] for key in ("acc,none", "exact_match,answer") if key in figures))
+        for task, figures in evaluated["results"].items()
+    }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefect import get_run_logger, task
 
-from overedit.tasks.pocket_model.lm_eval_scores import lm_eval_scores
+from overedit.tasks.pocket_model.knowledge import lm_eval_scores
 from overedit.tasks.pocket_model.training import TrainingConfig, measure_folder, train
 from overedit.tasks.pocket_world.world import World
 

@@ -11,7 +11,7 @@ import duckdb
 
 from overedit.tasks.report import queries
 from overedit.tasks.runs.run import display_names, unknown_run
-from overedit.tasks.warehouse.tables import Row
+from overedit.tasks.warehouse.tables import Row as Row
 from overedit.tasks.warehouse.views import query_sql
 from overedit.tasks.warehouse.vocabulary import PROTOCOLS
 from overedit.tasks.warehouse.warehouse import Warehouse

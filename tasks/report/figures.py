@@ -16,8 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from overedit.editing.storage.atomic import replace_file
-from overedit.tasks.report.data import RunData, Trajectory, collect, is_of
-from overedit.tasks.warehouse.tables import Row
+from overedit.tasks.report.data import Row, RunData, Trajectory, collect, is_of
 from overedit.tasks.warehouse.warehouse import Warehouse
 
 COLORS = (

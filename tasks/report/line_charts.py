@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from overedit.tasks.report.data import RunData, is_of
-from overedit.tasks.warehouse.tables import Row
+from overedit.tasks.report.data import Row, RunData, is_of
 
 Chart = dict[str, Any]
 

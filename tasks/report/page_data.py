@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from overedit.tasks.report.data import RunData, is_of
-from overedit.tasks.warehouse.tables import Row
+from overedit.tasks.report.data import Row, RunData, is_of
 
 _LONGEST = 160
 _PROBES = {"edit": "The edit", "rephrase": "The same in other words", "locality": "Another fact"}

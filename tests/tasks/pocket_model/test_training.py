@@ -11,8 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from overedit.editing.requests import EditRequest
-from overedit.tasks.pocket_model.knowledge import exact_match, perplexity
-from overedit.tasks.pocket_model.lm_eval_scores import lm_eval_scores
+from overedit.tasks.pocket_model.knowledge import exact_match, lm_eval_scores, perplexity
 from overedit.tasks.pocket_model.tokenizer import build_tokenizer
 from overedit.tasks.pocket_model.training import TrainingConfig, build_model, fit
 from overedit.tasks.pocket_world import corpus
