@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from prefect import Flow, flow
 from prefect.runtime import flow_run
 
+from overedit.flows.config.loading import validated
 from overedit.flows.config.models import BenchmarkConfig, Trajectory
 from overedit.flows.config.run_identity import write_configuration
+from overedit.flows.launch import execute
 from overedit.flows.plan import Plan, make_plan
 from overedit.tasks.editing_job.job import written_checkpoints
 from overedit.tasks.editing_job.task import edit, edit_at_once, store_checkpoints
@@ -19,8 +23,10 @@ from overedit.tasks.engine.options import engine_kind
 from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint
 from overedit.tasks.evaluation.task import measure_checkpoint
 from overedit.tasks.report.task import publish
+from overedit.tasks.runs.completion import write_completion
 from overedit.tasks.runs.records import store_engine_starts, store_requests, store_run
-from overedit.tasks.system.locks import run_lock
+from overedit.tasks.runs.run import Run
+from overedit.tasks.system.locks import check_run_is_free, run_lock
 from overedit.tasks.system.progress import shown
 from overedit.tasks.system.task_runs import device_tags, in_task
 from overedit.tasks.system.untrusted import one_line
@@ -69,6 +75,36 @@ def flow_of(plan: Plan) -> Flow[..., str]:
             return run_plan(plan, started_at)
 
     return benchmark
+
+
+class Finished(NamedTuple):
+    """A run that has ended well."""
+
+    run: Run
+    server_is_lost: bool
+    """Prefect's server went away; at its exit this process would try, for seconds each, to report every task."""
+
+
+def run_benchmark(content: Mapping[str, Any], *, where: str, wait: bool = False) -> Finished:
+    """Run a benchmark, or continue it; a mistake in the input ends it before a server is started.
+
+    Args:
+        content: The keys of a configuration.
+        where: What its errors call it.
+        wait: Where another process works on the run, wait until it has ended.
+
+    Raises:
+        ValueError: The configuration does not fit.
+        RuntimeError: A trajectory failed, or another process works on the run.
+    """
+    config = validated(BenchmarkConfig, dict(content), where=where)
+    plan = make_plan(config, show=shown)
+    if not wait:
+        check_run_is_free(plan.run.folder)
+    _, server_is_lost = execute(flow_of(plan), config, wait=wait)
+    if config.is_local:
+        write_completion(plan.run, content)
+    return Finished(plan.run, server_is_lost)
 
 
 def run_plan(plan: Plan, started_at: datetime) -> str:

@@ -5,57 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from overedit.tasks.runs.completion import completed_run, write_completion
-from overedit.tasks.runs.run import Run
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prefect import Flow
 
 logger = logging.getLogger(__name__)
-
-
-class Finished(NamedTuple):
-    """A run that has ended well."""
-
-    run: Run
-    server_is_lost: bool = False
-    """Prefect's server went away; at its exit this process would try, for seconds each, to report every task."""
-
-
-def run_benchmark(content: Mapping[str, Any], *, where: str, wait: bool = False) -> Finished:
-    """Run a benchmark, or continue it; one that is complete and unchanged starts no server and no engine.
-
-    Args:
-        content: The keys of a configuration.
-        where: What its errors call it.
-        wait: Where another process works on the run, wait until it has ended.
-
-    Raises:
-        ValueError: The configuration does not fit; no server has been started then.
-        RuntimeError: A trajectory failed, or another process works on the run.
-    """
-    if (run := completed_run(content)) is not None:
-        logger.info("run %r was complete: nothing was edited or measured again", run.name)
-        return Finished(run)
-    prepare_prefect()
-    from overedit.flows.benchmark import flow_of
-    from overedit.flows.config.loading import validated
-    from overedit.flows.config.models import BenchmarkConfig
-    from overedit.flows.plan import make_plan
-    from overedit.tasks.system.locks import check_run_is_free
-    from overedit.tasks.system.progress import shown
-
-    config = validated(BenchmarkConfig, dict(content), where=where)
-    plan = make_plan(config, show=shown)
-    if not wait:
-        check_run_is_free(plan.run.folder)
-    _, server_is_lost = execute(flow_of(plan), config, wait=wait)
-    if config.is_local:
-        write_completion(plan.run, content)
-    return Finished(plan.run, server_is_lost)
 
 
 def execute(flow: Flow[..., Any], config: Any, *, wait: bool) -> tuple[Any, bool]:

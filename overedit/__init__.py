@@ -116,11 +116,18 @@ def run(config: str | Path | Mapping[str, Any], *, wait: bool = False, **setting
         RuntimeError: A trajectory failed (the others are complete), or another process works on the run.
     """
     from overedit.flows.config.loading import named_content, with_values
-    from overedit.flows.launch import run_benchmark
+    from overedit.flows.launch import prepare_prefect
+    from overedit.tasks.runs.completion import completed_run
 
     content, where = named_content(config)
-    finished = run_benchmark(with_values(content, settings), where=where, wait=wait)
-    return Run(finished.run.name, finished.run.home)
+    content = with_values(content, settings)
+    found = completed_run(content)
+    if found is None:
+        prepare_prefect()
+        from overedit.flows.benchmark import run_benchmark
+
+        found = run_benchmark(content, where=where, wait=wait).run
+    return Run(found.name, found.home)
 
 
 def read(home: str | Path = ".") -> Results:

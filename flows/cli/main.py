@@ -229,12 +229,20 @@ def _end(message: str, code: int) -> NoReturn:
 
 def _benchmark(config: str, settings: Sequence[str], *, wait: bool = False) -> None:
     from overedit.flows.config.loading import named_content, with_settings
-    from overedit.flows.launch import run_benchmark
     from overedit.tasks.report.summary import summary_table
+    from overedit.tasks.runs.completion import completed_run
 
     content, where = named_content(config)
-    with _stop_ends_with_130():
-        run, server_is_lost = run_benchmark(with_settings(content, settings), where=where, wait=wait)
+    content = with_settings(content, settings)
+    run, server_is_lost = completed_run(content), False
+    if run is None:
+        prepare_prefect()
+        from overedit.flows.benchmark import run_benchmark
+
+        with _stop_ends_with_130():
+            run, server_is_lost = run_benchmark(content, where=where, wait=wait)
+    else:
+        print(f"run {run.name!r} is complete: nothing is edited or measured again", file=sys.stderr)
     Console().print(summary_table(run.warehouse, run.name))
     print(f"report: {run.report}")
     _leave(server_is_lost)

@@ -63,12 +63,13 @@ def test_every_room_is_described(repository: Path) -> None:
     """Each folder of the code has a row in its table of the page, and a line in the README's tree."""
     page = (repository / "docs" / "architecture.md").read_text()
     tree = (repository / "README.md").read_text()
-    rooms = [path for top in ("editing", "tasks", "flows") for path in (repository / top).iterdir() if path.is_dir()]
-    names = sorted(path.name for path in rooms if (path / "__init__.py").is_file())
-    assert len(names) > 20
-    for name in names:
-        assert f"\n| `{name}/` |" in page, name
-        assert re.search(rf"^  (\w+/  )?{name}/", tree, re.MULTILINE), name
+    found = [path.parent for top in ("editing", "tasks", "flows") for path in (repository / top).rglob("__init__.py")]
+    rooms = sorted(path.relative_to(repository) for path in found if path.parent != repository)
+    assert len(rooms) > 20
+    for room in rooms:
+        below = "/".join(room.parts[1:])
+        assert f"\n| `{below}/` |" in page, room
+        assert re.search(rf"^{'  ' * (len(room.parts) - 1)}{room.name}/", tree, re.MULTILINE), room
 
 
 def defined(path: Path) -> set[str]:
