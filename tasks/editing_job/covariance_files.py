@@ -109,5 +109,5 @@ def read_covariance(path: Path, device: torch.device) -> SecondMoment:
     except (OSError, SafetensorError) as error:
         raise DamagedCovarianceError(f"{path} is not a whole covariance file: {error}") from error
     if checksum(matrix_II) != record.sha256:
-        raise DamagedCovarianceError(f"{path} does not have the checksum that it says")
+        raise DamagedCovarianceError(f"{path} does not have the checksum in its record")
     return SecondMoment(matrix_II.to(device).double(), record.num_tokens, record.convergence)

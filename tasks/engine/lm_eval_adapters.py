@@ -15,7 +15,7 @@ from overedit.tasks.engine.tokenization import generation
 from overedit.tasks.engine.transformers_batches import LocalModel
 
 MAX_NEW_TOKENS = 256
-"""Tokens generated where a task does not say how many (lm-eval's own default)."""
+"""The most new tokens where a task sets no limit (lm-eval's own default)."""
 
 
 class LocalLanguageModel(TemplateLM):

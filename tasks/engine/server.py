@@ -91,9 +91,8 @@ def _end_with(connection: socket.socket) -> None:
 
 def main() -> None:
     """Serve the socket whose file descriptor is the command-line argument."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the client decides when this process ends
+    # Ctrl-C reaches the whole group; the client decides when this process ends
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # packages' prints must not mix with the run's output
     connection = socket.socket(fileno=int(sys.argv[1]))
     connection.set_inheritable(False)  # a child's copy would keep it open after this process ends

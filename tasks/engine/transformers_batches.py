@@ -120,9 +120,8 @@ class LocalModel(NamedTuple):
     def _read(self, ids: Sequence[Sequence[int]]) -> list[Reading]:
         width = len(ids[0])
         padded = torch.tensor([[*row, *[0] * (width - len(row))] for row in ids], device=self.model.device)
-        logits = (
-            self.model(padded).logits[:, :-1].float()
-        )  # attention is causal: the padding on the right changes nothing
+        # attention is causal: the padding on the right changes nothing
+        logits = self.model(padded).logits[:, :-1].float()
         nlls = -log_softmax(logits, dim=-1).gather(-1, padded[:, 1:, None])[..., 0]
         greedy = logits.argmax(-1).masked_fill(nlls.isnan(), NO_TOKEN)
         both = zip(nlls.tolist(), greedy.tolist(), ids, strict=True)

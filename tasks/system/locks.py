@@ -63,9 +63,8 @@ def file_lock(path: Path, what: str, *, wait: bool = False) -> Iterator[bool]:
     try:
         yield had_to_wait
     finally:
-        path.unlink(
-            missing_ok=True
-        )  # while it is held: a process that has opened it sees that it is gone, and opens it again
+        # while it is held: a process that has opened the file sees that it is gone, and opens it again
+        path.unlink(missing_ok=True)
         lock.release()
 
 

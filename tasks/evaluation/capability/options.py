@@ -26,7 +26,7 @@ class CapabilityOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     suite: str | None = None
-    """A set of benchmarks by name, `overedit suites` lists them; what `tasks` names is asked as well."""
+    """A set of benchmarks by name (`overedit suites` lists them); those in `tasks` are run as well."""
     tasks: tuple[str, ...] = ()
     """Names of lm-eval tasks, groups or tags."""
     include_path: Path | None = None
@@ -36,12 +36,11 @@ class CapabilityOptions(BaseModel):
     files: dict[str, Path] = {}
     """Task, group or tag -> a local file of its items, or a folder of files named by split; nothing is downloaded."""
     limit: int | None = Field(default=None, ge=1)
-    """The first so many items of each task; None takes the suite's, or all."""
+    """The most items of each task, from the first on; None takes the suite's limit, or all."""
     num_fewshot: int | None = Field(default=None, ge=0)
-    """Worked examples before each question; None leaves it to the suite and the task, and a task that says 0 means it.
-    """
+    """Worked examples before each question; None takes the suite's or the task's number. A task file's 0 stays 0."""
     shots: dict[str, Annotated[int, Field(ge=0)]] = {}
-    """Task, group or tag -> its worked examples, whatever else is said."""
+    """Task, group or tag -> its worked examples; overrides all other numbers."""
     when: Literal["every", "gated", "last", "never"] = "every"
     """At which checkpoints: all; where the level of perplexity changes, and the last; the last; none. Always at 0."""
     gate_ratio: float = Field(default=1.05, gt=1)
