@@ -21,10 +21,12 @@ from transformers import PreTrainedModel
 
 from overedit.editing.method import Progress, silent
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
+from overedit.editing.model.cross_entropy import cross_entropy_gradient
 from overedit.editing.model.hooks import frozen, standing_in, traced
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.tokenization import TokenPair
-from overedit.editing.partial_forward.packing import check_attention, lay_out, plan_lanes, plan_passes, run_prompts
+from overedit.editing.partial_forward.batching import plan_batches
+from overedit.editing.partial_forward.packing import check_attention, lay_out, plan_lanes, run_prompts
 
 
 class ModuleRows(NamedTuple):
@@ -89,7 +91,8 @@ def trace_answers(
         return sum(len(pairs[i].prompt) + len(pairs[i].target) for i in chosen)
 
     with frozen(model):
-        passes = plan_passes(pairs, _limit(model, max_tokens_per_pass))
+        lengths = [len(pair.prompt) + len(pair.target) - 1 for pair in pairs]
+        passes = plan_batches(lengths, _limit(model, max_tokens_per_pass), padded=False)
         for chosen, (order, traced_pass) in OomHalver().run(passes, trace, size=size):
             rows = torch.tensor([row for i in order for row in range(first_rows[i], first_rows[i + 1])])
             _keep(traced_pass, rows, found, losses_R)
@@ -155,18 +158,8 @@ def _run(
 
     with torch.enable_grad(), traced(model, modules, gradients=True) as trace, standing_in({head: read}):
         logits_RV = model(input_ids=answers.ids_LT, **after.inputs).logits.flatten(0, 1)
-        losses_R, gradient_RV = _cross_entropy(logits_RV.detach(), labels_R, weights_R.to(labels_R.device))
-        gradients = trace.output_gradients(logits_RV, gradient_RV)
+        log_p_RV = logits_RV.detach().float().log_softmax(-1)
+        losses_R, gradient_RV = cross_entropy_gradient(log_p_RV, labels_R, weights_R.to(labels_R.device))
+        gradients = trace.output_gradients(logits_RV, gradient_RV.to(logits_RV.dtype))
     num_tokens = answers.ids_LT.numel() + (0 if after.prompts is None else after.prompts.ids_LT.numel())
     return _TracedPass(trace.inputs, gradients, real_R, losses_R, num_tokens)
-
-
-def _cross_entropy(
-    logits_RV: torch.Tensor, labels_R: torch.Tensor, weights_R: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """-log p of each label, and the gradient of their weighted sum: weight * (p - 1 at the label), in place of logs."""
-    log_p_RV = logits_RV.float().log_softmax(-1)
-    losses_R = -log_p_RV.gather(1, labels_R[:, None])[:, 0]
-    gradient_RV = log_p_RV.exp_()
-    gradient_RV[torch.arange(len(labels_R), device=labels_R.device), labels_R] -= 1
-    return losses_R, gradient_RV.mul_(weights_R[:, None]).to(logits_RV.dtype)

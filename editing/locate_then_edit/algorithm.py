@@ -145,8 +145,9 @@ class Steps(NamedTuple):
     """Take the residual at the mean keys, not at the bare prompts (R-ROME)."""
     check: Callable[[Any, Mapping[str, SecondMoment]], None] = lambda config, covariance: None
     """Raises ValueError, before values are optimized, where a configuration cannot be solved with this C0."""
-    remember: Callable[[Mapping[str, torch.Tensor], State], State] = lambda keys, state: {}
-    """Given each site's keys, (I, N), once all layers are written, and the state: what to keep beside the contexts."""
+    remember: Callable[[Mapping[str, torch.Tensor], State], State] | None = None
+    """Given each site's keys, (I, N), read again after all layers are written, and the state: what to add to the state.
+    None: nothing, and the keys are not read again."""
 
 
 def locate_then_edit(solve: Callable[[LayerProblem, Any], Solution], **steps: Any) -> Callable[..., EditResult]:
@@ -193,7 +194,8 @@ def edit_layers(
             update[weights[site]] = as_update(solution, model.dtype, in_out=in_out)
             apply_update(model, {weights[site]: update[weights[site]]})
             log |= {f"{site}/{name}": value for name, value in diagnostics(problem, solution).items()}
-        carried |= steps.remember({site: subjects.keys(site).mean_IN for site in config.sites}, state)
+        if steps.remember is not None:
+            carried |= steps.remember({site: subjects.keys(site).mean_IN for site in config.sites}, state)
     return EditResult(dict(update), carried, log)
 
 

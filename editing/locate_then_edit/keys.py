@@ -9,19 +9,17 @@ Shapes: S sequences, T tokens, X width of what is read; N edits, C contexts of e
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from overedit.editing.locate_then_edit.subjects import Rewriting, Templates
 from overedit.editing.model.anatomy import Anatomy
-from overedit.editing.model.hooks import frozen, traced
+from overedit.editing.model.hooks import first_member, frozen, stop_forward_at
 from overedit.editing.model.memory import OomHalver
-from overedit.editing.model.tokenization import Placed, pad
-from overedit.editing.partial_forward.batching import batches
+from overedit.editing.model.tokenization import Placed
+from overedit.editing.partial_forward.batching import pad_with_last, plan_batches
 
 _ROWS_TOGETHER = 4096
 """Rows of all contexts that are kept before their means are taken: some 0.5 GB for 14,336 inputs."""
@@ -95,45 +93,28 @@ def at_subjects(
     """
     site = inputs_of or outputs_of
     assert site is not None
-    name = Anatomy.of(model).site_module(site)
+    module = model.get_submodule(Anatomy.of(model).site_module(site))
+    lengths = [sequence.place + 1 for sequence in sequences]
     rows_SX: torch.Tensor | None = None
-    with frozen(model), traced(model, [name]) as trace, _ending_at(model.get_submodule(name)):
 
-        def read(chosen: Sequence[int]) -> torch.Tensor:
-            cut = [sequences[i].ids[: sequences[i].place + 1] for i in chosen]
-            longest = max(map(len, cut))
-            ids_ST = pad([[*ids, *[ids[-1]] * (longest - len(ids))] for ids in cut], value=0).to(model.device)
-            with suppress(_ReadError):
-                model(input_ids=ids_ST, use_cache=False)
-            seen = (trace.inputs if inputs_of else trace.outputs)[name]
-            last_S = torch.tensor([len(ids) - 1 for ids in cut], device=seen.device)
-            seen_STX = seen.reshape(*ids_ST.shape, -1)  # a shared expert sees all tokens in one row
-            return seen_STX[torch.arange(len(cut)), last_S]
+    def read(chosen: Sequence[int]) -> torch.Tensor:
+        ids_ST = pad_with_last([sequences[i].ids[: lengths[i]] for i in chosen]).to(model.device)
+        with stop_forward_at([module], entering=inputs_of is not None) as reached:
+            model(input_ids=ids_ST, use_cache=False)
+        seen = reached[module].hidden if inputs_of is not None else first_member(reached[module].output)
+        last_S = torch.tensor([lengths[i] - 1 for i in chosen], device=seen.device)
+        seen_STX = seen.reshape(*ids_ST.shape, -1)  # a shared expert sees all tokens in one row
+        return seen_STX[torch.arange(len(chosen)), last_S]
 
-        def size(chosen: Sequence[int]) -> int:
-            return sum(sequences[i].place + 1 for i in chosen)
+    def size(chosen: Sequence[int]) -> int:
+        return sum(lengths[i] for i in chosen)
 
-        for chosen, found_SX in OomHalver().run(batches(sequences, max_tokens), read, size=size):
+    shortest_first = sorted(range(len(lengths)), key=lengths.__getitem__)
+    passes = plan_batches(lengths, max_tokens, order=shortest_first, padded=True)
+    with frozen(model):
+        for chosen, found_SX in OomHalver().run(passes, read, size=size):
             if rows_SX is None:
                 rows_SX = found_SX.new_empty(len(sequences), found_SX.shape[-1])
             rows_SX[torch.tensor(chosen, device=found_SX.device)] = found_SX
     assert rows_SX is not None
     return rows_SX
-
-
-class _ReadError(Exception):
-    """Ends a forward pass: what was asked for has been read."""
-
-
-@contextmanager
-def _ending_at(module: nn.Module) -> Iterator[None]:
-    """End every forward pass behind a module; later layers and the head are not run."""
-
-    def end(*_: Any) -> None:
-        raise _ReadError
-
-    handle = module.register_forward_hook(end)  # behind the hooks that are there
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from overedit.editing.model.anatomy import context_length
 from overedit.editing.model.tokenization import Placed, TokenPair, encode_pairs
 from overedit.editing.requests import EditRequest
 
@@ -130,7 +131,7 @@ def find_places(
 
 
 def _check_context(model: PreTrainedModel, requests: Sequence[EditRequest], rewritings: Sequence[Rewriting]) -> None:
-    context = getattr(model.config, "max_position_embeddings", None)
+    context = context_length(model.config)
     for request, rewriting in zip(requests, rewritings, strict=True):
         longest = max(len(placed.ids) for placed in (*rewriting.prompts, rewriting.kl))
         if context is not None and longest > context:

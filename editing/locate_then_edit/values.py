@@ -18,7 +18,7 @@ S steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -28,10 +28,11 @@ from transformers import PreTrainedModel
 
 from overedit.editing.locate_then_edit.subjects import Rewriting
 from overedit.editing.method import Progress, silent
+from overedit.editing.model.cross_entropy import cross_entropy_gradient
 from overedit.editing.model.hooks import frozen
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.tokenization import pad
-from overedit.editing.partial_forward.batching import placed_tokens
+from overedit.editing.partial_forward.batching import plan_batches
 from overedit.editing.partial_forward.shifted_suffix import Packed, ShiftedSuffix, tokens_that_fit
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
@@ -59,18 +60,6 @@ class ValueOptions(BaseModel):
     free memory. Where it proves too much it is halved."""
 
 
-class Course(NamedTuple):
-    """What was seen at each step, before its update, (N, S) each; NaN where a request had stopped."""
-
-    loss: torch.Tensor
-    nll: torch.Tensor
-    kl: torch.Tensor
-    """With its factor."""
-    decay: torch.Tensor
-    """With its factor."""
-    delta_norm: torch.Tensor
-
-
 class Values(NamedTuple):
     """One row a request, on the model's device; float32 (float64 for a model in float64)."""
 
@@ -82,7 +71,6 @@ class Values(NamedTuple):
     last_losses_N: torch.Tensor
     num_steps_N: torch.Tensor
     """Evaluations of the loss, int64."""
-    course: Course
 
 
 def optimize_values(
@@ -108,6 +96,8 @@ def optimize_values(
     """
     sequences = [placed for rewriting in rewritings for placed in (*rewriting.prompts, rewriting.kl)]
     limit = options.max_tokens_per_pass or tokens_that_fit(model, site, sequences)
+    batches = plan_batches([_num_tokens([rewriting]) for rewriting in rewritings], limit, padded=False)
+    groups = [[rewritings[n] for n in batch] for batch in batches]
     found: list[Values] = []
     done = 0
 
@@ -118,28 +108,14 @@ def optimize_values(
         return _Descent(model, site, group, options).run(advance)
 
     with frozen(model):
-        for group, values in OomHalver().run(_groups(rewritings, limit), descend, size=_num_tokens):
+        for group, values in OomHalver().run(groups, descend, size=_num_tokens):
             found.append(values)
             done += len(group)
-    fields = {name: torch.cat([getattr(part, name) for part in found]) for name in Values._fields[:-1]}
-    course = Course(*(torch.cat(parts) for parts in zip(*(part.course for part in found), strict=True)))
-    return Values(**fields, course=course)
-
-
-def _groups(rewritings: Sequence[Rewriting], limit: int) -> Iterator[Sequence[Rewriting]]:
-    """Consecutive requests, as many together as `limit` tokens allow, at least one."""
-    first, total = 0, 0
-    for place, rewriting in enumerate(rewritings):
-        size = _num_tokens([rewriting])
-        if place > first and total + size > limit:
-            yield rewritings[first:place]
-            first, total = place, 0
-        total += size
-    yield rewritings[first:]
+    return Values(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
 def _num_tokens(rewritings: Sequence[Rewriting]) -> int:
-    return sum(placed_tokens(placed) for rewriting in rewritings for placed in (*rewriting.prompts, rewriting.kl))
+    return sum(placed.num_shifted for rewriting in rewritings for placed in (*rewriting.prompts, rewriting.kl))
 
 
 class _Batch(NamedTuple):
@@ -158,6 +134,15 @@ class _Batch(NamedTuple):
     """0 where no target token is read."""
     weights_U: torch.Tensor
     """A target token's share in its request's loss."""
+
+
+class _Loss(NamedTuple):
+    """The loss of each member of a batch and its three terms, factors included."""
+
+    total_N: torch.Tensor
+    nll_N: torch.Tensor
+    kl_N: torch.Tensor
+    decay_N: torch.Tensor
 
 
 class _Descent:
@@ -183,18 +168,20 @@ class _Descent:
         """Descend until all have stopped or the steps are done; `advance` is told the steps of all requests."""
         total, steps = len(self._rewritings), self._options.num_steps
         live, batch = list(range(total)), self._pack(range(total))
-        course_FNS = self._initial_ND.new_full((len(Course._fields), total, steps), torch.nan)
+        first_losses_N = last_losses_N = self._initial_ND.new_empty(0)
         num_steps_N = torch.zeros(total, dtype=torch.int64, device=self._device)
         for step in range(steps):
             if 4 * self._num_tokens(live) <= 3 * batch.packed.num_tokens:
                 batch = self._pack(live)
             shifts_BD = self._delta_ND[batch.owners_B].requires_grad_()
             logits_UV = self._suffix.logits_UV(batch.packed, shifts_BD)
-            seen_FN, gradient_UV = self._loss(batch, logits_UV.detach())
+            loss, gradient_UV = self._loss(batch, logits_UV.detach())
             rows = [batch.members.index(n) for n in live]
-            course_FNS[:, live, step] = seen_FN[:, rows]
+            if step == 0:
+                first_losses_N, last_losses_N = loss.total_N, loss.total_N.clone()
+            last_losses_N[live] = loss.total_N[rows]
             num_steps_N[live] += 1
-            stopped = (seen_FN[0, rows] < self._options.stop_below).tolist()
+            stopped = (loss.total_N[rows] < self._options.stop_below).tolist()
             rows = [row for row, stop in zip(rows, stopped, strict=True) if not stop]
             live = [batch.members[row] for row in rows]
             advance((step + 1) * total)
@@ -202,9 +189,7 @@ class _Descent:
                 break
             (gradient_BD,) = torch.autograd.grad(logits_UV, shifts_BD, gradient_UV.to(logits_UV.dtype))
             self._update(live, _summed(gradient_BD, batch.sequences_NK[rows]), step + 1)
-        loss_NS = course_FNS[0]
-        last_N = loss_NS.gather(1, num_steps_N[:, None] - 1)[:, 0]
-        return Values(self._initial_ND, self._delta_ND, loss_NS[:, 0], last_N, num_steps_N, Course(*course_FNS))
+        return Values(self._initial_ND, self._delta_ND, first_losses_N, last_losses_N, num_steps_N)
 
     def _num_tokens(self, members: Sequence[int]) -> int:
         return self._suffix.num_tokens([b for n in members for b in self._sequences[n]])
@@ -236,17 +221,14 @@ class _Descent:
             torch.tensor(weights, dtype=self._dtype, device=device),
         )
 
-    def _loss(self, batch: _Batch, logits_UV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss and its parts, a row a field of `Course`, and the gradient of nll and KL as to the logits."""
+    def _loss(self, batch: _Batch, logits_UV: torch.Tensor) -> tuple[_Loss, torch.Tensor]:
+        """The loss of each member of a batch, and the gradient of NLL and KL with respect to the logits."""
         log_p_UV = logits_UV.to(self._dtype).log_softmax(-1)
-        every = torch.arange(len(log_p_UV), device=self._device)
-        nll_N = _summed(-log_p_UV[every, batch.labels_U] * batch.weights_U, batch.reads_NK)
         kl_log_p_NV = log_p_UV[batch.kl_reads_N]
         if not self._first_log_p_NV.numel():
             self._first_log_p_NV = kl_log_p_NV
-        gradient_UV = log_p_UV.exp_()
-        gradient_UV[every, batch.labels_U] -= 1
-        gradient_UV.mul_(batch.weights_U[:, None])
+        nll_U, gradient_UV = cross_entropy_gradient(log_p_UV, batch.labels_U, batch.weights_U)
+        nll_N = _summed(nll_U * batch.weights_U, batch.reads_NK)
         kl_N = torch.zeros_like(nll_N)
         if len(batch.kl_reads_N):
             p_NV = kl_log_p_NV.exp()
@@ -256,7 +238,7 @@ class _Descent:
         norms_N = self._delta_ND[batch.members].norm(dim=1)
         decay_N = self._options.weight_decay * norms_N / self._sizes_N1[batch.members, 0].square()
         kl_N = kl_N * self._options.kl_factor
-        return torch.stack([nll_N + kl_N + decay_N, nll_N, kl_N, decay_N, norms_N]), gradient_UV
+        return _Loss(nll_N + kl_N + decay_N, nll_N, kl_N, decay_N), gradient_UV
 
     def _update(self, live: list[int], gradient_ND: torch.Tensor, step: int) -> None:
         """One step of Adam (arXiv 1412.6980, algorithm 1; the usual rates) for the live requests, and the clamp."""

@@ -53,20 +53,6 @@ def check_attention(model: PreTrainedModel) -> None:
         raise ValueError("attention: flash attention takes no mask of this kind; load the model with sdpa or eager")
 
 
-def plan_passes(pairs: Sequence[TokenPair], limit: int) -> list[list[int]]:
-    """Cut pairs, in their order, into passes of at most `limit` tokens; a longer pair runs alone."""
-    passes: list[list[int]] = []
-    size = limit
-    for i, pair in enumerate(pairs):
-        length = len(pair.prompt) + len(pair.target) - 1
-        if size + length > limit:
-            passes.append([])
-            size = 0
-        passes[-1].append(i)
-        size += length
-    return passes
-
-
 def plan_lanes(pairs: Sequence[TokenPair], lane_tokens: int) -> list[list[int]]:
     """Spread pairs over lanes of about `lane_tokens`, evenly in prompt tokens and in answer tokens.
 

@@ -28,7 +28,6 @@ from transformers.pytorch_utils import Conv1D
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import standing_in, traced
 from overedit.editing.model.tokenization import Placed, TokenPair
-from overedit.editing.partial_forward.batching import placed_tokens
 from overedit.editing.partial_forward.packing import (
     Lanes,
     check_attention,
@@ -258,7 +257,7 @@ def tokens_that_fit(model: PreTrainedModel, site: str, sequences: Sequence[Place
     if model.device.type != "cuda":
         return _CPU_TOKENS
     anatomy = Anatomy.of(model)
-    num_tokens, num_before = sum(map(placed_tokens, sequences)), sum(s.place for s in sequences)
+    num_tokens, num_before = sum(s.num_shifted for s in sequences), sum(s.place for s in sequences)
     num_reads = sum(len(_reads(s)) for s in sequences)
     layer = model.get_submodule(anatomy.layer_name(anatomy.site_layer(site)))
     widths = sum(sum(weight.shape[-2:]) for weight in layer.parameters() if weight.dim() > 1)
@@ -273,7 +272,7 @@ def tokens_that_fit(model: PreTrainedModel, site: str, sequences: Sequence[Place
 
 def _reads(sequence: Placed) -> range:
     """The places read, counted from the shifted one."""
-    length = placed_tokens(sequence)
+    length = sequence.num_shifted
     return range(length - len(sequence.target), length) if sequence.target else range(1)
 
 

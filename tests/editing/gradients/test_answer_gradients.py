@@ -9,8 +9,9 @@ from transformers import PreTrainedModel
 from overedit.editing.gradients.answer_gradients import trace_answers
 from overedit.editing.model.anatomy import FAMILIES, Anatomy, stores_in_out
 from overedit.editing.model.hooks import Trace, traced
-from overedit.editing.model.tokenization import IGNORED, TokenPair, pad_pairs
+from overedit.editing.model.tokenization import TokenPair
 from tests.editing.model.test_hooks import num_hooks
+from tests.support.oracles import IGNORED, pad_pairs
 from tests.support.teachable_models import snapshot, unchanged
 from tests.support.tiny_models import tiny
 

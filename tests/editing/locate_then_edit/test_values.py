@@ -13,11 +13,12 @@ from torch.nn.functional import kl_div
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from overedit.editing.locate_then_edit.subjects import Rewriting
-from overedit.editing.locate_then_edit.values import ValueOptions, Values, optimize_values
+from overedit.editing.locate_then_edit.values import ValueOptions
 from overedit.editing.model.anatomy import FAMILIES, Anatomy
 from overedit.editing.model.tokenization import Placed
 from overedit.editing.partial_forward.shifted_suffix import Packed, ShiftedSuffix
 from tests.editing.model.test_hooks import num_hooks
+from tests.support.recorded_values import RecordedValues, recorded_values
 from tests.support.teachable_models import snapshot, teachable, unchanged
 from tests.support.tiny_models import SETTINGS, tiny
 
@@ -61,7 +62,7 @@ def golden_options(settings: dict[str, Any]) -> ValueOptions:
     )
 
 
-def check_course(values: Values, row: int, steps: list[dict[str, float]], tolerance: float) -> None:
+def check_course(values: RecordedValues, row: int, steps: list[dict[str, float]], tolerance: float) -> None:
     assert int(values.num_steps_N[row]) == len(steps)
     assert float(values.first_losses_N[row]) == pytest.approx(steps[0]["loss"], rel=2e-6)
     assert float(values.last_losses_N[row]) == pytest.approx(steps[-1]["loss"], rel=tolerance)
@@ -79,7 +80,7 @@ def test_golden_values(golden: Path, method: str, name: str) -> None:
     part, delta, steps = ("mlp", "delta_v", "v_steps") if method == "rome" else ("layer", "delta", "z_steps")
     site = f"{case['hparams']['layers'][-1]}.{part}"
     rewritings = [golden_rewriting(row) for row in case["requests"]]
-    values = optimize_values(model, site, rewritings, golden_options(case["hparams"]))
+    values = recorded_values(model, site, rewritings, golden_options(case["hparams"]))
     tolerance = 1e-3 if name == "tiny-gpt2" else 3e-4
     for i, row in enumerate(case["requests"]):
         assert relative(values.initial_ND[i], tensors[f"r{i}.target_init"]) < 1e-5
@@ -94,7 +95,7 @@ def test_golden_early_stop(golden: Path) -> None:
     tensors = load_file(golden / "memit" / "early_stop.safetensors")
     model = AutoModelForCausalLM.from_pretrained(golden / "models" / case["model"])
     options = golden_options(case["hparams"])
-    values = optimize_values(model, f"{case['layer']}.layer", [golden_rewriting(case)], options)
+    values = recorded_values(model, f"{case['layer']}.layer", [golden_rewriting(case)], options)
     assert len(case["z_steps"]) < options.num_steps
     check_course(values, 0, case["z_steps"], 3e-4)
     assert relative(values.delta_ND[0], tensors["delta"]) < 3e-4
@@ -141,7 +142,7 @@ def test_values_equal_those_of_the_plain_loop(family: str, site: str) -> None:
     model = tiny(family, dtype=torch.float64)
     # in the last layer no later place sees a shift: a first gradient of the KL term alone is rounding in the plain loop
     options = OPTIONS.model_copy(update={"kl_factor": 0.0} if site.startswith("2.") else {})
-    values = optimize_values(model, site, REWRITINGS, options)
+    values = recorded_values(model, site, REWRITINGS, options)
     for i, rewriting in enumerate(REWRITINGS):
         seen = torch.cat([values.initial_ND[i], values.delta_ND[i], values.course.loss[i]])
         torch.testing.assert_close(seen, plain_value(model, site, rewriting, options), rtol=1e-5, atol=1e-6)
@@ -151,11 +152,11 @@ def test_values_equal_those_of_the_plain_loop(family: str, site: str) -> None:
 def test_together_is_alone_when_some_stop_early(family: str) -> None:
     model = teachable(family, dtype=torch.float64)
     options = OPTIONS.model_copy(update={"num_steps": 25, "clamp_norm_factor": 4.0, "weight_decay": 1e-3})
-    free = optimize_values(model, "1.mlp", REWRITINGS, options.model_copy(update={"stop_below": 0.0}))
+    free = recorded_values(model, "1.mlp", REWRITINGS, options.model_copy(update={"stop_below": 0.0}))
     # a bound that the four cross at different steps, or not at all
     options = options.model_copy(update={"stop_below": float(free.course.loss[:, 12].median()) + 1e-9})
-    together = optimize_values(model, "1.mlp", REWRITINGS, options)
-    alone = [optimize_values(model, "1.mlp", [rewriting], options) for rewriting in REWRITINGS]
+    together = recorded_values(model, "1.mlp", REWRITINGS, options)
+    alone = [recorded_values(model, "1.mlp", [rewriting], options) for rewriting in REWRITINGS]
     steps = together.num_steps_N.tolist()
     assert len(set(steps)) >= 3
     assert steps == [int(values.num_steps_N[0]) for values in alone]
@@ -167,17 +168,17 @@ def test_together_is_alone_when_some_stop_early(family: str) -> None:
 
 def test_together_is_alone_in_single_precision() -> None:
     model = teachable("llama")
-    together = optimize_values(model, "1.layer", REWRITINGS, OPTIONS)
+    together = recorded_values(model, "1.layer", REWRITINGS, OPTIONS)
     for i, rewriting in enumerate(REWRITINGS):
-        alone = optimize_values(model, "1.layer", [rewriting], OPTIONS)
+        alone = recorded_values(model, "1.layer", [rewriting], OPTIONS)
         assert relative(together.delta_ND[i], alone.delta_ND[0]) < 1e-4
 
 
 @pytest.mark.parametrize("limit", [1, 20, 25, 1000])
 def test_the_limit_of_tokens_changes_nothing(limit: int) -> None:
     model = tiny("qwen2", dtype=torch.float64)
-    expected = optimize_values(model, "1.mlp", REWRITINGS, OPTIONS)
-    values = optimize_values(model, "1.mlp", REWRITINGS, OPTIONS.model_copy(update={"max_tokens_per_pass": limit}))
+    expected = recorded_values(model, "1.mlp", REWRITINGS, OPTIONS)
+    values = recorded_values(model, "1.mlp", REWRITINGS, OPTIONS.model_copy(update={"max_tokens_per_pass": limit}))
     torch.testing.assert_close(values.delta_ND, expected.delta_ND, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(values.course.loss, expected.course.loss, rtol=1e-6, atol=1e-9)
 
@@ -203,9 +204,9 @@ def test_too_little_memory_halves_the_limit(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: RuntimeError
 ) -> None:
     model = tiny("llama", dtype=torch.float64)
-    expected = optimize_values(model, "1.mlp", REWRITINGS, OPTIONS)
+    expected = recorded_values(model, "1.mlp", REWRITINGS, OPTIONS)
     sizes = limit_memory(monkeypatch, 15, error)
-    values = optimize_values(model, "1.mlp", REWRITINGS, OPTIONS)
+    values = recorded_values(model, "1.mlp", REWRITINGS, OPTIONS)
     assert len(set(sizes)) > 1
     assert "at once exceed the memory" in caplog.text
     torch.testing.assert_close(values.delta_ND, expected.delta_ND, rtol=1e-6, atol=1e-9)
@@ -215,14 +216,14 @@ def test_one_request_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPat
     model = tiny("llama")
     limit_memory(monkeypatch, 5, torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(torch.OutOfMemoryError):
-        optimize_values(model, "1.mlp", REWRITINGS, OPTIONS)
+        recorded_values(model, "1.mlp", REWRITINGS, OPTIONS)
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_another_error_is_not_taken_for_too_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     limit_memory(monkeypatch, 5, RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes"):
-        optimize_values(tiny("llama"), "1.mlp", REWRITINGS, OPTIONS)
+        recorded_values(tiny("llama"), "1.mlp", REWRITINGS, OPTIONS)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gptj", "gpt_neox", "gemma2"])
@@ -232,7 +233,7 @@ def test_the_model_is_as_before(family: str) -> None:
     model.get_output_embeddings().weight.requires_grad_(False)
     flags = [parameter.requires_grad for parameter in model.parameters()]
     before, hooks, generator = snapshot(model), num_hooks(model), torch.get_rng_state()
-    optimize_values(model, "1.mlp", REWRITINGS, OPTIONS)
+    recorded_values(model, "1.mlp", REWRITINGS, OPTIONS)
     assert unchanged(model, before)
     assert all(module.training for module in model.modules())
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
@@ -245,8 +246,8 @@ def test_the_model_is_as_before(family: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_gives_float32_values(dtype: torch.dtype) -> None:
     options = OPTIONS.model_copy(update={"num_steps": 4})
-    exact = optimize_values(tiny("llama"), "1.layer", REWRITINGS, options)
-    rough = optimize_values(tiny("llama", dtype=dtype), "1.layer", REWRITINGS, options)
+    exact = recorded_values(tiny("llama"), "1.layer", REWRITINGS, options)
+    rough = recorded_values(tiny("llama", dtype=dtype), "1.layer", REWRITINGS, options)
     assert {part.dtype for part in (rough.initial_ND, rough.delta_ND, *rough.course)} == {torch.float32}
     torch.testing.assert_close(rough.first_losses_N, exact.first_losses_N, rtol=0.05, atol=0)
     assert relative(rough.delta_ND, exact.delta_ND) < 0.2
@@ -254,12 +255,12 @@ def test_half_precision_gives_float32_values(dtype: torch.dtype) -> None:
 
 def test_the_same_run_gives_the_same_bits() -> None:
     model = tiny("gpt_neox")
-    first, second = (optimize_values(model, "1.mlp", REWRITINGS, OPTIONS) for _ in range(2))
+    first, second = (recorded_values(model, "1.mlp", REWRITINGS, OPTIONS) for _ in range(2))
     assert torch.equal(first.delta_ND, second.delta_ND)
 
 
 def test_delta_stays_within_the_clamp() -> None:
-    values = optimize_values(
+    values = recorded_values(
         tiny("llama"), "1.layer", REWRITINGS, OPTIONS.model_copy(update={"clamp_norm_factor": 0.2})
     )
     ratios = values.delta_ND.norm(dim=1) / values.initial_ND.norm(dim=1)
@@ -270,14 +271,14 @@ def test_without_a_factor_the_kl_prompt_is_not_run() -> None:
     model = tiny("llama")
     options = OPTIONS.model_copy(update={"kl_factor": 0.0})
     odd = [rewriting._replace(kl=Placed((99, 98, 97), 2)) for rewriting in REWRITINGS]
-    values = optimize_values(model, "1.layer", REWRITINGS, options)
-    assert torch.equal(values.delta_ND, optimize_values(model, "1.layer", odd, options).delta_ND)
+    values = recorded_values(model, "1.layer", REWRITINGS, options)
+    assert torch.equal(values.delta_ND, recorded_values(model, "1.layer", odd, options).delta_ND)
     assert float(values.course.kl.abs().max()) == 0
 
 
 def test_progress_counts_the_steps_of_all_requests() -> None:
     told: list[tuple[int, int]] = []
     options = OPTIONS.model_copy(update={"num_steps": 3, "max_tokens_per_pass": 25})
-    optimize_values(tiny("llama"), "1.mlp", REWRITINGS, options, progress=lambda *steps: told.append(steps))
+    recorded_values(tiny("llama"), "1.mlp", REWRITINGS, options, progress=lambda *steps: told.append(steps))
     assert told == sorted(told)
     assert told[-1] == (12, 12)

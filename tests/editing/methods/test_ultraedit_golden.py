@@ -17,10 +17,11 @@ from overedit.editing.methods.ultraedit import (
     loss_batches,
     ultraedit,
 )
-from overedit.editing.model.tokenization import IGNORED, encode_pairs, encode_requests, pad_pairs
+from overedit.editing.model.tokenization import encode_pairs, encode_requests
 from overedit.editing.model.weights import Delta, apply_update
 from overedit.editing.requests import EditRequest
 from tests.editing.gradients.test_ridge import dense
+from tests.support.oracles import IGNORED, pad_pairs
 
 
 class Case:

@@ -5,14 +5,7 @@ from __future__ import annotations
 import torch
 
 from overedit.editing.model.tokenization import TokenPair
-from overedit.editing.partial_forward.packing import lay_out, mask_of, plan_lanes, plan_passes
-
-
-def test_plan_of_passes() -> None:
-    pairs = [TokenPair((1,) * prompt, (1,) * answer) for prompt, answer in ((3, 1), (4, 2), (9, 4), (2, 1), (1, 1))]
-    assert plan_passes(pairs, 8) == [[0, 1], [2], [3, 4]]  # 3, 5, 12, 2 and 1 tokens
-    assert plan_passes(pairs, 1000) == [[0, 1, 2, 3, 4]]
-    assert plan_passes(pairs, 1) == [[0], [1], [2], [3], [4]]
+from overedit.editing.partial_forward.packing import lay_out, mask_of, plan_lanes
 
 
 def test_lanes_are_even() -> None:
