@@ -14,11 +14,11 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from overedit.editing.locate_then_edit.subjects import Rewriting, Templates
+from overedit.editing.locate_then_edit.subjects import PromptSet, Templates
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import first_member, frozen, stop_forward_at
 from overedit.editing.model.memory import OomHalver
-from overedit.editing.model.tokenization import Placed
+from overedit.editing.model.tokenization import MarkedSequence
 from overedit.editing.partial_forward.batching import pad_with_last, plan_batches
 
 _ROWS_TOGETHER = 4096
@@ -38,7 +38,7 @@ class SubjectActivations(NamedTuple):
     """The subjects of a turn, and what a model as it is now has at them."""
 
     model: PreTrainedModel
-    rewritings: Sequence[Rewriting]
+    prompt_sets: Sequence[PromptSet]
     templates: Templates
     max_tokens: int
 
@@ -50,30 +50,30 @@ class SubjectActivations(NamedTuple):
         """What leaves a site, (O, N) float64: for the bare prompts, or the mean over contexts, as the keys' is."""
         if in_contexts:
             return self._in_contexts(outputs_of=site).mean_IN
-        bare = [rewriting.prompts[0] for rewriting in self.rewritings]
+        bare = [prompt_set.prompts[0] for prompt_set in self.prompt_sets]
         return at_subjects(self.model, bare, outputs_of=site, max_tokens=self.max_tokens).double().T
 
     def _in_contexts(self, **read: str) -> Keys:
         """Means over contexts, and the rows of the bare prompts; only some requests at once have all contexts kept."""
         sizes = [len(group) for group in self.templates]
         means, bare = [], []
-        for some in _chunks(self.rewritings, max(1, _ROWS_TOGETHER // sum(sizes))):
-            placed = [prompt for rewriting in some for prompt in rewriting.prompts]
-            rows_RX = at_subjects(self.model, placed, max_tokens=self.max_tokens, **read).double()
+        for some in _chunks(self.prompt_sets, max(1, _ROWS_TOGETHER // sum(sizes))):
+            marked = [prompt for prompt_set in some for prompt in prompt_set.prompts]
+            rows_RX = at_subjects(self.model, marked, max_tokens=self.max_tokens, **read).double()
             rows_NCX = rows_RX.unflatten(0, (len(some), -1))
             means.append(torch.stack([group_NCX.mean(1) for group_NCX in rows_NCX.split(sizes, dim=1)]).mean(0))
             bare.append(rows_NCX[:, 0].clone())  # a view would keep the other contexts' rows
         return Keys(torch.cat(means).T, torch.cat(bare).T)
 
 
-def _chunks(rewritings: Sequence[Rewriting], size: int) -> Iterator[Sequence[Rewriting]]:
-    return (rewritings[first : first + size] for first in range(0, len(rewritings), size))
+def _chunks(prompt_sets: Sequence[PromptSet], size: int) -> Iterator[Sequence[PromptSet]]:
+    return (prompt_sets[first : first + size] for first in range(0, len(prompt_sets), size))
 
 
 @torch.no_grad()
 def at_subjects(
     model: PreTrainedModel,
-    sequences: Sequence[Placed],
+    sequences: Sequence[MarkedSequence],
     *,
     inputs_of: str | None = None,
     outputs_of: str | None = None,
@@ -94,7 +94,7 @@ def at_subjects(
     site = inputs_of or outputs_of
     assert site is not None
     module = model.get_submodule(Anatomy.of(model).site_module(site))
-    lengths = [sequence.place + 1 for sequence in sequences]
+    lengths = [sequence.position + 1 for sequence in sequences]
     rows_SX: torch.Tensor | None = None
 
     def read(chosen: Sequence[int]) -> torch.Tensor:

@@ -26,14 +26,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel
 
-from overedit.editing.locate_then_edit.subjects import Rewriting
+from overedit.editing.locate_then_edit.subjects import PromptSet
 from overedit.editing.method import Progress, silent
 from overedit.editing.model.cross_entropy import cross_entropy_gradient
 from overedit.editing.model.hooks import frozen
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.tokenization import pad
 from overedit.editing.partial_forward.batching import plan_batches
-from overedit.editing.partial_forward.shifted_suffix import Packed, ShiftedSuffix, tokens_that_fit
+from overedit.editing.partial_forward.shifted_suffix import PackedPass, ShiftedSuffix, tokens_that_fit
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 
@@ -76,7 +76,7 @@ class Values(NamedTuple):
 def optimize_values(
     model: PreTrainedModel,
     site: str,
-    rewritings: Sequence[Rewriting],
+    prompt_sets: Sequence[PromptSet],
     options: ValueOptions,
     *,
     progress: Progress = silent,
@@ -86,7 +86,7 @@ def optimize_values(
     Args:
         model: Bit-identical on return, gradient flags, training mode and hooks included.
         site: Whose output is shifted: `<layer>.mlp` (ROME) or `<layer>.layer` (MEMIT).
-        rewritings: At least one.
+        prompt_sets: At least one.
         options: Settings.
         progress: Told (steps done of all requests, steps in all).
 
@@ -94,17 +94,17 @@ def optimize_values(
         ValueError: As `ShiftedSuffix`.
         torch.OutOfMemoryError: A single request does not fit (a RuntimeError on a processor).
     """
-    sequences = [placed for rewriting in rewritings for placed in (*rewriting.prompts, rewriting.kl)]
+    sequences = [marked for prompt_set in prompt_sets for marked in (*prompt_set.prompts, prompt_set.kl)]
     limit = options.max_tokens_per_pass or tokens_that_fit(model, site, sequences)
-    batches = plan_batches([_num_tokens([rewriting]) for rewriting in rewritings], limit, padded=False)
-    groups = [[rewritings[n] for n in batch] for batch in batches]
+    batches = plan_batches([_num_tokens([prompt_set]) for prompt_set in prompt_sets], limit, padded=False)
+    groups = [[prompt_sets[n] for n in batch] for batch in batches]
     found: list[Values] = []
     done = 0
 
     def advance(steps: int) -> None:
-        progress(done * options.num_steps + steps, len(rewritings) * options.num_steps)
+        progress(done * options.num_steps + steps, len(prompt_sets) * options.num_steps)
 
-    def descend(group: Sequence[Rewriting]) -> Values:
+    def descend(group: Sequence[PromptSet]) -> Values:
         return _Descent(model, site, group, options).run(advance)
 
     with frozen(model):
@@ -114,8 +114,8 @@ def optimize_values(
     return Values(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-def _num_tokens(rewritings: Sequence[Rewriting]) -> int:
-    return sum(placed.num_shifted for rewriting in rewritings for placed in (*rewriting.prompts, rewriting.kl))
+def _num_tokens(prompt_sets: Sequence[PromptSet]) -> int:
+    return sum(marked.num_shifted for prompt_set in prompt_sets for marked in (*prompt_set.prompts, prompt_set.kl))
 
 
 class _Batch(NamedTuple):
@@ -123,7 +123,7 @@ class _Batch(NamedTuple):
 
     members: list[int]
     """The requests, by their number in the group."""
-    packed: Packed
+    packed: PackedPass
     owners_B: torch.Tensor
     """A sequence's request, by its number in the group."""
     sequences_NK: torch.Tensor
@@ -149,16 +149,16 @@ class _Descent:
     """The optimization of some requests together; everything has a row a request, also after some have stopped."""
 
     def __init__(
-        self, model: PreTrainedModel, site: str, rewritings: Sequence[Rewriting], options: ValueOptions
+        self, model: PreTrainedModel, site: str, prompt_sets: Sequence[PromptSet], options: ValueOptions
     ) -> None:
-        self._rewritings, self._options, self._device = rewritings, options, model.device
+        self._prompt_sets, self._options, self._device = prompt_sets, options, model.device
         self._dtype = torch.promote_types(model.dtype, torch.float32)
         # nothing behind the KL prompt's place is read, so nothing there need run
-        kl = [(r.kl._replace(ids=r.kl.ids[: r.kl.place + 1]),) if options.kl_factor else () for r in rewritings]
-        parts = [(*r.prompts, *last) for r, last in zip(rewritings, kl, strict=True)]
+        kl = [(r.kl._replace(ids=r.kl.ids[: r.kl.position + 1]),) if options.kl_factor else () for r in prompt_sets]
+        parts = [(*r.prompts, *last) for r, last in zip(prompt_sets, kl, strict=True)]
         first = list(accumulate(map(len, parts), initial=0))
         self._sequences = [range(*ends) for ends in pairwise(first)]
-        self._suffix = ShiftedSuffix(model, site, [placed for placed_parts in parts for placed in placed_parts])
+        self._suffix = ShiftedSuffix(model, site, [marked for marked_parts in parts for marked in marked_parts])
         self._initial_ND = self._suffix.site_BD[first[:-1]].to(self._dtype)
         self._sizes_N1 = self._initial_ND.norm(dim=1, keepdim=True)
         self._delta_ND, self._mean_ND, self._square_ND = (torch.zeros_like(self._initial_ND) for _ in range(3))
@@ -166,7 +166,7 @@ class _Descent:
 
     def run(self, advance: Callable[[int], None]) -> Values:
         """Descend until all have stopped or the steps are done; `advance` is told the steps of all requests."""
-        total, steps = len(self._rewritings), self._options.num_steps
+        total, steps = len(self._prompt_sets), self._options.num_steps
         live, batch = list(range(total)), self._pack(range(total))
         first_losses_N = last_losses_N = self._initial_ND.new_empty(0)
         num_steps_N = torch.zeros(total, dtype=torch.int64, device=self._device)
@@ -199,10 +199,10 @@ class _Descent:
         weights: list[float] = []
         reads, kl_reads = [], []
         for n in members:
-            prompts, first = self._rewritings[n].prompts, len(labels)
-            for placed in prompts:
-                labels += placed.target
-                weights += [1 / len(prompts) / len(placed.target)] * len(placed.target)
+            prompts, first = self._prompt_sets[n].prompts, len(labels)
+            for marked in prompts:
+                labels += marked.target
+                weights += [1 / len(prompts) / len(marked.target)] * len(marked.target)
             if len(self._sequences[n]) > len(prompts):
                 kl_reads.append(len(labels))
                 labels, weights = [*labels, 0], [*weights, 0.0]

@@ -125,12 +125,12 @@ def encode_texts(
     return [row[:-1] for row in ids] if ends else ids
 
 
-class Placed(NamedTuple):
+class MarkedSequence(NamedTuple):
     """A token sequence, the subject's place in it, and what follows it."""
 
     ids: tuple[int, ...]
     """Prompt and all target tokens but the last."""
-    place: int
+    position: int
     """Index of the subject's last token."""
     target: tuple[int, ...] = ()
     """What the last `len(target)` positions predict; empty where nothing is asked for."""
@@ -138,4 +138,4 @@ class Placed(NamedTuple):
     @property
     def num_shifted(self) -> int:
         """Tokens from the subject's last one on: those that a shift of its hidden state can change."""
-        return len(self.ids) - self.place
+        return len(self.ids) - self.position

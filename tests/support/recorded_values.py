@@ -51,7 +51,7 @@ class _Recorded(module._Descent):
 
     def _loss(self, batch: Any, logits_UV: torch.Tensor) -> Any:
         loss, gradient_UV = super()._loss(batch, logits_UV)
-        seen_FN = self._initial_ND.new_full((len(Course._fields), len(self._rewritings)), torch.nan)
+        seen_FN = self._initial_ND.new_full((len(Course._fields), len(self._prompt_sets)), torch.nan)
         seen_FN[:, batch.members] = torch.stack([*loss, self._delta_ND[batch.members].norm(dim=1)])
         self.steps.append(seen_FN)
         return loss, gradient_UV

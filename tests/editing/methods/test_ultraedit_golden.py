@@ -96,7 +96,7 @@ def test_golden_keys_and_gradients(case: Case) -> None:
             case.modules,
             [1 / count for batch, count in zip(batches, tokens, strict=True) for _ in batch],
             max_tokens_per_pass=8192,
-            lane_tokens=32,
+            pack_tokens=32,
         )
         for name in case.modules:
             assert tokens == case.content["turns"][turn]["modules"][name]["rows_per_batch"]
