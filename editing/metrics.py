@@ -15,9 +15,6 @@ from typing import NamedTuple, Self
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_WORD = re.compile(r"[!-/:-@\[-`{-~]|[^\t-\r !-/:-@\[-`{-~]+")  # an ASCII punctuation mark is a word of its own
-_NGRAM_WEIGHTS = {2: 2 / 3, 3: 4 / 3}
-_BACK_TO_BACK = re.compile(r"(.{1,40}?)\1{3,}", re.DOTALL)
 
 
 def squad_normalize(text: str) -> str:
@@ -81,73 +78,6 @@ def preferred(nll: float, nll_other: float) -> bool:
     Both are mean negative log-likelihoods per token, in nats; a draw counts as no.
     """
     return nll < nll_other
-
-
-def is_empty(output: str) -> bool:
-    """Whether an output says nothing, punctuation and blanks left out (muting, a form of collapse)."""
-    return not output.translate(_NO_PUNCTUATION).strip()
-
-
-def ngram_repetition(text: str, n: int = 2) -> float:
-    """Share of word n-grams that are repeats, 1 - distinct / all, in [0, 1); 0 for texts of fewer than n + 1 words.
-
-    Raises:
-        ValueError: n < 1.
-    """
-    if n < 1:
-        raise ValueError(f"n-grams need n >= 1, got {n}")
-    words = text.split()
-    grams = [tuple(words[place : place + n]) for place in range(len(words) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def ngram_entropy(text: str) -> float:
-    """Fluency (Meng et al. 2022): weighted mean of the entropies, in bits, of bigrams (2/3) and trigrams (4/3).
-
-    Words are what ASCII blanks part, and each ASCII punctuation mark; case counts. 0 for a text that repeats one word
-    without end, and for one of a single word.
-    """
-    words = _WORD.findall(text)
-    grams = {n: list(zip(*(words[start:] for start in range(n)), strict=False)) for n in _NGRAM_WEIGHTS}
-    return sum(weight * _entropy(grams[n]) for n, weight in _NGRAM_WEIGHTS.items()) / len(_NGRAM_WEIGHTS)
-
-
-def _entropy(items: Sequence[object]) -> float:
-    shares = [count / len(items) for count in Counter(items).values()]
-    return math.fsum(share * math.log2(1 / share) for share in shares)
-
-
-def is_repetitive(text: str) -> bool:
-    """Whether a unit of up to 40 characters stands four times or more in a row, over 8 characters and half of the text.
-
-    Works on characters, so it also sees collapse without blanks ("!!!!!!!!", "ofofofof").
-    """
-    stripped = text.strip()
-    longest = max((len(match.group(0)) for match in _BACK_TO_BACK.finditer(stripped)), default=0)
-    return longest >= 8 and 2 * longest >= len(stripped)
-
-
-def wilson_interval(successes: float, num_trials: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927); z = 1.96 gives 95 %.
-
-    For scores between 0 and 1 that are no plain yes or no (token accuracy) the sum of scores may be given; the interval
-    is then conservative, for no distribution on [0, 1] of that mean varies more than yes and no.
-
-    Returns:
-        Lower and upper bound; (0, 1) without a trial, when nothing is known.
-
-    Raises:
-        ValueError: successes outside [0, num_trials].
-    """
-    if not 0 <= successes <= num_trials:
-        raise ValueError(f"successes between 0 and num_trials expected, got {successes} of {num_trials}")
-    if num_trials == 0:
-        return 0.0, 1.0
-    share = successes / num_trials
-    scale = 1 + z * z / num_trials
-    middle = (share + z * z / (2 * num_trials)) / scale
-    reach = z * math.sqrt(share * (1 - share) / num_trials + z * z / (4 * num_trials**2)) / scale
-    return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
 _WORD = re.compile(r"\b\w\w+\b")

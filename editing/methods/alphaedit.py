@@ -74,7 +74,7 @@ def solve(problem: LayerProblem, config: AlphaEdit) -> Solution:
     basis_IM = problem.moment.null_space(config.threshold)
     earlier_II = problem.state.get(_state_key(problem.site))
     earlier_II = earlier_II.to(basis_IM.device) if earlier_II is not None else None
-    return null_space(problem.memory, basis_IM, earlier_II, ridge=config.ridge)
+    return null_space(problem.targets, basis_IM, earlier_II, ridge=config.ridge)
 
 
 def check_threshold(config: AlphaEdit, covariance: Mapping[str, SecondMoment]) -> None:

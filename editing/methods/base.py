@@ -60,10 +60,11 @@ class MethodConfig(BaseModel):
     cumulative: ClassVar[bool] = False
     """A turn takes all edits so far (epochs over the whole set), not only the new ones."""
 
-    method: str
-    """The method's name."""
+    if TYPE_CHECKING:  # fields of the subclasses, or properties: pydantic refuses a base class that has them too
 
-    if TYPE_CHECKING:  # a field in some methods and a property in others: pydantic refuses a base class that has either
+        @property
+        def method(self) -> str:
+            """The method's name."""
 
         @property
         def sites(self) -> tuple[str, ...]:

@@ -66,8 +66,8 @@ PRESETS: Mapping[str, Emmet] = MappingProxyType(
 
 def solve(problem: LayerProblem, config: Emmet) -> Solution:
     """The objective's solution; a single edit needs no ridge."""
-    ridge = config.ridge if problem.memory.keys_IN.shape[1] > 1 else 0.0
-    return equality(problem.memory, problem.moment.cholesky_II, weight=config.covariance_weight, ridge=ridge)
+    ridge = config.ridge if problem.targets.keys_IN.shape[1] > 1 else 0.0
+    return equality(problem.targets, problem.moment.cholesky_II, weight=config.covariance_weight, ridge=ridge)
 
 
 emmet = locate_then_edit(solve)

@@ -18,16 +18,14 @@ Differences from common implementations: each target ends with the end-of-sequen
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
 from pydantic import Field
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.methods.base import EditResult, Method, Progress, State, silent
+from overedit.editing.methods.base import Method
 from overedit.editing.methods.fine_tuning.depth_first import DepthFirstTuning, fine_tune_depth_first
-from overedit.editing.requests import EditRequest
 
 
 class FtL(DepthFirstTuning):
@@ -41,6 +39,16 @@ class FtL(DepthFirstTuning):
     norm_constraint: float | None = Field(default=None, gt=0)
     """The most that any weight may move during one request; none if null (Zhu et al. 2020)."""
 
+    @property
+    def loss_objective(self) -> Literal["prompt_last", "target_last"]:
+        """A single position."""
+        return self.objective
+
+    @property
+    def weight_bound(self) -> float | None:
+        """The L-infinity bound."""
+        return self.norm_constraint
+
 
 PRESETS: Mapping[str, FtL] = MappingProxyType(
     {  # sites of LocFT-BF, so that the methods differ in loss and order of training alone
@@ -53,43 +61,8 @@ PRESETS: Mapping[str, FtL] = MappingProxyType(
 """Model id -> settings."""
 
 
-def ft_l(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    requests: Sequence[EditRequest],
-    config: FtL,
-    state: State,
-    *,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> EditResult:
-    """Train one site on the requests one after the other, each with the loss at a single place.
-
-    Args:
-        model: The model to start from; bit-identical on return.
-        tokenizer: Its tokenizer.
-        requests: This turn's requests, in the order of editing.
-        config: Settings.
-        state: Not used.
-        seed: Not used: nothing is random.
-        progress: Told (requests done, requests in all).
-
-    Returns:
-        The trained values of the site's parameters, in their own dtype, and no state.
-
-    Raises:
-        ValueError: A request that cannot be tokenised to a trainable sample, or a site the model does not have.
-    """
-    return fine_tune_depth_first(
-        model,
-        tokenizer,
-        requests,
-        config,
-        objective=config.objective,
-        norm_constraint=config.norm_constraint,
-        progress=progress,
-    )
-
+ft_l = fine_tune_depth_first
+"""Train one site on the requests one after the other, each with the loss read at a single position."""
 
 METHOD = Method(
     config=FtL,

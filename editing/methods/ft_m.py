@@ -16,15 +16,12 @@ Differences from common implementations: each target ends with the end-of-sequen
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from overedit.editing.methods.base import EditResult, Method, Progress, State, silent
+from overedit.editing.methods.base import Method
 from overedit.editing.methods.fine_tuning.depth_first import DepthFirstTuning, fine_tune_depth_first
-from overedit.editing.requests import EditRequest
 
 
 class FtM(DepthFirstTuning):
@@ -46,35 +43,8 @@ PRESETS: Mapping[str, FtM] = MappingProxyType(
 """Model id -> settings."""
 
 
-def ft_m(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    requests: Sequence[EditRequest],
-    config: FtM,
-    state: State,
-    *,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> EditResult:
-    """Train one site on the requests one after the other, each to convergence and with a fresh optimizer.
-
-    Args:
-        model: The model to start from; bit-identical on return.
-        tokenizer: Its tokenizer.
-        requests: This turn's requests, in the order of editing.
-        config: Settings.
-        state: Not used.
-        seed: Not used: nothing is random.
-        progress: Told (requests done, requests in all).
-
-    Returns:
-        The trained values of the site's parameters, in their own dtype, and no state.
-
-    Raises:
-        ValueError: A request that cannot be tokenised to a trainable sample, or a site the model does not have.
-    """
-    return fine_tune_depth_first(model, tokenizer, requests, config, objective="answer", progress=progress)
-
+ft_m = fine_tune_depth_first
+"""Train one site on the requests one after the other, each with the loss on its whole target."""
 
 METHOD = Method(
     config=FtM,

@@ -67,7 +67,7 @@ PRESETS: Mapping[str, Memit] = MappingProxyType(
 
 def solve(problem: LayerProblem, config: Memit) -> Solution:
     """Equation 14."""
-    return least_squares(problem.memory, problem.moment.cholesky_II, weight=config.covariance_weight)
+    return least_squares(problem.targets, problem.moment.cholesky_II, weight=config.covariance_weight)
 
 
 memit = locate_then_edit(solve)

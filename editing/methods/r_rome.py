@@ -45,7 +45,7 @@ PRESETS: Mapping[str, RRome] = MappingProxyType(
 
 def solve(problem: LayerProblem, _: RRome) -> Solution:
     """Equation 2 of ROME with the mean key everywhere: what holds each key exactly to its value."""
-    return equality(problem.memory, problem.moment.cholesky_II, weight=1.0)
+    return equality(problem.targets, problem.moment.cholesky_II, weight=1.0)
 
 
 r_rome = locate_then_edit(solve, keys_in_residual=True)

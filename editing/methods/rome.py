@@ -84,7 +84,7 @@ PRESETS: Mapping[str, Rome] = MappingProxyType(
 
 def solve(problem: LayerProblem, _: Rome) -> Solution:
     """Equation 2, with the mean key in the direction alone."""
-    return rank_one(problem.memory, problem.moment.cholesky_II, at_IN=problem.bare_keys_IN)
+    return rank_one(problem.targets, problem.moment.cholesky_II, at_IN=problem.bare_keys_IN)
 
 
 rome = locate_then_edit(solve)

@@ -38,7 +38,7 @@ from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.methods.base import EditResult, Method, MethodConfig, Progress, State, silent
-from overedit.editing.methods.gradients.answer_gradients import AnswerRows, ModuleRows, trace_answers
+from overedit.editing.methods.gradients.answer_gradients import AnswerGradients, ModuleGradients, trace_answers
 from overedit.editing.methods.gradients.ridge import ridge_update
 from overedit.editing.methods.gradients.running_moments import Moments
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
@@ -146,7 +146,7 @@ def ultraedit(
 class _Turn(NamedTuple):
     """A turn's requests, seen by the model as it is."""
 
-    rows: AnswerRows
+    rows: AnswerGradients
     chunks: list[int]
     """Rows of each micro-batch, in their order."""
 
@@ -170,7 +170,7 @@ def _trace(
         modules,
         [1 / count for batch, count in zip(batches, chunks, strict=True) for _ in batch],
         max_tokens_per_pass=config.max_tokens_per_pass,
-        lane_tokens=config.lane_tokens,
+        pack_tokens=config.lane_tokens,
         progress=progress,
     )
     return _Turn(rows, chunks)
@@ -185,7 +185,7 @@ def loss_batches(pairs: Sequence[TokenPair], config: UltraEdit) -> list[list[int
 
 
 def update_moments(
-    modules: Mapping[str, ModuleRows], state: State, *, chunks: Sequence[int] | None = None
+    modules: Mapping[str, ModuleGradients], state: State, *, chunks: Sequence[int] | None = None
 ) -> dict[str, Moments]:
     """The moments after a turn, by shape.
 
@@ -205,7 +205,7 @@ def update_moments(
     return moments
 
 
-def target_rows(rows: ModuleRows, moments: Moments, learning_rate: float, *, epsilon: float = 0.0) -> torch.Tensor:
+def target_rows(rows: ModuleGradients, moments: Moments, learning_rate: float, *, epsilon: float = 0.0) -> torch.Tensor:
     """The targets v = -learning_rate |h~|^2 g~ for each row, (R, O) float64."""
     width = rows.keys.shape[1]
     keys_RI = moments.normalise(rows.keys, slice(width), epsilon=epsilon)
@@ -222,7 +222,7 @@ def _weight_name(anatomy: Anatomy, site: str) -> str:
     return names[0]
 
 
-def _shape(rows: ModuleRows) -> str:
+def _shape(rows: ModuleGradients) -> str:
     return f"{rows.keys.shape[1]}x{rows.gradients.shape[1]}"
 
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 
@@ -192,6 +192,12 @@ class Anatomy:
             raise ValueError(f"site {site!r}: models of family {self.family} have the parts {', '.join(self.parts)}")
         self.layer_name(int(layer))
         return int(layer), part
+
+
+def context_length(config: PreTrainedConfig) -> int | None:
+    """The longest sequence that a model's positions allow, in tokens; None where its configuration does not say."""
+    length = getattr(config, "max_position_embeddings", None)
+    return None if length is None else int(length)
 
 
 def stores_in_out(module: nn.Module) -> bool:

@@ -1,33 +1,33 @@
-"""Looking into a forward pass: what enters and leaves named modules, without hooks that could stay behind."""
+"""Hooks into a forward pass that cannot outlive their `with` block: tracing, replacing and stopping modules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 
 class Trace:
-    """What named modules took in and gave out in the passes inside a `traced` block; the last pass counts."""
+    """Inputs and outputs of named modules, recorded inside a `traced` block; a later pass overwrites an earlier one."""
 
     def __init__(self) -> None:
         self.inputs: dict[str, torch.Tensor] = {}
         """Module name -> its first input, detached."""
         self.outputs: dict[str, torch.Tensor] = {}
-        """Module name -> its output (the first member, if it is a tuple), part of the graph where there is one."""
+        """Module name -> its output (the first member of a tuple), attached to the graph if there is one."""
 
     def output_gradients(self, scalar: torch.Tensor, gradient: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Gradients of a scalar with respect to every recorded output: one backward pass, no weight gradients.
 
-        The pass goes back to the lowest recorded module and no further, provided that no parameter asks for a
-        gradient. A recorded module that the scalar does not depend on gets zeros.
+        The pass ends at the lowest recorded module, provided that no parameter requires a gradient. A recorded module
+        that the scalar does not depend on gets zeros.
 
         Args:
-            scalar: What is differentiated; or any tensor between the outputs and a scalar, with
-            gradient: the scalar's gradient with respect to that tensor.
+            scalar: The scalar to differentiate, or a tensor between the outputs and the scalar.
+            gradient: In the second case, the scalar's gradient with respect to that tensor.
         """
         outputs = list(self.outputs.values())
         found = torch.autograd.grad(scalar, outputs, gradient, allow_unused=True, materialize_grads=True)
@@ -39,19 +39,19 @@ def traced(model: nn.Module, names: Sequence[str], *, gradients: bool = False) -
     """Record the inputs and outputs of modules.
 
     Args:
-        model: The model; it has its former hooks, and no others, after the block.
+        model: The model; after the block it has the hooks that it had before.
         names: Module names.
-        gradients: Make the outputs part of a graph, so that `Trace.output_gradients` works though no parameter asks
-            for gradients. The graph begins at the first of the modules.
+        gradients: Attach the outputs to a graph, so that `Trace.output_gradients` works although no parameter requires
+            gradients. The graph starts at the first of the modules.
 
     Raises:
-        AttributeError: There is no module of a name.
+        AttributeError: The model has no module of that name.
     """
     trace = Trace()
 
     def recorder(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def record(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            out = output[0] if isinstance(output, tuple) else output
+            out = first_member(output)
             if gradients and not out.requires_grad:
                 out.requires_grad_()
             trace.inputs[name], trace.outputs[name] = inputs[0].detach(), out
@@ -69,10 +69,10 @@ def traced(model: nn.Module, names: Sequence[str], *, gradients: bool = False) -
 
 @contextmanager
 def standing_in(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Let modules compute something else inside the block; afterwards they are as before.
+    """Replace the forward functions of modules inside the block.
 
     Args:
-        forwards: Module -> what it computes instead of its `forward`, with the same arguments.
+        forwards: Module -> the function called instead of its `forward`, with the same arguments.
     """
     kept = {module: module.__dict__.get("forward") for module in forwards}
     try:
@@ -87,9 +87,62 @@ def standing_in(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[No
                 module.__dict__["forward"] = before
 
 
+def first_member(output: Any) -> Any:
+    """A module's hidden states: its output, or the first member of a tuple."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+class Passage(NamedTuple):
+    """What one module received and returned."""
+
+    hidden: torch.Tensor
+    """Its first argument, or the one named `hidden_states`."""
+    output: Any
+    """None where the pass stopped before the module ran."""
+
+
+class _ForwardStopped(BaseException):
+    """Ends a forward pass. Not an Exception, so that no library catches it as an error."""
+
+
+@contextmanager
+def stop_forward_at(modules: Collection[nn.Module], *, entering: bool = False) -> Iterator[dict[nn.Module, Passage]]:
+    """Run one forward pass only until all of the modules have been reached; the block ends there.
+
+    Args:
+        modules: At least one. Those below the last one run as usual.
+        entering: Stop before the last of them runs, not after it.
+
+    Yields:
+        Module -> its input and output, filled during the pass.
+
+    Raises:
+        AssertionError: The forward pass in the block ended without reaching every module.
+    """
+    reached: dict[nn.Module, Passage] = {}
+
+    def reach(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any = None) -> None:
+        reached[module] = Passage(args[0] if args else kwargs["hidden_states"], output)
+        if len(reached) == len(modules):
+            raise _ForwardStopped
+
+    if entering:
+        handles = [module.register_forward_pre_hook(reach, with_kwargs=True) for module in modules]
+    else:
+        handles = [module.register_forward_hook(reach, with_kwargs=True) for module in modules]
+    try:
+        yield reached
+    except _ForwardStopped:
+        return
+    finally:
+        for handle in handles:
+            handle.remove()
+    raise AssertionError("the forward pass did not reach every module at which it was to stop")
+
+
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and no parameter that asks for gradients; both are as before after the block."""
+    """Put a model in evaluation mode, with no parameter requiring gradients; both are restored after the block."""
     modes = {module: module.training for module in model.modules()}
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:

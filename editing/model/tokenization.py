@@ -14,12 +14,8 @@ from typing import Literal, NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from overedit.editing.model.anatomy import context_length
 from overedit.editing.requests import EditRequest
-
-IGNORED = -100
-"""The label of a position whose next token is not asked for."""
-
-Side = Literal["left", "right"]
 
 
 class TokenPair(NamedTuple):
@@ -29,17 +25,6 @@ class TokenPair(NamedTuple):
     """Special tokens in front, as the tokenizer adds them."""
     target: tuple[int, ...]
     """Without special tokens except, if asked for, the end-of-sequence token."""
-
-
-class PaddedBatch(NamedTuple):
-    """Prompts and targets as the model reads them: all but the last target token is input."""
-
-    input_ids_BT: torch.Tensor
-    """int64."""
-    attention_mask_BT: torch.Tensor
-    """int64; 1 for a real token."""
-    labels_BT: torch.Tensor
-    """int64; the NEXT token where that is a target token (the prompt's last place has the first), else `IGNORED`."""
 
 
 def encode_pairs(
@@ -103,7 +88,7 @@ def encode_requests(
         raise ValueError("requests: an edit needs at least one request, got none")
     asked = [(request.prompt, request.target_new) for request in requests]
     pairs = encode_pairs(tokenizer, asked, append_eos=append_eos, join=join)
-    context = getattr(model.config, "max_position_embeddings", None)
+    context = context_length(model.config)
     for request, pair in zip(requests, pairs, strict=True):
         length = len(pair.prompt) + len(pair.target)
         if context is not None and length > context:
@@ -111,36 +96,11 @@ def encode_requests(
     return pairs
 
 
-def pad(sequences: Sequence[Sequence[int]], *, value: int, side: Side = "right") -> torch.Tensor:
-    """Put sequences under each other, (B, T) int64, with `value` where one is shorter than the longest."""
+def pad(sequences: Sequence[Sequence[int]], *, value: int) -> torch.Tensor:
+    """Stack sequences of integers, padded on the right with `value` to the longest: (B, T) int64."""
     longest = max(map(len, sequences))
-    rows = []
-    for ids in sequences:
-        filling = [value] * (longest - len(ids))
-        rows.append([*ids, *filling] if side == "right" else [*filling, *ids])
+    rows = [[*ids, *[value] * (longest - len(ids))] for ids in sequences]
     return torch.tensor(rows, dtype=torch.int64).view(len(sequences), longest)
-
-
-def pad_pairs(pairs: Sequence[TokenPair], *, pad_id: int, side: Side = "right") -> PaddedBatch:
-    """The input, attention mask and labels of a batch.
-
-    Args:
-        pairs: At least one.
-        pad_id: Any id: padding is masked.
-        side: Where padding goes. Models with learned positions need position ids when it is on the left.
-    """
-    inputs = [[*pair.prompt, *pair.target[:-1]] for pair in pairs]
-    labels = [[IGNORED] * (len(pair.prompt) - 1) + list(pair.target) for pair in pairs]
-    return PaddedBatch(
-        pad(inputs, value=pad_id, side=side),
-        pad([[1] * len(ids) for ids in inputs], value=0, side=side),
-        pad(labels, value=IGNORED, side=side),
-    )
-
-
-def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
-    """A token id to pad with: the tokenizer's own, else its end-of-sequence token, else 0."""
-    return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
 
 
 def _seam(prompt: str, target: str) -> tuple[str, str]:
@@ -165,12 +125,17 @@ def encode_texts(
     return [row[:-1] for row in ids] if ends else ids
 
 
-class Placed(NamedTuple):
+class MarkedSequence(NamedTuple):
     """A token sequence, the subject's place in it, and what follows it."""
 
     ids: tuple[int, ...]
     """Prompt and all target tokens but the last."""
-    place: int
+    position: int
     """Index of the subject's last token."""
     target: tuple[int, ...] = ()
-    """What the last `len(target)` places predict; empty where nothing is asked for."""
+    """What the last `len(target)` positions predict; empty where nothing is asked for."""
+
+    @property
+    def num_shifted(self) -> int:
+        """Tokens from the subject's last one on: those that a shift of its hidden state can change."""
+        return len(self.ids) - self.position

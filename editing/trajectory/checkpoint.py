@@ -143,6 +143,11 @@ class Checkpoint(BaseModel):
         self._check_not_pruned()
         return _verified(self.folder / "state.safetensors", self.record.state) if self.record.state else {}
 
+    def verify(self) -> None:
+        """Read all tensors and compare their checksums; raises as `tensors` does."""
+        self.tensors()
+        self.state()
+
     def _check_not_pruned(self) -> None:
         if self.record.pruned:
             raise PrunedCheckpointError(
@@ -242,7 +247,7 @@ def whole_checkpoints(root: Path, key: str, *, or_pruned: bool = False) -> Itera
             if checkpoint.record.key != key:
                 continue
             if not checkpoint.record.pruned:
-                checkpoint.tensors(), checkpoint.state()
+                checkpoint.verify()
                 yield checkpoint
             elif or_pruned:
                 yield checkpoint

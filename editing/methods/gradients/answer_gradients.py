@@ -6,7 +6,7 @@ their keys and values in the model's cache (all that is needed of them: the last
 head are left out); then the answers alone run forward and backward, and the backward pass ends at the lowest traced
 module. No parameter gets a gradient.
 
-Shapes: L lanes (see `lanes`), A answer tokens of a lane, R rows (answer tokens of all sequences), V vocabulary.
+Shapes: L packs (see `packs`), A answer tokens of a pack, R rows (answer tokens of all sequences), V vocabulary.
 """
 
 from __future__ import annotations
@@ -21,19 +21,15 @@ from transformers import PreTrainedModel
 
 from overedit.editing.methods.base import Progress, silent
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
+from overedit.editing.model.cross_entropy import cross_entropy_gradient
 from overedit.editing.model.hooks import frozen, standing_in, traced
 from overedit.editing.model.memory import OomHalver
-from overedit.editing.model.partial_forward.packing import (
-    check_attention,
-    lay_out,
-    plan_lanes,
-    plan_passes,
-    run_prompts,
-)
+from overedit.editing.model.partial_forward.batching import plan_batches
+from overedit.editing.model.partial_forward.packing import check_attention, lay_out, plan_packs, run_prompts
 from overedit.editing.model.tokenization import TokenPair
 
 
-class ModuleRows(NamedTuple):
+class ModuleGradients(NamedTuple):
     """What was seen at one module, a row an answer token; float32, on the module's device."""
 
     keys: torch.Tensor
@@ -42,10 +38,10 @@ class ModuleRows(NamedTuple):
     """(R, out) gradients of the loss with respect to the outputs."""
 
 
-class AnswerRows(NamedTuple):
+class AnswerGradients(NamedTuple):
     """What was seen at all traced modules; rows in the order of the pairs, then of their tokens."""
 
-    modules: Mapping[str, ModuleRows]
+    modules: Mapping[str, ModuleGradients]
     """Module name -> its rows."""
     losses: torch.Tensor
     """(R) negative log-likelihood of each answer token in nats, float32."""
@@ -60,9 +56,9 @@ def trace_answers(
     weights: Sequence[float],
     *,
     max_tokens_per_pass: int,
-    lane_tokens: int,
+    pack_tokens: int,
     progress: Progress = silent,
-) -> AnswerRows:
+) -> AnswerGradients:
     """Trace projections at the answers' places, for the loss sum over pairs of weight * sum over tokens of -log p.
 
     Args:
@@ -72,7 +68,7 @@ def trace_answers(
         weights: Weight of each pair's tokens in the loss.
         max_tokens_per_pass: The most tokens that run together; a longer sequence runs alone. Where that proves too much
             it is halved.
-        lane_tokens: Tokens of a lane, about; more leave less padding and make attention dearer.
+        pack_tokens: Tokens of a pack, about; more leave less padding and make attention dearer.
         progress: Told (sequences done, sequences in all).
 
     Raises:
@@ -86,22 +82,23 @@ def trace_answers(
     done = computed = 0
 
     def trace(chosen: Sequence[int]) -> tuple[list[int], _TracedPass]:
-        lanes = plan_lanes([pairs[i] for i in chosen], lane_tokens)
-        order = [chosen[i] for lane in lanes for i in lane]
+        packs = plan_packs([pairs[i] for i in chosen], pack_tokens)
+        order = [chosen[i] for pack in packs for i in pack]
         weights_R = torch.tensor([weights[i] for i in order for _ in pairs[i].target])
-        return order, _run(model, anatomy, [[pairs[chosen[i]] for i in lane] for lane in lanes], modules, weights_R)
+        return order, _run(model, anatomy, [[pairs[chosen[i]] for i in pack] for pack in packs], modules, weights_R)
 
     def size(chosen: Sequence[int]) -> int:
         return sum(len(pairs[i].prompt) + len(pairs[i].target) for i in chosen)
 
     with frozen(model):
-        passes = plan_passes(pairs, _limit(model, max_tokens_per_pass))
+        lengths = [len(pair.prompt) + len(pair.target) - 1 for pair in pairs]
+        passes = plan_batches(lengths, _limit(model, max_tokens_per_pass), padded=False)
         for chosen, (order, traced_pass) in OomHalver().run(passes, trace, size=size):
             rows = torch.tensor([row for i in order for row in range(first_rows[i], first_rows[i + 1])])
             _keep(traced_pass, rows, found, losses_R)
             done, computed = done + len(chosen), computed + traced_pass.num_tokens
             progress(done, len(pairs))
-    return AnswerRows(found, losses_R, computed)
+    return AnswerGradients(found, losses_R, computed)
 
 
 class _TracedPass(NamedTuple):
@@ -119,15 +116,15 @@ def _limit(model: PreTrainedModel, max_tokens: int) -> int:
     return max_tokens if window is None else min(max_tokens, window)
 
 
-def _empty_rows(module: nn.Module, num_rows: int) -> ModuleRows:
+def _empty_rows(module: nn.Module, num_rows: int) -> ModuleGradients:
     weight = module.get_parameter("weight")
     width_in, width_out = weight.shape if stores_in_out(module) else weight.shape[::-1]
-    return ModuleRows(
+    return ModuleGradients(
         torch.empty(num_rows, width_in, device=weight.device), torch.empty(num_rows, width_out, device=weight.device)
     )
 
 
-def _keep(seen: _TracedPass, rows: torch.Tensor, found: Mapping[str, ModuleRows], losses_R: torch.Tensor) -> None:
+def _keep(seen: _TracedPass, rows: torch.Tensor, found: Mapping[str, ModuleGradients], losses_R: torch.Tensor) -> None:
     """Put what a pass saw into its rows."""
     losses_R[rows.to(losses_R.device)] = seen.losses_R
     for name, module in found.items():
@@ -139,19 +136,19 @@ def _keep(seen: _TracedPass, rows: torch.Tensor, found: Mapping[str, ModuleRows]
 def _run(
     model: PreTrainedModel,
     anatomy: Anatomy,
-    lanes: Sequence[Sequence[TokenPair]],
+    packs: Sequence[Sequence[TokenPair]],
     modules: Sequence[str],
     weights_R: torch.Tensor,
 ) -> _TracedPass:
-    """One pass; rows in the order of the lanes."""
-    owned = [[(n, pair) for n, pair in enumerate(lane)] for lane in lanes]
+    """One pass; rows in the order of the packs."""
+    owned = [[(n, pair) for n, pair in enumerate(pack)] for pack in packs]
     answers = lay_out(
-        [[(n, (pair.prompt[-1], *pair.target[:-1]), len(pair.prompt) - 1) for n, pair in lane] for lane in owned],
+        [[(n, (pair.prompt[-1], *pair.target[:-1]), len(pair.prompt) - 1) for n, pair in pack] for pack in owned],
         model.device,
     )
-    prompts = [[(n, pair.prompt[:-1], 0) for n, pair in lane] for lane in owned]
+    prompts = [[(n, pair.prompt[:-1], 0) for n, pair in pack] for pack in owned]
     after = run_prompts(model, anatomy, prompts, answers)
-    labels_R = torch.tensor([token for lane in lanes for pair in lane for token in pair.target], device=model.device)
+    labels_R = torch.tensor([token for pack in packs for pair in pack for token in pair.target], device=model.device)
     real_R = (answers.owners_LT.flatten() >= 0).nonzero()[:, 0]
     head = model.get_submodule(anatomy.head)
     run_head = head.forward
@@ -161,18 +158,8 @@ def _run(
 
     with torch.enable_grad(), traced(model, modules, gradients=True) as trace, standing_in({head: read}):
         logits_RV = model(input_ids=answers.ids_LT, **after.inputs).logits.flatten(0, 1)
-        losses_R, gradient_RV = _cross_entropy(logits_RV.detach(), labels_R, weights_R.to(labels_R.device))
-        gradients = trace.output_gradients(logits_RV, gradient_RV)
+        log_p_RV = logits_RV.detach().float().log_softmax(-1)
+        losses_R, gradient_RV = cross_entropy_gradient(log_p_RV, labels_R, weights_R.to(labels_R.device))
+        gradients = trace.output_gradients(logits_RV, gradient_RV.to(logits_RV.dtype))
     num_tokens = answers.ids_LT.numel() + (0 if after.prompts is None else after.prompts.ids_LT.numel())
     return _TracedPass(trace.inputs, gradients, real_R, losses_R, num_tokens)
-
-
-def _cross_entropy(
-    logits_RV: torch.Tensor, labels_R: torch.Tensor, weights_R: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """-log p of each label, and the gradient of their weighted sum: weight * (p - 1 at the label), in place of logs."""
-    log_p_RV = logits_RV.float().log_softmax(-1)
-    losses_R = -log_p_RV.gather(1, labels_R[:, None])[:, 0]
-    gradient_RV = log_p_RV.exp_()
-    gradient_RV[torch.arange(len(labels_R), device=labels_R.device), labels_R] -= 1
-    return losses_R, gradient_RV.mul_(weights_R[:, None]).to(logits_RV.dtype)

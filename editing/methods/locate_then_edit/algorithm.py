@@ -28,8 +28,8 @@ from overedit.editing.methods.base import CovarianceOptions, EditResult, MethodC
 from overedit.editing.methods.locate_then_edit.contexts import ContextOptions, context_templates
 from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
 from overedit.editing.methods.locate_then_edit.keys import SubjectActivations
-from overedit.editing.methods.locate_then_edit.solvers import Memory, Solution
-from overedit.editing.methods.locate_then_edit.subjects import encode_rewritings
+from overedit.editing.methods.locate_then_edit.solvers import KeyTargets, Solution
+from overedit.editing.methods.locate_then_edit.subjects import encode_prompt_sets
 from overedit.editing.methods.locate_then_edit.values import ValueOptions, Values, optimize_values
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
 from overedit.editing.model.weights import LowRank, WeightUpdate, apply_update, kept
@@ -126,7 +126,7 @@ class LayerProblem(NamedTuple):
     """What a method solves at one layer."""
 
     site: str
-    memory: Memory
+    targets: KeyTargets
     """Mean keys over the contexts, and this layer's share of the residual."""
     bare_keys_IN: torch.Tensor
     """Keys of the bare prompts, float64."""
@@ -145,8 +145,9 @@ class Steps(NamedTuple):
     """Take the residual at the mean keys, not at the bare prompts (R-ROME)."""
     check: Callable[[Any, Mapping[str, SecondMoment]], None] = lambda config, covariance: None
     """Raises ValueError, before values are optimized, where a configuration cannot be solved with this C0."""
-    remember: Callable[[Mapping[str, torch.Tensor], State], State] = lambda keys, state: {}
-    """Given each site's keys, (I, N), once all layers are written, and the state: what to keep beside the contexts."""
+    remember: Callable[[Mapping[str, torch.Tensor], State], State] | None = None
+    """Given each site's keys, (I, N), read again after all layers are written, and the state: what to add to the state.
+    None: nothing, and the keys are not read again."""
 
 
 def locate_then_edit(solve: Callable[[LayerProblem, Any], Solution], **steps: Any) -> Callable[..., EditResult]:
@@ -175,9 +176,9 @@ def edit_layers(
     anatomy = Anatomy.of(model)
     weights = {site: anatomy.site_parameters(site)[0] for site in config.sites}
     templates, carried = context_templates(model, tokenizer, config.contexts, state, seed=seed)
-    rewritings = encode_rewritings(model, tokenizer, requests, templates, append_eos=config.append_eos)
-    subjects = SubjectActivations(model, rewritings, templates, config.max_tokens_per_pass)
-    values = optimize_values(model, config.value_site, rewritings, config.values, progress=progress)
+    prompt_sets = encode_prompt_sets(model, tokenizer, requests, templates, append_eos=config.append_eos)
+    subjects = SubjectActivations(model, prompt_sets, templates, config.max_tokens_per_pass)
+    values = optimize_values(model, config.value_site, prompt_sets, config.values, progress=progress)
     wanted_ON = (values.initial_ND + values.delta_ND).double().T
     update: dict[str, LowRank] = {}
     log = value_log(values)
@@ -186,14 +187,15 @@ def edit_layers(
             share = SHARES[config.distribution](len(config.sites) - done)
             keys = subjects.keys(site)
             current_ON = subjects.outputs(config.value_site, in_contexts=steps.keys_in_residual)
-            memory = Memory(keys.mean_IN, (wanted_ON - current_ON) * share)
-            problem = LayerProblem(site, memory, keys.bare_IN, covariance[site], state)
+            targets = KeyTargets(keys.mean_IN, (wanted_ON - current_ON) * share)
+            problem = LayerProblem(site, targets, keys.bare_IN, covariance[site], state)
             solution = steps.solve(problem, config)
             in_out = stores_in_out(model.get_submodule(anatomy.site_module(site)))
             update[weights[site]] = as_update(solution, model.dtype, in_out=in_out)
             apply_update(model, {weights[site]: update[weights[site]]})
             log |= {f"{site}/{name}": value for name, value in diagnostics(problem, solution).items()}
-        carried |= steps.remember({site: subjects.keys(site).mean_IN for site in config.sites}, state)
+        if steps.remember is not None:
+            carried |= steps.remember({site: subjects.keys(site).mean_IN for site in config.sites}, state)
     return EditResult(dict(update), carried, log)
 
 
@@ -274,9 +276,9 @@ def diagnostics(problem: LayerProblem, solution: Solution) -> dict[str, float]:
         residual_ON, weights_NI = torch.eye(len(residual_ON)).to(residual_ON), residual_ON @ weights_NI
     inner_NN = residual_ON.T @ residual_ON
     changed_NI = weights_NI @ problem.moment.matrix_II.to(weights_NI.device)
-    missing_ON = problem.memory.residual_ON - residual_ON @ (weights_NI @ problem.memory.keys_IN)
+    missing_ON = problem.targets.residual_ON - residual_ON @ (weights_NI @ problem.targets.keys_IN)
     return {
-        "residual": float(problem.memory.residual_ON.norm(dim=0).mean()),
+        "residual": float(problem.targets.residual_ON.norm(dim=0).mean()),
         "memorization": float(missing_ON.norm(dim=0).mean()),
         "preservation": math.sqrt(max(float((inner_NN * (changed_NI @ weights_NI.T)).sum()), 0.0)),
         "update_norm": math.sqrt(max(float((inner_NN * (weights_NI @ weights_NI.T)).sum()), 0.0)),

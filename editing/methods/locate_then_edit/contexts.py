@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.methods.base import State
 from overedit.editing.methods.locate_then_edit.subjects import SLOT, Templates, check_templates
+from overedit.editing.model.anatomy import context_length
 from overedit.editing.model.hooks import frozen
 from overedit.editing.model.tokenization import encode_texts
 
@@ -79,7 +80,7 @@ def sample_texts(
     special = torch.tensor(sorted(tokenizer.all_special_ids), dtype=torch.int64, device=model.device)
     texts = []
     starts = encode_texts(tokenizer, options.starts) if options.starts else []
-    context = getattr(model.config, "max_position_embeddings", None)
+    context = context_length(model.config)
     longest = options.num_tokens + max(map(len, starts), default=0)
     if context is not None and longest > context:
         raise ValueError(f"contexts.num_tokens: {longest} tokens, start included, exceed the context of {context}")

@@ -20,21 +20,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.methods.base import Progress, silent
-from overedit.editing.model.anatomy import Anatomy, stores_in_out
-from overedit.editing.model.hooks import frozen, standing_in
+from overedit.editing.model.anatomy import Anatomy, context_length, stores_in_out
+from overedit.editing.model.hooks import frozen, stop_forward_at
 from overedit.editing.model.memory import OomHalver
-from overedit.editing.model.partial_forward.batching import length_groups, padded_tokens
+from overedit.editing.model.partial_forward.batching import length_groups, pad_with_last, padded_tokens
 from overedit.editing.model.tokenization import encode_texts
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def second_moments(
     anatomy = Anatomy.of(model)
     modules = {site: model.get_submodule(anatomy.site_module(site)) for site in sites}
     sums = {site: _Sum(module) for site, module in modules.items()}
-    cap = min(max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
+    cap = min(max_length, context_length(model.config) or max_length)
     halving, done = OomHalver(), 0
     in_all = len(texts) if isinstance(texts, Sequence) else 0
     with frozen(model):
@@ -214,32 +214,14 @@ def _mirrored(upper_II: torch.Tensor) -> torch.Tensor:
     return upper_II.triu() + upper_II.triu(1).T
 
 
-class _AllSeen(BaseException):
-    """Ends a forward pass once every site has read its input; no error, so nothing may catch it as one."""
-
-
 def _keys(
     model: PreTrainedModel, modules: Mapping[str, nn.Module], ids: Sequence[Sequence[int]], group: Sequence[int]
 ) -> dict[str, torch.Tensor]:
-    """What enters each module, in a forward pass over some texts that ends when the last of them is reached."""
-    seen: dict[str, torch.Tensor] = {}
-
-    def watch(site: str, run: Callable[..., Any]) -> Callable[..., Any]:
-        def forward(keys: torch.Tensor) -> Any:
-            seen[site] = keys
-            if len(seen) == len(modules):
-                raise _AllSeen
-            return run(keys)
-
-        return forward
-
-    stand_ins = {module: watch(site, module.forward) for site, module in modules.items()}
-    try:
-        with standing_in(stand_ins):
-            model(input_ids=_padded(ids, group).to(model.device), use_cache=False)
-    except _AllSeen:
-        return seen
-    raise AssertionError("the forward pass did not come to every site")
+    """The input of each module in one forward pass, which stops when the last of them is reached."""
+    ids_BT = pad_with_last([ids[n] for n in group]).to(model.device)
+    with stop_forward_at(modules.values(), entering=True) as reached:
+        model(input_ids=ids_BT, use_cache=False)
+    return {site: reached[module].hidden for site, module in modules.items()}
 
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], cap: int) -> Iterator[list[tuple[int, ...]]]:
@@ -247,12 +229,6 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], cap: int)
     waiting = iter(texts)
     while pool := list(islice(waiting, _TEXTS_READ_AHEAD)):
         yield [ids[:cap] for ids in encode_texts(tokenizer, pool)]
-
-
-def _padded(ids: Sequence[Sequence[int]], group: Sequence[int]) -> torch.Tensor:
-    """(B, T) int64; `length_groups` puts the longest first."""
-    longest = len(ids[group[0]])
-    return torch.tensor([[*ids[n], *[ids[n][-1]] * (longest - len(ids[n]))] for n in group])
 
 
 def _places_by_half(ids: Sequence[Sequence[int]], group: Sequence[int]) -> list[torch.Tensor]:

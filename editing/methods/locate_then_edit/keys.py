@@ -9,19 +9,17 @@ Shapes: S sequences, T tokens, X width of what is read; N edits, C contexts of e
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
-from overedit.editing.methods.locate_then_edit.subjects import Rewriting, Templates
+from overedit.editing.methods.locate_then_edit.subjects import PromptSet, Templates
 from overedit.editing.model.anatomy import Anatomy
-from overedit.editing.model.hooks import frozen, traced
+from overedit.editing.model.hooks import first_member, frozen, stop_forward_at
 from overedit.editing.model.memory import OomHalver
-from overedit.editing.model.partial_forward.batching import batches
-from overedit.editing.model.tokenization import Placed, pad
+from overedit.editing.model.partial_forward.batching import pad_with_last, plan_batches
+from overedit.editing.model.tokenization import MarkedSequence
 
 _ROWS_TOGETHER = 4096
 """Rows of all contexts that are kept before their means are taken: some 0.5 GB for 14,336 inputs."""
@@ -40,7 +38,7 @@ class SubjectActivations(NamedTuple):
     """The subjects of a turn, and what a model as it is now has at them."""
 
     model: PreTrainedModel
-    rewritings: Sequence[Rewriting]
+    prompt_sets: Sequence[PromptSet]
     templates: Templates
     max_tokens: int
 
@@ -52,30 +50,30 @@ class SubjectActivations(NamedTuple):
         """What leaves a site, (O, N) float64: for the bare prompts, or the mean over contexts, as the keys' is."""
         if in_contexts:
             return self._in_contexts(outputs_of=site).mean_IN
-        bare = [rewriting.prompts[0] for rewriting in self.rewritings]
+        bare = [prompt_set.prompts[0] for prompt_set in self.prompt_sets]
         return at_subjects(self.model, bare, outputs_of=site, max_tokens=self.max_tokens).double().T
 
     def _in_contexts(self, **read: str) -> Keys:
         """Means over contexts, and the rows of the bare prompts; only some requests at once have all contexts kept."""
         sizes = [len(group) for group in self.templates]
         means, bare = [], []
-        for some in _chunks(self.rewritings, max(1, _ROWS_TOGETHER // sum(sizes))):
-            placed = [prompt for rewriting in some for prompt in rewriting.prompts]
-            rows_RX = at_subjects(self.model, placed, max_tokens=self.max_tokens, **read).double()
+        for some in _chunks(self.prompt_sets, max(1, _ROWS_TOGETHER // sum(sizes))):
+            marked = [prompt for prompt_set in some for prompt in prompt_set.prompts]
+            rows_RX = at_subjects(self.model, marked, max_tokens=self.max_tokens, **read).double()
             rows_NCX = rows_RX.unflatten(0, (len(some), -1))
             means.append(torch.stack([group_NCX.mean(1) for group_NCX in rows_NCX.split(sizes, dim=1)]).mean(0))
             bare.append(rows_NCX[:, 0].clone())  # a view would keep the other contexts' rows
         return Keys(torch.cat(means).T, torch.cat(bare).T)
 
 
-def _chunks(rewritings: Sequence[Rewriting], size: int) -> Iterator[Sequence[Rewriting]]:
-    return (rewritings[first : first + size] for first in range(0, len(rewritings), size))
+def _chunks(prompt_sets: Sequence[PromptSet], size: int) -> Iterator[Sequence[PromptSet]]:
+    return (prompt_sets[first : first + size] for first in range(0, len(prompt_sets), size))
 
 
 @torch.no_grad()
 def at_subjects(
     model: PreTrainedModel,
-    sequences: Sequence[Placed],
+    sequences: Sequence[MarkedSequence],
     *,
     inputs_of: str | None = None,
     outputs_of: str | None = None,
@@ -95,45 +93,28 @@ def at_subjects(
     """
     site = inputs_of or outputs_of
     assert site is not None
-    name = Anatomy.of(model).site_module(site)
+    module = model.get_submodule(Anatomy.of(model).site_module(site))
+    lengths = [sequence.position + 1 for sequence in sequences]
     rows_SX: torch.Tensor | None = None
-    with frozen(model), traced(model, [name]) as trace, _ending_at(model.get_submodule(name)):
 
-        def read(chosen: Sequence[int]) -> torch.Tensor:
-            cut = [sequences[i].ids[: sequences[i].place + 1] for i in chosen]
-            longest = max(map(len, cut))
-            ids_ST = pad([[*ids, *[ids[-1]] * (longest - len(ids))] for ids in cut], value=0).to(model.device)
-            with suppress(_ReadError):
-                model(input_ids=ids_ST, use_cache=False)
-            seen = (trace.inputs if inputs_of else trace.outputs)[name]
-            last_S = torch.tensor([len(ids) - 1 for ids in cut], device=seen.device)
-            seen_STX = seen.reshape(*ids_ST.shape, -1)  # a shared expert sees all tokens in one row
-            return seen_STX[torch.arange(len(cut)), last_S]
+    def read(chosen: Sequence[int]) -> torch.Tensor:
+        ids_ST = pad_with_last([sequences[i].ids[: lengths[i]] for i in chosen]).to(model.device)
+        with stop_forward_at([module], entering=inputs_of is not None) as reached:
+            model(input_ids=ids_ST, use_cache=False)
+        seen = reached[module].hidden if inputs_of is not None else first_member(reached[module].output)
+        last_S = torch.tensor([lengths[i] - 1 for i in chosen], device=seen.device)
+        seen_STX = seen.reshape(*ids_ST.shape, -1)  # a shared expert sees all tokens in one row
+        return seen_STX[torch.arange(len(chosen)), last_S]
 
-        def size(chosen: Sequence[int]) -> int:
-            return sum(sequences[i].place + 1 for i in chosen)
+    def size(chosen: Sequence[int]) -> int:
+        return sum(lengths[i] for i in chosen)
 
-        for chosen, found_SX in OomHalver().run(batches(sequences, max_tokens), read, size=size):
+    shortest_first = sorted(range(len(lengths)), key=lengths.__getitem__)
+    passes = plan_batches(lengths, max_tokens, order=shortest_first, padded=True)
+    with frozen(model):
+        for chosen, found_SX in OomHalver().run(passes, read, size=size):
             if rows_SX is None:
                 rows_SX = found_SX.new_empty(len(sequences), found_SX.shape[-1])
             rows_SX[torch.tensor(chosen, device=found_SX.device)] = found_SX
     assert rows_SX is not None
     return rows_SX
-
-
-class _ReadError(Exception):
-    """Ends a forward pass: what was asked for has been read."""
-
-
-@contextmanager
-def _ending_at(module: nn.Module) -> Iterator[None]:
-    """End every forward pass behind a module; later layers and the head are not run."""
-
-    def end(*_: Any) -> None:
-        raise _ReadError
-
-    handle = module.register_forward_hook(end)  # behind the hooks that are there
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -32,7 +32,7 @@ MAX_CONDITION = 1e13
 """A system conditioned worse is not solved as it stands: float64 would give digits that mean nothing."""
 
 
-class Memory(NamedTuple):
+class KeyTargets(NamedTuple):
     """What a projection should answer to which keys."""
 
     keys_IN: torch.Tensor
@@ -51,73 +51,77 @@ class Solution(NamedTuple):
     """The system was singular (equal keys) and solved in the least-squares sense: equal keys get their mean."""
 
 
-def equality(memory: Memory, covariance_cholesky_II: torch.Tensor, *, weight: float, ridge: float = 0.0) -> Solution:
+def equality(
+    targets: KeyTargets, covariance_cholesky_II: torch.Tensor, *, weight: float, ridge: float = 0.0
+) -> Solution:
     """Delta K = R, disturbing C0 the least (ROME for one key, EMMET for more).
 
     Args:
-        memory: At least one key.
+        targets: At least one key.
         covariance_cholesky_II: L with C0 = L L^T.
         weight: w, the covariance's weight: without effect for a ridge of 0.
         ridge: What is added to the diagonal of S; equal or nearly equal keys need it.
     """
-    keyed_IN = torch.cholesky_solve(memory.keys_IN, covariance_cholesky_II) / weight  # A^-1 K
-    system_NN = memory.keys_IN.T @ keyed_IN
-    return _by_keys(memory, system_NN, ridge, keyed_IN.T)
+    keyed_IN = torch.cholesky_solve(targets.keys_IN, covariance_cholesky_II) / weight  # A^-1 K
+    system_NN = targets.keys_IN.T @ keyed_IN
+    return _by_keys(targets, system_NN, ridge, keyed_IN.T)
 
 
-def rank_one(memory: Memory, covariance_cholesky_II: torch.Tensor, *, at_IN: torch.Tensor) -> Solution:
+def rank_one(targets: KeyTargets, covariance_cholesky_II: torch.Tensor, *, at_IN: torch.Tensor) -> Solution:
     """ROME as published: in the direction of the mean key, and exact at another one (ROME eq. 2).
 
     Delta = r (C0^-1 k)^T / ((C0^-1 k)^T k'), so that Delta k' = r.
 
     Args:
-        memory: One key k, and the residual r at k'.
+        targets: One key k, and the residual r at k'.
         covariance_cholesky_II: L with C0 = L L^T.
         at_IN: k', (I, 1).
     """
-    direction_IN = torch.cholesky_solve(memory.keys_IN, covariance_cholesky_II)
+    direction_IN = torch.cholesky_solve(targets.keys_IN, covariance_cholesky_II)
     weights_NI = direction_IN.T / (direction_IN.T @ at_IN)
-    return Solution(memory.residual_ON, weights_NI, 1.0)
+    return Solution(targets.residual_ON, weights_NI, 1.0)
 
 
-def least_squares(memory: Memory, covariance_cholesky_II: torch.Tensor, *, weight: float) -> Solution:
+def least_squares(targets: KeyTargets, covariance_cholesky_II: torch.Tensor, *, weight: float) -> Solution:
     """Delta = R K^T (w C0 + K K^T)^-1 (MEMIT eq. 14): a system of the keys or of the inputs, whichever is smaller."""
-    keys_IN = memory.keys_IN
+    keys_IN = targets.keys_IN
     if keys_IN.shape[1] <= keys_IN.shape[0]:
-        return equality(memory, covariance_cholesky_II, weight=weight, ridge=1.0)
+        return equality(targets, covariance_cholesky_II, weight=weight, ridge=1.0)
     system_II = torch.addmm(keys_IN @ keys_IN.T, covariance_cholesky_II, covariance_cholesky_II.T, alpha=weight)
     solved_IN, condition, pseudo_inverse = _solved(system_II, keys_IN)
-    return Solution(memory.residual_ON, solved_IN.T, condition, pseudo_inverse)
+    return Solution(targets.residual_ON, solved_IN.T, condition, pseudo_inverse)
 
 
-def null_space(memory: Memory, basis_IM: torch.Tensor, earlier_II: torch.Tensor | None, *, ridge: float) -> Solution:
+def null_space(
+    targets: KeyTargets, basis_IM: torch.Tensor, earlier_II: torch.Tensor | None, *, ridge: float
+) -> Solution:
     """Delta = R K^T P (K_p K_p^T P + K K^T P + l I)^-1 (AlphaEdit eq. 14), in coordinates of the null space.
 
     P = U U^T for an orthonormal basis U, and every solution lies in its span, so the system is M x M and symmetric:
     Delta = R (U^T K)^T (U^T (K_p K_p^T + K K^T) U + l I)^-1 U^T.
 
     Args:
-        memory: At least one key.
+        targets: At least one key.
         basis_IM: U.
         earlier_II: K_p K_p^T, the keys of the turns before; None before the first.
         ridge: l, above 0.
     """
-    inside_MN = basis_IM.T @ memory.keys_IN
+    inside_MN = basis_IM.T @ targets.keys_IN
     if earlier_II is None and inside_MN.shape[1] < inside_MN.shape[0]:  # the same, as a system of the keys
-        return _by_keys(memory, inside_MN.T @ inside_MN, ridge, (basis_IM @ inside_MN).T)
+        return _by_keys(targets, inside_MN.T @ inside_MN, ridge, (basis_IM @ inside_MN).T)
     system_MM = inside_MN @ inside_MN.T
     if earlier_II is not None:
         system_MM += basis_IM.T @ earlier_II @ basis_IM
     system_MM.diagonal().add_(ridge)
     solved_MN, condition, pseudo_inverse = _solved(system_MM, inside_MN)
-    return Solution(memory.residual_ON, solved_MN.T @ basis_IM.T, condition, pseudo_inverse)
+    return Solution(targets.residual_ON, solved_MN.T @ basis_IM.T, condition, pseudo_inverse)
 
 
-def _by_keys(memory: Memory, system_NN: torch.Tensor, ridge: float, right_NI: torch.Tensor) -> Solution:
+def _by_keys(targets: KeyTargets, system_NN: torch.Tensor, ridge: float, right_NI: torch.Tensor) -> Solution:
     """Delta = R (system + ridge I)^-1 right."""
     system_NN = (system_NN + system_NN.T) / 2
     system_NN.diagonal().add_(ridge)
-    return Solution(memory.residual_ON, *_solved(system_NN, right_NI))
+    return Solution(targets.residual_ON, *_solved(system_NN, right_NI))
 
 
 def _solved(system_SS: torch.Tensor, right_SX: torch.Tensor) -> tuple[torch.Tensor, float, bool]:

@@ -18,7 +18,7 @@ S steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -27,11 +27,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel
 
 from overedit.editing.methods.base import Progress, silent
-from overedit.editing.methods.locate_then_edit.subjects import Rewriting
+from overedit.editing.methods.locate_then_edit.subjects import PromptSet
+from overedit.editing.model.cross_entropy import cross_entropy_gradient
 from overedit.editing.model.hooks import frozen
 from overedit.editing.model.memory import OomHalver
-from overedit.editing.model.partial_forward.batching import placed_tokens
-from overedit.editing.model.partial_forward.shifted_suffix import Packed, ShiftedSuffix, tokens_that_fit
+from overedit.editing.model.partial_forward.batching import plan_batches
+from overedit.editing.model.partial_forward.shifted_suffix import PackedPass, ShiftedSuffix, tokens_that_fit
 from overedit.editing.model.tokenization import pad
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
@@ -59,18 +60,6 @@ class ValueOptions(BaseModel):
     free memory. Where it proves too much it is halved."""
 
 
-class Course(NamedTuple):
-    """What was seen at each step, before its update, (N, S) each; NaN where a request had stopped."""
-
-    loss: torch.Tensor
-    nll: torch.Tensor
-    kl: torch.Tensor
-    """With its factor."""
-    decay: torch.Tensor
-    """With its factor."""
-    delta_norm: torch.Tensor
-
-
 class Values(NamedTuple):
     """One row a request, on the model's device; float32 (float64 for a model in float64)."""
 
@@ -82,13 +71,12 @@ class Values(NamedTuple):
     last_losses_N: torch.Tensor
     num_steps_N: torch.Tensor
     """Evaluations of the loss, int64."""
-    course: Course
 
 
 def optimize_values(
     model: PreTrainedModel,
     site: str,
-    rewritings: Sequence[Rewriting],
+    prompt_sets: Sequence[PromptSet],
     options: ValueOptions,
     *,
     progress: Progress = silent,
@@ -98,7 +86,7 @@ def optimize_values(
     Args:
         model: Bit-identical on return, gradient flags, training mode and hooks included.
         site: Whose output is shifted: `<layer>.mlp` (ROME) or `<layer>.layer` (MEMIT).
-        rewritings: At least one.
+        prompt_sets: At least one.
         options: Settings.
         progress: Told (steps done of all requests, steps in all).
 
@@ -106,40 +94,28 @@ def optimize_values(
         ValueError: As `ShiftedSuffix`.
         torch.OutOfMemoryError: A single request does not fit (a RuntimeError on a processor).
     """
-    sequences = [placed for rewriting in rewritings for placed in (*rewriting.prompts, rewriting.kl)]
+    sequences = [marked for prompt_set in prompt_sets for marked in (*prompt_set.prompts, prompt_set.kl)]
     limit = options.max_tokens_per_pass or tokens_that_fit(model, site, sequences)
+    batches = plan_batches([_num_tokens([prompt_set]) for prompt_set in prompt_sets], limit, padded=False)
+    groups = [[prompt_sets[n] for n in batch] for batch in batches]
     found: list[Values] = []
     done = 0
 
     def advance(steps: int) -> None:
-        progress(done * options.num_steps + steps, len(rewritings) * options.num_steps)
+        progress(done * options.num_steps + steps, len(prompt_sets) * options.num_steps)
 
-    def descend(group: Sequence[Rewriting]) -> Values:
+    def descend(group: Sequence[PromptSet]) -> Values:
         return _Descent(model, site, group, options).run(advance)
 
     with frozen(model):
-        for group, values in OomHalver().run(_groups(rewritings, limit), descend, size=_num_tokens):
+        for group, values in OomHalver().run(groups, descend, size=_num_tokens):
             found.append(values)
             done += len(group)
-    fields = {name: torch.cat([getattr(part, name) for part in found]) for name in Values._fields[:-1]}
-    course = Course(*(torch.cat(parts) for parts in zip(*(part.course for part in found), strict=True)))
-    return Values(**fields, course=course)
+    return Values(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-def _groups(rewritings: Sequence[Rewriting], limit: int) -> Iterator[Sequence[Rewriting]]:
-    """Consecutive requests, as many together as `limit` tokens allow, at least one."""
-    first, total = 0, 0
-    for place, rewriting in enumerate(rewritings):
-        size = _num_tokens([rewriting])
-        if place > first and total + size > limit:
-            yield rewritings[first:place]
-            first, total = place, 0
-        total += size
-    yield rewritings[first:]
-
-
-def _num_tokens(rewritings: Sequence[Rewriting]) -> int:
-    return sum(placed_tokens(placed) for rewriting in rewritings for placed in (*rewriting.prompts, rewriting.kl))
+def _num_tokens(prompt_sets: Sequence[PromptSet]) -> int:
+    return sum(marked.num_shifted for prompt_set in prompt_sets for marked in (*prompt_set.prompts, prompt_set.kl))
 
 
 class _Batch(NamedTuple):
@@ -147,7 +123,7 @@ class _Batch(NamedTuple):
 
     members: list[int]
     """The requests, by their number in the group."""
-    packed: Packed
+    packed: PackedPass
     owners_B: torch.Tensor
     """A sequence's request, by its number in the group."""
     sequences_NK: torch.Tensor
@@ -160,20 +136,29 @@ class _Batch(NamedTuple):
     """A target token's share in its request's loss."""
 
 
+class _Loss(NamedTuple):
+    """The loss of each member of a batch and its three terms, factors included."""
+
+    total_N: torch.Tensor
+    nll_N: torch.Tensor
+    kl_N: torch.Tensor
+    decay_N: torch.Tensor
+
+
 class _Descent:
     """The optimization of some requests together; everything has a row a request, also after some have stopped."""
 
     def __init__(
-        self, model: PreTrainedModel, site: str, rewritings: Sequence[Rewriting], options: ValueOptions
+        self, model: PreTrainedModel, site: str, prompt_sets: Sequence[PromptSet], options: ValueOptions
     ) -> None:
-        self._rewritings, self._options, self._device = rewritings, options, model.device
+        self._prompt_sets, self._options, self._device = prompt_sets, options, model.device
         self._dtype = torch.promote_types(model.dtype, torch.float32)
         # nothing behind the KL prompt's place is read, so nothing there need run
-        kl = [(r.kl._replace(ids=r.kl.ids[: r.kl.place + 1]),) if options.kl_factor else () for r in rewritings]
-        parts = [(*r.prompts, *last) for r, last in zip(rewritings, kl, strict=True)]
+        kl = [(r.kl._replace(ids=r.kl.ids[: r.kl.position + 1]),) if options.kl_factor else () for r in prompt_sets]
+        parts = [(*r.prompts, *last) for r, last in zip(prompt_sets, kl, strict=True)]
         first = list(accumulate(map(len, parts), initial=0))
         self._sequences = [range(*ends) for ends in pairwise(first)]
-        self._suffix = ShiftedSuffix(model, site, [placed for placed_parts in parts for placed in placed_parts])
+        self._suffix = ShiftedSuffix(model, site, [marked for marked_parts in parts for marked in marked_parts])
         self._initial_ND = self._suffix.site_BD[first[:-1]].to(self._dtype)
         self._sizes_N1 = self._initial_ND.norm(dim=1, keepdim=True)
         self._delta_ND, self._mean_ND, self._square_ND = (torch.zeros_like(self._initial_ND) for _ in range(3))
@@ -181,20 +166,22 @@ class _Descent:
 
     def run(self, advance: Callable[[int], None]) -> Values:
         """Descend until all have stopped or the steps are done; `advance` is told the steps of all requests."""
-        total, steps = len(self._rewritings), self._options.num_steps
+        total, steps = len(self._prompt_sets), self._options.num_steps
         live, batch = list(range(total)), self._pack(range(total))
-        course_FNS = self._initial_ND.new_full((len(Course._fields), total, steps), torch.nan)
+        first_losses_N = last_losses_N = self._initial_ND.new_empty(0)
         num_steps_N = torch.zeros(total, dtype=torch.int64, device=self._device)
         for step in range(steps):
             if 4 * self._num_tokens(live) <= 3 * batch.packed.num_tokens:
                 batch = self._pack(live)
             shifts_BD = self._delta_ND[batch.owners_B].requires_grad_()
             logits_UV = self._suffix.logits_UV(batch.packed, shifts_BD)
-            seen_FN, gradient_UV = self._loss(batch, logits_UV.detach())
+            loss, gradient_UV = self._loss(batch, logits_UV.detach())
             rows = [batch.members.index(n) for n in live]
-            course_FNS[:, live, step] = seen_FN[:, rows]
+            if step == 0:
+                first_losses_N, last_losses_N = loss.total_N, loss.total_N.clone()
+            last_losses_N[live] = loss.total_N[rows]
             num_steps_N[live] += 1
-            stopped = (seen_FN[0, rows] < self._options.stop_below).tolist()
+            stopped = (loss.total_N[rows] < self._options.stop_below).tolist()
             rows = [row for row, stop in zip(rows, stopped, strict=True) if not stop]
             live = [batch.members[row] for row in rows]
             advance((step + 1) * total)
@@ -202,9 +189,7 @@ class _Descent:
                 break
             (gradient_BD,) = torch.autograd.grad(logits_UV, shifts_BD, gradient_UV.to(logits_UV.dtype))
             self._update(live, _summed(gradient_BD, batch.sequences_NK[rows]), step + 1)
-        loss_NS = course_FNS[0]
-        last_N = loss_NS.gather(1, num_steps_N[:, None] - 1)[:, 0]
-        return Values(self._initial_ND, self._delta_ND, loss_NS[:, 0], last_N, num_steps_N, Course(*course_FNS))
+        return Values(self._initial_ND, self._delta_ND, first_losses_N, last_losses_N, num_steps_N)
 
     def _num_tokens(self, members: Sequence[int]) -> int:
         return self._suffix.num_tokens([b for n in members for b in self._sequences[n]])
@@ -214,10 +199,10 @@ class _Descent:
         weights: list[float] = []
         reads, kl_reads = [], []
         for n in members:
-            prompts, first = self._rewritings[n].prompts, len(labels)
-            for placed in prompts:
-                labels += placed.target
-                weights += [1 / len(prompts) / len(placed.target)] * len(placed.target)
+            prompts, first = self._prompt_sets[n].prompts, len(labels)
+            for marked in prompts:
+                labels += marked.target
+                weights += [1 / len(prompts) / len(marked.target)] * len(marked.target)
             if len(self._sequences[n]) > len(prompts):
                 kl_reads.append(len(labels))
                 labels, weights = [*labels, 0], [*weights, 0.0]
@@ -236,17 +221,14 @@ class _Descent:
             torch.tensor(weights, dtype=self._dtype, device=device),
         )
 
-    def _loss(self, batch: _Batch, logits_UV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss and its parts, a row a field of `Course`, and the gradient of nll and KL as to the logits."""
+    def _loss(self, batch: _Batch, logits_UV: torch.Tensor) -> tuple[_Loss, torch.Tensor]:
+        """The loss of each member of a batch, and the gradient of NLL and KL with respect to the logits."""
         log_p_UV = logits_UV.to(self._dtype).log_softmax(-1)
-        every = torch.arange(len(log_p_UV), device=self._device)
-        nll_N = _summed(-log_p_UV[every, batch.labels_U] * batch.weights_U, batch.reads_NK)
         kl_log_p_NV = log_p_UV[batch.kl_reads_N]
         if not self._first_log_p_NV.numel():
             self._first_log_p_NV = kl_log_p_NV
-        gradient_UV = log_p_UV.exp_()
-        gradient_UV[every, batch.labels_U] -= 1
-        gradient_UV.mul_(batch.weights_U[:, None])
+        nll_U, gradient_UV = cross_entropy_gradient(log_p_UV, batch.labels_U, batch.weights_U)
+        nll_N = _summed(nll_U * batch.weights_U, batch.reads_NK)
         kl_N = torch.zeros_like(nll_N)
         if len(batch.kl_reads_N):
             p_NV = kl_log_p_NV.exp()
@@ -256,7 +238,7 @@ class _Descent:
         norms_N = self._delta_ND[batch.members].norm(dim=1)
         decay_N = self._options.weight_decay * norms_N / self._sizes_N1[batch.members, 0].square()
         kl_N = kl_N * self._options.kl_factor
-        return torch.stack([nll_N + kl_N + decay_N, nll_N, kl_N, decay_N, norms_N]), gradient_UV
+        return _Loss(nll_N + kl_N + decay_N, nll_N, kl_N, decay_N), gradient_UV
 
     def _update(self, live: list[int], gradient_ND: torch.Tensor, step: int) -> None:
         """One step of Adam (arXiv 1412.6980, algorithm 1; the usual rates) for the live requests, and the clamp."""

@@ -1,32 +1,58 @@
-"""Which sequences run together in a forward pass: passes of like length, and how many tokens they take with padding."""
+"""Batching of token sequences: which ones share a forward pass, and their padding.
+
+Shapes: B sequences of a pass, T tokens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
-from overedit.editing.model.tokenization import Placed
+import torch
 
 _EFFICIENT_TOKENS = 384
+"""Tokens from which the matrix products of a pass run at full rate."""
+
+
+def plan_batches(
+    lengths: Sequence[int],
+    max_tokens: int,
+    *,
+    order: Iterable[int] | None = None,
+    padded: bool,
+    split_ragged: bool = False,
+) -> list[list[int]]:
+    """Cut sequences into consecutive batches of at most `max_tokens`; a longer sequence has a batch of its own.
+
+    Args:
+        lengths: Tokens of each sequence.
+        max_tokens: The limit of a batch.
+        order: Indices of the sequences to batch, in this order; all, as they come, by default.
+        padded: Count padding up to the longest sequence of a batch.
+        split_ragged: Also start a new batch once the current one holds enough for the matrix products to run at full
+            rate and the next sequence is shorter than nine tenths of its longest.
+
+    Returns:
+        Indices of the sequences of each batch.
+    """
+    batches: list[list[int]] = []
+    longest = total = 0
+    for i in range(len(lengths)) if order is None else order:
+        length, count = lengths[i], len(batches[-1]) if batches else 0
+        tokens = max(longest, length) * (count + 1) if padded else total + length
+        ragged = split_ragged and longest * count >= _EFFICIENT_TOKENS and 10 * length < 9 * longest
+        if not batches or tokens > max_tokens or ragged:
+            batches.append([])
+            longest = total = 0
+        batches[-1].append(i)
+        longest, total = max(longest, length), total + length
+    return batches
 
 
 def length_groups(lengths: Sequence[int], chosen: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Split sequences into passes of like length, so that little padding is computed.
-
-    A pass ends where it would exceed `max_tokens` (padding counted), and, once it holds enough for the matrix products
-    to run at full rate, where the next sequence is shorter than nine tenths of its longest.
-
-    Returns:
-        The chosen sequences, longest first, cut into passes.
-    """
-    groups: list[list[int]] = []
-    for n in sorted(chosen, key=lambda n: -lengths[n]):
-        longest, count = (lengths[groups[-1][0]], len(groups[-1])) if groups else (0, 0)
-        full = longest * (count + 1) > max_tokens
-        ragged = longest * count >= _EFFICIENT_TOKENS and 10 * lengths[n] < 9 * longest
-        if not groups or full or ragged:
-            groups.append([])
-        groups[-1].append(n)
-    return groups
+    """Batches of sequences of similar length, longest first, padding counted; see `plan_batches`."""
+    longest_first = sorted(chosen, key=lambda n: -lengths[n])
+    return plan_batches(lengths, max_tokens, order=longest_first, padded=True, split_ragged=True)
 
 
 def padded_tokens(lengths: Sequence[int], chosen: Sequence[int]) -> int:
@@ -34,18 +60,26 @@ def padded_tokens(lengths: Sequence[int], chosen: Sequence[int]) -> int:
     return len(chosen) * max(lengths[n] for n in chosen)
 
 
-def batches(sequences: Sequence[Placed], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of sequences of like length, at most `max_tokens` together, padding counted."""
-    waiting: list[int] = []
-    for i in sorted(range(len(sequences)), key=lambda i: sequences[i].place):
-        if waiting and (len(waiting) + 1) * (sequences[i].place + 1) > max_tokens:
-            yield waiting
-            waiting = []
-        waiting.append(i)
-    if waiting:
-        yield waiting
+def padded_rows(first_rows: Sequence[int], lengths: Sequence[int]) -> torch.Tensor:
+    """Row indices of sequences stored one after another, each padded on the right by repeating its last row.
+
+    Attention is causal, so no real token sees the padding, and no attention mask or pad id is needed.
+
+    Args:
+        first_rows: Row of each sequence's first token.
+        lengths: Tokens of each sequence, at least 1.
+
+    Returns:
+        (B, T) int64, on the CPU.
+    """
+    first_B1 = torch.tensor(first_rows)[:, None]
+    last_B1 = torch.tensor(lengths)[:, None] - 1
+    steps_T = torch.arange(int(last_B1.max()) + 1)
+    return first_B1 + torch.minimum(steps_T, last_B1)
 
 
-def placed_tokens(sequence: Placed) -> int:
-    """How many tokens of a sequence run in a pass: those from the shifted place on."""
-    return len(sequence.ids) - sequence.place
+def pad_with_last(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Token ids padded on the right by repeating each last token (see `padded_rows`): (B, T) int64, on the CPU."""
+    lengths = [len(ids) for ids in sequences]
+    ids_R = torch.tensor([token for ids in sequences for token in ids])
+    return ids_R[padded_rows(list(accumulate(lengths[:-1], initial=0)), lengths)]

@@ -16,7 +16,7 @@ is kept (D, or the trained module's input).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
@@ -26,9 +26,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from overedit.editing.model.anatomy import Anatomy
-from overedit.editing.model.hooks import standing_in
+from overedit.editing.model.hooks import first_member, standing_in, stop_forward_at
 from overedit.editing.model.memory import OomHalver
-from overedit.editing.model.partial_forward.batching import length_groups, padded_tokens
+from overedit.editing.model.partial_forward.batching import length_groups, padded_rows, padded_tokens
 
 Start = Literal["module", "layer", "embedding"]
 
@@ -58,10 +58,8 @@ class Prefix(NamedTuple):
 
     def rows(self, chosen: Sequence[int]) -> torch.Tensor:
         """The (B, T) rows of the chosen sequences, each padded by its last row; int64 on the model's device."""
-        first_B1 = torch.tensor([self.first_rows[n] for n in chosen])[:, None]
-        last_B1 = torch.tensor([self.lengths[n] for n in chosen])[:, None] - 1
-        steps_T = torch.arange(int(last_B1.max()) + 1)
-        return (first_B1 + torch.minimum(steps_T, last_B1)).to(self.ids_R.device, non_blocking=True)
+        rows_BT = padded_rows([self.first_rows[n] for n in chosen], [self.lengths[n] for n in chosen])
+        return rows_BT.to(self.ids_R.device, non_blocking=True)
 
 
 @torch.no_grad()
@@ -116,52 +114,44 @@ def _fill(
 ) -> None:
     """Compute one pass and put its rows into the prefix."""
     rows_BT = prefix.rows(group)
-    reached = _reach(model, layer, prefix.ids_R[rows_BT], module)
+    reached = _run_to(model, layer, prefix.ids_R[rows_BT], module)
     rows = rows_BT.flatten()  # a padded place holds its sequence's last row and computes other values: leave it out
     lengths_B = torch.tensor([prefix.lengths[n] for n in group], device=rows.device)
     real = (torch.arange(rows_BT.shape[1], device=rows.device) < lengths_B[:, None]).flatten()
     assert prefix.inputs_RX is not None
-    prefix.inputs_RX[rows[real]] = (reached.hidden if module is None else reached.inner).flatten(0, 1)[real]
+    kept = reached.hidden if module is None else reached.inner
+    assert kept is not None
+    prefix.inputs_RX[rows[real]] = kept.flatten(0, 1)[real]
     if prefix.rest_RD is not None:
-        prefix.rest_RD[rows[real]] = _tensor(reached.output).flatten(0, 1)[real]
+        prefix.rest_RD[rows[real]] = first_member(reached.output).flatten(0, 1)[real]
 
 
-class _LayerReached(BaseException):
-    """Ends a forward pass at a layer, and carries what was seen there; no error, so nothing may catch it as one."""
+class _Reached(NamedTuple):
+    """One forward pass, up to the end of a layer."""
 
-    def __init__(self, hidden: torch.Tensor, inner: torch.Tensor | None, output: Any) -> None:
-        self.hidden, self.inner, self.output = hidden, inner, output
+    hidden: torch.Tensor
+    """What enters the layer."""
+    inner: torch.Tensor | None
+    """What enters the replaced module."""
+    output: Any
+    """What the layer returns."""
 
 
-def _reach(
+def _run_to(
     model: PreTrainedModel, layer: nn.Module, ids_BT: torch.Tensor, module: nn.Module | None, scale: float = 0.0
-) -> Any:
-    """Run up to a layer's end, where `module` (if any) answers with noise of root mean square `scale`."""
-    run_layer = layer.forward
-    hidden: torch.Tensor | None = None
+) -> _Reached:
+    """Run a model to the end of a layer, with noise of root mean square `scale` as the output of `module`, if any."""
     inner: torch.Tensor | None = None
+    embedded_BTD = model.get_input_embeddings()(ids_BT)
 
-    def watch(*args: Any, **kwargs: Any) -> None:
-        nonlocal hidden
-        hidden = _hidden(*args, **kwargs)
-        output = run_layer(*args, **kwargs)
-        raise _LayerReached(hidden, inner, output)
-
-    def answer(inputs: torch.Tensor) -> torch.Tensor:
+    def add_noise(inputs: torch.Tensor) -> torch.Tensor:
         nonlocal inner
         inner = inputs
-        assert hidden is not None
-        return _noise(inputs, hidden.shape[-1], scale)
+        return _noise(inputs, embedded_BTD.shape[-1], scale)
 
-    stand_ins: dict[nn.Module, Callable[..., Any]] = {layer: watch}
-    if module is not None:
-        stand_ins[module] = answer
-    try:
-        with standing_in(stand_ins):
-            model(inputs_embeds=model.get_input_embeddings()(ids_BT), use_cache=False)
-    except _LayerReached as reached:
-        return reached
-    raise AssertionError("the forward pass did not come to the layer of the site")
+    with standing_in({module: add_noise} if module is not None else {}), stop_forward_at([layer]) as reached:
+        model(inputs_embeds=embedded_BTD, use_cache=False)
+    return _Reached(reached[layer].hidden, inner, reached[layer].output)
 
 
 def _noise(like: torch.Tensor, width: int, scale: float) -> torch.Tensor:
@@ -182,24 +172,14 @@ def look_at_layer(
     model: PreTrainedModel, layer: nn.Module, module: nn.Module | None, ids_1T: torch.Tensor
 ) -> LayerLook:
     """Find out, on a short sequence, whether a module's output is added to the rest of its layer's as it is."""
-    plain = _reach(model, layer, ids_1T, None)
+    plain = _run_to(model, layer, ids_1T, None)
     width, gives_tuple = plain.hidden.shape[-1], isinstance(plain.output, tuple)
-    without = _reach(model, layer, ids_1T, module)
+    without = _run_to(model, layer, ids_1T, module)
     if without.inner is None or without.inner.shape[:-1] != ids_1T.shape:
         return LayerLook(width, 0, gives_tuple)
-    rest = _tensor(without.output)
+    rest = first_member(without.output)
     scale = 4 * float(rest.float().square().mean().sqrt())
-    noisy = _tensor(_reach(model, layer, ids_1T, module, scale).output)
+    noisy = first_member(_run_to(model, layer, ids_1T, module, scale).output)
     gap = (rest + _noise(without.inner, width, scale) - noisy).abs().max()
     added = float(gap) <= 8 * torch.finfo(model.dtype).eps * float(noisy.abs().max())
     return LayerLook(width, without.inner.shape[-1] if added else 0, gives_tuple)
-
-
-def _tensor(output: Any) -> torch.Tensor:
-    """A layer's hidden states; some layers answer with a tuple."""
-    return output[0] if isinstance(output, tuple) else output
-
-
-def _hidden(*args: Any, **kwargs: Any) -> Any:
-    """The hidden states among a layer's arguments."""
-    return args[0] if args else kwargs["hidden_states"]

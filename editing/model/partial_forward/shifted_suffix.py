@@ -10,7 +10,7 @@ read. The backward pass ends at the shifts, and no parameter gets a gradient.
 An MLP whose output is not added to the rest of its layer's as it is (a norm behind it) is shifted inside its layer,
 which then runs in every pass; this is found out on the model at hand.
 
-Shapes: B sequences, R tokens of all sequences, L lanes (see `lanes`), S tokens of a lane from the places on, U places
+Shapes: B sequences, R tokens of all sequences, L packs (see `packs`), S tokens of a pack from the places on, U places
 read, D hidden size, H heads, V vocabulary.
 """
 
@@ -27,20 +27,19 @@ from transformers.pytorch_utils import Conv1D
 
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import standing_in, traced
-from overedit.editing.model.partial_forward.batching import placed_tokens
 from overedit.editing.model.partial_forward.packing import (
-    Lanes,
+    PackedTokens,
     check_attention,
     lay_out,
     mask_of,
     pass_on,
-    plan_lanes,
+    plan_packs,
     run_prompts,
 )
 from overedit.editing.model.partial_forward.prefix_cache import look_at_layer
-from overedit.editing.model.tokenization import Placed, TokenPair
+from overedit.editing.model.tokenization import MarkedSequence, TokenPair
 
-_LANE_TOKENS = 96
+_PACK_TOKENS = 96
 """More leave less padding and make attention dearer; there is little between 64 and 192."""
 
 _CPU_TOKENS = 1024
@@ -49,7 +48,7 @@ _MOST_TOKENS = 32768
 """More gain nothing on any device."""
 
 
-class Packed(NamedTuple):
+class PackedPass(NamedTuple):
     """Some of the sequences, laid out for a pass; what is per sequence is in the order in which they were chosen."""
 
     inputs: dict[str, Any]
@@ -81,7 +80,7 @@ class ShiftedSuffix:
             sequence longer than the model's sliding window.
     """
 
-    def __init__(self, model: PreTrainedModel, site: str, sequences: Sequence[Placed]) -> None:
+    def __init__(self, model: PreTrainedModel, site: str, sequences: Sequence[MarkedSequence]) -> None:
         _check(model, site, sequences)
         self._model, self._anatomy, self._sequences = model, Anatomy.of(model), sequences
         self._layer = self._anatomy.site_layer(site)
@@ -96,7 +95,7 @@ class ShiftedSuffix:
         self._inside = module is not layer and not look.inner_width
         above = names[self._layer + 1 : self._layer + 2]
         self._projections = [name for layer_name in above for name in self._projections_of(layer_name)]
-        self._pairs = [TokenPair(s.ids[: s.place + 1], (*s.ids[s.place + 1 :], 0)) for s in sequences]
+        self._pairs = [TokenPair(s.ids[: s.position + 1], (*s.ids[s.position + 1 :], 0)) for s in sequences]
         self._keep()
 
     @property
@@ -108,15 +107,15 @@ class ShiftedSuffix:
         """Tokens that a pass over some sequences runs, without padding."""
         return sum(len(self._pairs[b].target) for b in chosen)
 
-    def pack(self, chosen: Sequence[int]) -> Packed:
+    def pack(self, chosen: Sequence[int]) -> PackedPass:
         """Lay out the chosen sequences for passes."""
-        lanes = [[chosen[k] for k in lane] for lane in plan_lanes([self._pairs[b] for b in chosen], _LANE_TOKENS)]
+        packs = [[chosen[k] for k in pack] for pack in plan_packs([self._pairs[b] for b in chosen], _PACK_TOKENS)]
         device, sequences = self._model.device, self._sequences
-        after = lay_out([[(b, self._rows_after(b), sequences[b].place) for b in lane] for lane in lanes], device)
+        after = lay_out([[(b, self._rows_after(b), sequences[b].position) for b in pack] for pack in packs], device)
         parts = [after]
         inputs: dict[str, Any] = {"position_ids": after.positions_LT, "use_cache": False}
-        if any(sequences[b].place for b in chosen):
-            before = lay_out([[(b, self._rows_before(b), 0) for b in lane] for lane in lanes], device)
+        if any(sequences[b].position for b in chosen):
+            before = lay_out([[(b, self._rows_before(b), 0) for b in pack] for pack in packs], device)
             parts = [before, after]
             inputs |= {"past_key_values": self._cache(before), "use_cache": True}
         inputs["attention_mask"] = mask_of(after, parts, self._model.dtype)
@@ -124,11 +123,11 @@ class ShiftedSuffix:
         site_LSD = self._site_RD[after.ids_LT] if self._inside else entering_LSD
         places: dict[int, int] = {}
         width = after.ids_LT.shape[1]
-        for number, lane in enumerate(lanes):
-            lengths = (len(self._pairs[b].target) for b in lane)
-            places |= dict(zip(lane, accumulate(lengths, initial=number * width), strict=False))
+        for number, pack in enumerate(packs):
+            lengths = (len(self._pairs[b].target) for b in pack)
+            places |= dict(zip(pack, accumulate(lengths, initial=number * width), strict=False))
         reads = [places[b] + step for b in chosen for step in _reads(sequences[b])]
-        return Packed(
+        return PackedPass(
             inputs,
             entering_LSD,
             site_LSD,
@@ -138,7 +137,7 @@ class ShiftedSuffix:
             self.num_tokens(chosen),
         )
 
-    def logits_UV(self, packed: Packed, shifts_BD: torch.Tensor) -> torch.Tensor:
+    def logits_UV(self, packed: PackedPass, shifts_BD: torch.Tensor) -> torch.Tensor:
         """Logits at the places read; gradients flow to the shifts, and the sums are rounded once to the model's dtype.
 
         Args:
@@ -151,7 +150,7 @@ class ShiftedSuffix:
         with torch.enable_grad(), standing_in(self._stand_ins(packed, shifted_LSD)):
             return self._model(inputs_embeds=packed.entering_LSD, **packed.inputs).logits[0]
 
-    def _stand_ins(self, packed: Packed, shifted_LSD: torch.Tensor) -> dict[nn.Module, Callable[..., Any]]:
+    def _stand_ins(self, packed: PackedPass, shifted_LSD: torch.Tensor) -> dict[nn.Module, Callable[..., Any]]:
         """What modules compute in a pass; layers below the site only hand on what enters the first that runs."""
         anatomy, last = self._anatomy, self._anatomy.num_layers - 1
         head = self._model.get_submodule(anatomy.head)
@@ -182,18 +181,18 @@ class ShiftedSuffix:
 
     @torch.no_grad()
     def _keep(self) -> None:
-        """Compute what never changes: a row a token, in the order of the lanes."""
+        """Compute what never changes: a row a token, in the order of the packs."""
         model, anatomy, sequences = self._model, self._anatomy, self._sequences
-        lanes = plan_lanes(self._pairs, _LANE_TOKENS)
-        order = [b for lane in lanes for b in lane]
+        packs = plan_packs(self._pairs, _PACK_TOKENS)
+        order = [b for pack in packs for b in pack]
         after = lay_out(
-            [[(b, sequences[b].ids[sequences[b].place :], sequences[b].place) for b in lane] for lane in lanes],
+            [[(b, sequences[b].ids[sequences[b].position :], sequences[b].position) for b in pack] for pack in packs],
             model.device,
         )
         run = run_prompts(
-            model, anatomy, [[(b, sequences[b].ids[: sequences[b].place], 0) for b in lane] for lane in lanes], after
+            model, anatomy, [[(b, sequences[b].ids[: sequences[b].position], 0) for b in pack] for pack in packs], after
         )
-        self._before = dict(zip(order, accumulate((sequences[b].place for b in order), initial=0), strict=False))
+        self._before = dict(zip(order, accumulate((sequences[b].position for b in order), initial=0), strict=False))
         self._after = dict(zip(order, accumulate((len(self._pairs[b].target) for b in order), initial=0), strict=False))
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
         first = self._layer if self._inside else self._layer + 1
@@ -221,12 +220,12 @@ class ShiftedSuffix:
         return [n for n in inside if n != output and isinstance(self._model.get_submodule(n), nn.Linear | Conv1D)]
 
     def _rows_before(self, b: int) -> range:
-        return range(self._before[b], self._before[b] + self._sequences[b].place)
+        return range(self._before[b], self._before[b] + self._sequences[b].position)
 
     def _rows_after(self, b: int) -> range:
         return range(self._after[b], self._after[b] + len(self._pairs[b].target))
 
-    def _cache(self, before: Lanes) -> Cache:
+    def _cache(self, before: PackedTokens) -> Cache:
         """Keys and values of the tokens before the places; the layers that do not run have none."""
         kept = [
             _KeptLayer(keys_RHX[before.ids_LT].transpose(1, 2), values_RHX[before.ids_LT].transpose(1, 2))
@@ -249,7 +248,7 @@ class _KeptLayer(DynamicLayer):
         return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
 
 
-def tokens_that_fit(model: PreTrainedModel, site: str, sequences: Sequence[Placed]) -> int:
+def tokens_that_fit(model: PreTrainedModel, site: str, sequences: Sequence[MarkedSequence]) -> int:
     """How many tokens of like sequences may run in a pass: what takes half of the free memory, by what a token keeps.
 
     Kept for the backward pass are, in about, twice what enters and leaves the projections, a copy of the keys and
@@ -258,7 +257,7 @@ def tokens_that_fit(model: PreTrainedModel, site: str, sequences: Sequence[Place
     if model.device.type != "cuda":
         return _CPU_TOKENS
     anatomy = Anatomy.of(model)
-    num_tokens, num_before = sum(map(placed_tokens, sequences)), sum(s.place for s in sequences)
+    num_tokens, num_before = sum(s.num_shifted for s in sequences), sum(s.position for s in sequences)
     num_reads = sum(len(_reads(s)) for s in sequences)
     layer = model.get_submodule(anatomy.layer_name(anatomy.site_layer(site)))
     widths = sum(sum(weight.shape[-2:]) for weight in layer.parameters() if weight.dim() > 1)
@@ -271,9 +270,9 @@ def tokens_that_fit(model: PreTrainedModel, site: str, sequences: Sequence[Place
     return max(1, min(_MOST_TOKENS, int(free / 2 / per_token)))
 
 
-def _reads(sequence: Placed) -> range:
+def _reads(sequence: MarkedSequence) -> range:
     """The places read, counted from the shifted one."""
-    length = placed_tokens(sequence)
+    length = sequence.num_shifted
     return range(length - len(sequence.target), length) if sequence.target else range(1)
 
 
@@ -291,7 +290,7 @@ def _only_at(
     return run_some
 
 
-def _check(model: PreTrainedModel, site: str, sequences: Sequence[Placed]) -> None:
+def _check(model: PreTrainedModel, site: str, sequences: Sequence[MarkedSequence]) -> None:
     check_attention(model)
     if site.partition(".")[2] not in ("mlp", "layer"):
         raise ValueError(f"site {site!r}: values are those of <layer>.mlp or <layer>.layer")

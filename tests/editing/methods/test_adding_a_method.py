@@ -20,7 +20,7 @@ TOY = '''
 
 from typing import Any, Literal
 
-from overedit.editing.method import EditResult, Method, MethodConfig, silent
+from overedit.editing.methods.base import EditResult, Method, MethodConfig, silent
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.weights import Delta
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from transformers import PreTrainedModel
 
 from overedit.editing.methods.base import EditResult, State
-from overedit.editing.methods.gradients.answer_gradients import ModuleRows, trace_answers
+from overedit.editing.methods.gradients.answer_gradients import ModuleGradients, trace_answers
 from overedit.editing.methods.gradients.running_moments import Moments
 from overedit.editing.methods.ultraedit import (
     UltraEdit,
@@ -19,11 +19,12 @@ from overedit.editing.methods.ultraedit import (
     ultraedit,
     update_moments,
 )
-from overedit.editing.model.tokenization import IGNORED, encode_requests, pad_pairs
+from overedit.editing.model.tokenization import encode_requests
 from overedit.editing.model.weights import LowRank, applied, apply_update
 from overedit.editing.requests import EditRequest
 from tests.editing.methods.gradients.test_ridge import dense
 from tests.editing.model.test_tokenization import piece_tokenizer
+from tests.support.oracles import IGNORED, pad_pairs
 from tests.support.teachable_models import byte_tokenizer, some_requests
 from tests.support.tiny_models import tiny
 
@@ -38,15 +39,15 @@ def edit(
 
 
 def test_targets_by_hand() -> None:
-    rows = ModuleRows(torch.tensor([[1.0, 4.0], [3.0, 0.0]]), torch.tensor([[5.0], [9.0]]))
+    rows = ModuleGradients(torch.tensor([[1.0, 4.0], [3.0, 0.0]]), torch.tensor([[5.0], [9.0]]))
     moments = Moments(3, torch.tensor([1.0, 2.0, 5.0]).double(), torch.tensor([2.0, 8.0, 32.0]).double())
     # deviations 1, 2, 4: first row (0, 1 | 0), second (2, -1 | 1)
     assert target_rows(rows, moments, 0.1).flatten().tolist() == pytest.approx([0.0, -0.5])
 
 
 def test_modules_of_one_shape_share_their_moments() -> None:
-    first = ModuleRows(torch.tensor([[0.0]]), torch.tensor([[0.0]]))
-    second = ModuleRows(torch.tensor([[2.0]]), torch.tensor([[4.0]]))
+    first = ModuleGradients(torch.tensor([[0.0]]), torch.tensor([[0.0]]))
+    second = ModuleGradients(torch.tensor([[2.0]]), torch.tensor([[4.0]]))
     moments = update_moments({"a": first, "b": second}, {})
     assert set(moments) == {"1x1"}
     assert (moments["1x1"].num_rows, moments["1x1"].mean_F.tolist()) == (2, [1.0, 2.0])
@@ -54,7 +55,7 @@ def test_modules_of_one_shape_share_their_moments() -> None:
 
 
 def test_inflated_moments_are_those_of_the_reference_but_for_its_nan() -> None:
-    rows = ModuleRows(torch.tensor([[0.0], [2.0], [7.0]]), torch.zeros(3, 1))
+    rows = ModuleGradients(torch.tensor([[0.0], [2.0], [7.0]]), torch.zeros(3, 1))
     exact = update_moments({"a": rows}, {})["1x1"]
     inflated = update_moments({"a": rows}, {}, chunks=[2, 1])["1x1"]
     assert float(exact.m2_F[0]) == pytest.approx(26.0)
@@ -95,7 +96,7 @@ def test_an_edit_lowers_the_loss() -> None:
 
     def loss() -> float:
         rows = trace_answers(
-            model, pairs, ["model.layers.2.mlp.up_proj"], [1.0] * 5, max_tokens_per_pass=999, lane_tokens=32
+            model, pairs, ["model.layers.2.mlp.up_proj"], [1.0] * 5, max_tokens_per_pass=999, pack_tokens=32
         )
         return float(rows.losses.mean())
 

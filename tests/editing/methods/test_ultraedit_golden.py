@@ -17,10 +17,11 @@ from overedit.editing.methods.ultraedit import (
     loss_batches,
     ultraedit,
 )
-from overedit.editing.model.tokenization import IGNORED, encode_pairs, encode_requests, pad_pairs
+from overedit.editing.model.tokenization import encode_pairs, encode_requests
 from overedit.editing.model.weights import Delta, apply_update
 from overedit.editing.requests import EditRequest
 from tests.editing.methods.gradients.test_ridge import dense
+from tests.support.oracles import IGNORED, pad_pairs
 
 
 class Case:
@@ -95,7 +96,7 @@ def test_golden_keys_and_gradients(case: Case) -> None:
             case.modules,
             [1 / count for batch, count in zip(batches, tokens, strict=True) for _ in batch],
             max_tokens_per_pass=8192,
-            lane_tokens=32,
+            pack_tokens=32,
         )
         for name in case.modules:
             assert tokens == case.content["turns"][turn]["modules"][name]["rows_per_batch"]

@@ -74,7 +74,9 @@ def test_layer_2_is_not_layer_20() -> None:
 def test_unknown_family_says_how_to_add_it() -> None:
     model = tiny("llama")
     model.config.model_type = "mamba9"
-    with pytest.raises(UnknownFamilyError, match=r"'mamba9' is not known; known: .*llama.*FAMILIES in editing/anatomy"):
+    with pytest.raises(
+        UnknownFamilyError, match=r"'mamba9' is not known; known: .*llama.*FAMILIES in editing/model/anatomy"
+    ):
         Anatomy.of(model)
 
 

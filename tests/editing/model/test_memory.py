@@ -20,7 +20,7 @@ from overedit.editing.methods.locate_then_edit.covariance import second_moments
 from overedit.editing.methods.locate_then_edit.keys import at_subjects
 from overedit.editing.model import memory
 from overedit.editing.model.memory import OomHalver, says_out_of_memory
-from overedit.editing.model.tokenization import Placed
+from overedit.editing.model.tokenization import MarkedSequence
 from tests.editing.methods.gradients.test_answer_gradients import PAIRS, WEIGHTS, sites
 from tests.support.teachable_models import byte_tokenizer, samples_of, teachable
 from tests.support.tiny_models import tiny
@@ -106,7 +106,7 @@ def test_traced_answers(family: str, error: BaseException) -> None:
     names = sites(model)
 
     def trace() -> Any:
-        return trace_answers(model, PAIRS, names, WEIGHTS, max_tokens_per_pass=1000, lane_tokens=96)
+        return trace_answers(model, PAIRS, names, WEIGHTS, max_tokens_per_pass=1000, pack_tokens=96)
 
     whole = trace()
     with memory_for(model, 5, error) as (fitted, failed):
@@ -169,7 +169,7 @@ def test_the_covariance_of_keys() -> None:
 
 def test_rows_at_subjects() -> None:
     model = tiny("llama", dtype=torch.float64)
-    sequences = [Placed(tuple(range(5, 9 + 2 * i)), 2 + 2 * i, ()) for i in range(6)]
+    sequences = [MarkedSequence(tuple(range(5, 9 + 2 * i)), 2 + 2 * i, ()) for i in range(6)]
 
     def rows() -> torch.Tensor:
         return at_subjects(model, sequences, inputs_of="1.down_proj", max_tokens=1000)
@@ -185,7 +185,7 @@ def test_one_sequence_that_does_not_fit_is_an_error_and_the_model_is_as_before()
     model = tiny("llama")
     flags = [parameter.requires_grad for parameter in model.parameters()]
     with memory_for(model, 3), pytest.raises(torch.OutOfMemoryError):
-        trace_answers(model, PAIRS, sites(model), WEIGHTS, max_tokens_per_pass=1000, lane_tokens=96)
+        trace_answers(model, PAIRS, sites(model), WEIGHTS, max_tokens_per_pass=1000, pack_tokens=96)
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
     assert not any("forward" in module.__dict__ for module in model.modules())
 

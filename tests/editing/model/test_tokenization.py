@@ -7,16 +7,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from overedit.editing.model.tokenization import (
-    IGNORED,
-    TokenPair,
-    encode_pairs,
-    encode_requests,
-    pad,
-    pad_id_of,
-    pad_pairs,
-)
+from overedit.editing.model.tokenization import TokenPair, encode_pairs, encode_requests, pad
 from overedit.editing.requests import EditRequest
+from tests.support.oracles import IGNORED, pad_id_of, pad_pairs, padded
 from tests.support.tiny_models import tiny
 
 BOS, EOS = 1, 2
@@ -114,7 +107,7 @@ def test_an_end_token_that_is_the_pad_token_stays_real() -> None:
 
 def test_pad() -> None:
     assert pad([[1], [2, 3]], value=0).tolist() == [[1, 0], [2, 3]]
-    assert pad([[1], [2, 3]], value=0, side="left").tolist() == [[0, 1], [2, 3]]
+    assert padded([[1], [2, 3]], 0, "left").tolist() == [[0, 1], [2, 3]]
     assert pad([[], []], value=0).shape == (2, 0)
     assert pad([[1]], value=0).dtype == torch.int64
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from overedit.editing.metrics import ngram_entropy, same_text, squad_normalize, token_accuracy
+from overedit.editing.metrics import same_text, squad_normalize, token_accuracy
 from overedit.editing.requests import EditRequest
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
@@ -25,6 +25,7 @@ from overedit.tasks.evaluation.paper_protocols import PRESETS
 from overedit.tasks.evaluation.probing import evaluate_checkpoint
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.warehouse.warehouse import Warehouse
+from tests.support.oracles import ngram_entropy
 from tests.support.paths import REPOSITORY
 
 Row = dict[str, Any]

@@ -9,8 +9,9 @@ from transformers import PreTrainedModel
 from overedit.editing.methods.gradients.answer_gradients import trace_answers
 from overedit.editing.model.anatomy import FAMILIES, Anatomy, stores_in_out
 from overedit.editing.model.hooks import Trace, traced
-from overedit.editing.model.tokenization import IGNORED, TokenPair, pad_pairs
+from overedit.editing.model.tokenization import TokenPair
 from tests.editing.model.test_hooks import num_hooks
+from tests.support.oracles import IGNORED, pad_pairs
 from tests.support.teachable_models import snapshot, unchanged
 from tests.support.tiny_models import tiny
 
@@ -50,7 +51,7 @@ def test_rows_equal_those_of_a_plain_pass(family: str, limit: int, lane: int) ->
     names = sites(model)
     trace, loss = plain_loss(model, PAIRS, names)
     gradients = trace.output_gradients(loss)
-    rows = trace_answers(model, PAIRS, names, WEIGHTS, max_tokens_per_pass=limit, lane_tokens=lane)
+    rows = trace_answers(model, PAIRS, names, WEIGHTS, max_tokens_per_pass=limit, pack_tokens=lane)
     asked = (pad_pairs(PAIRS, pad_id=0).labels_BT != IGNORED).flatten()
     for name in names:
         for seen, expected in zip(rows.modules[name], (trace.inputs[name], gradients[name]), strict=True):
@@ -66,7 +67,7 @@ def test_keys_and_gradients_add_up_to_the_weight_gradient(family: str) -> None:
     names = sites(model)
     pairs = [TokenPair(pair.prompt[-1:], pair.target) for pair in PAIRS]
     plain_loss(model, pairs, names)[1].backward()
-    rows = trace_answers(model, pairs, names, WEIGHTS, max_tokens_per_pass=1000, lane_tokens=32)
+    rows = trace_answers(model, pairs, names, WEIGHTS, max_tokens_per_pass=1000, pack_tokens=32)
     for name in names:
         module = model.get_submodule(name)
         summed = rows.modules[name].gradients.T @ rows.modules[name].keys
@@ -81,7 +82,7 @@ def test_the_model_is_as_before(family: str) -> None:
     model.get_output_embeddings().weight.requires_grad_(False)
     flags = [parameter.requires_grad for parameter in model.parameters()]
     before, hooks = snapshot(model), num_hooks(model)
-    trace_answers(model, PAIRS, sites(model), WEIGHTS, max_tokens_per_pass=8, lane_tokens=32)
+    trace_answers(model, PAIRS, sites(model), WEIGHTS, max_tokens_per_pass=8, pack_tokens=32)
     assert unchanged(model, before)
     assert all(module.training for module in model.modules())
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
@@ -96,7 +97,7 @@ def test_backward_ends_at_the_lowest_traced_module() -> None:
     seen = []
     model.model.layers[0].register_forward_hook(lambda _, __, output: seen.append(output.requires_grad))
     model.model.layers[1].register_forward_hook(lambda _, __, output: seen.append(output.requires_grad))
-    trace_answers(model, PAIRS, ["model.layers.1.mlp.down_proj"], WEIGHTS, max_tokens_per_pass=99, lane_tokens=32)
+    trace_answers(model, PAIRS, ["model.layers.1.mlp.down_proj"], WEIGHTS, max_tokens_per_pass=99, pack_tokens=32)
     assert seen == [False, False, False, True]  # the prompts' pass, then the answers'
 
 
@@ -105,16 +106,16 @@ def test_the_head_runs_on_answers_only() -> None:
     sizes: list[int] = []
     run = model.lm_head.forward
     model.lm_head.forward = lambda hidden: (sizes.append(hidden.shape[0] * hidden.shape[1]), run(hidden))[1]
-    trace_answers(model, PAIRS, sites(model), WEIGHTS, max_tokens_per_pass=99, lane_tokens=32)
+    trace_answers(model, PAIRS, sites(model), WEIGHTS, max_tokens_per_pass=99, pack_tokens=32)
     assert sizes == [10]
 
 
 def test_half_precision_gives_float32_rows() -> None:
     exact = trace_answers(
-        tiny("llama"), PAIRS, ["model.layers.1.mlp.up_proj"], WEIGHTS, max_tokens_per_pass=99, lane_tokens=32
+        tiny("llama"), PAIRS, ["model.layers.1.mlp.up_proj"], WEIGHTS, max_tokens_per_pass=99, pack_tokens=32
     )
     model = tiny("llama", dtype=torch.bfloat16)
-    rough = trace_answers(model, PAIRS, ["model.layers.1.mlp.up_proj"], WEIGHTS, max_tokens_per_pass=99, lane_tokens=32)
+    rough = trace_answers(model, PAIRS, ["model.layers.1.mlp.up_proj"], WEIGHTS, max_tokens_per_pass=99, pack_tokens=32)
     for seen, expected in zip(
         rough.modules["model.layers.1.mlp.up_proj"], exact.modules["model.layers.1.mlp.up_proj"], strict=True
     ):
@@ -128,7 +129,7 @@ def test_sliding_windows_count_no_padding() -> None:
     names = ["model.layers.1.mlp.down_proj"]
     trace, loss = plain_loss(model, PAIRS, names)
     gradients = trace.output_gradients(loss)[names[0]].flatten(0, 1)
-    rows = trace_answers(model, PAIRS, names, WEIGHTS, max_tokens_per_pass=1000, lane_tokens=32)
+    rows = trace_answers(model, PAIRS, names, WEIGHTS, max_tokens_per_pass=1000, pack_tokens=32)
     asked = (pad_pairs(PAIRS, pad_id=0).labels_BT != IGNORED).flatten()
     torch.testing.assert_close(rows.modules[names[0]].gradients, gradients[asked], rtol=1e-3, atol=2e-6)
 
@@ -137,4 +138,4 @@ def test_flash_attention_is_refused() -> None:
     model = tiny("llama")
     model.config._attn_implementation_internal = "flash_attention_2"
     with pytest.raises(ValueError, match="attention: flash attention takes no mask of this kind"):
-        trace_answers(model, PAIRS, ["lm_head"], WEIGHTS, max_tokens_per_pass=99, lane_tokens=9)
+        trace_answers(model, PAIRS, ["lm_head"], WEIGHTS, max_tokens_per_pass=99, pack_tokens=9)

@@ -16,8 +16,8 @@ from overedit.editing.methods.base import CovarianceOptions, EditResult
 from overedit.editing.methods.locate_then_edit.algorithm import SHARES, LayerProblem, LocateThenEdit, diagnostics
 from overedit.editing.methods.locate_then_edit.covariance import SecondMoment, second_moments
 from overedit.editing.methods.locate_then_edit.keys import SubjectActivations
-from overedit.editing.methods.locate_then_edit.solvers import Memory, Solution
-from overedit.editing.methods.locate_then_edit.subjects import Rewriting, encode_rewritings
+from overedit.editing.methods.locate_then_edit.solvers import KeyTargets, Solution
+from overedit.editing.methods.locate_then_edit.subjects import PromptSet, encode_prompt_sets
 from overedit.editing.methods.locate_then_edit.values import ValueOptions, optimize_values
 from overedit.editing.methods.registry import METHODS
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
@@ -85,9 +85,9 @@ class Wanted:
         templates = config.contexts.templates
         assert templates is not None
         self.model, self.config = model, config
-        self.rewritings: list[Rewriting] = encode_rewritings(model, byte_tokenizer(), asked, templates)
-        self.subjects = SubjectActivations(model, self.rewritings, templates, 10_000)
-        values = optimize_values(model, config.value_site, self.rewritings, config.values)
+        self.prompt_sets: list[PromptSet] = encode_prompt_sets(model, byte_tokenizer(), asked, templates)
+        self.subjects = SubjectActivations(model, self.prompt_sets, templates, 10_000)
+        values = optimize_values(model, config.value_site, self.prompt_sets, config.values)
         self.values_ON = (values.initial_ND + values.delta_ND).double().T
 
 
@@ -294,7 +294,7 @@ def test_many_edits_are_measured_by_the_update_itself() -> None:
         torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((4, 50), (50, 6), (6, 50), (6, 6))
     )
     moment = SecondMoment(half @ half.T, 100, 0.1)
-    problem = LayerProblem("1.down_proj", Memory(keys, residual), keys, moment, {})
+    problem = LayerProblem("1.down_proj", KeyTargets(keys, residual), keys, moment, {})
     with Shapes() as shapes:
         found = diagnostics(problem, Solution(residual, weights, 1.0))
     delta = residual @ weights

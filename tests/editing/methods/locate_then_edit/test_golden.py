@@ -16,8 +16,8 @@ from overedit.editing.methods.base import CovarianceOptions
 from overedit.editing.methods.locate_then_edit.contexts import ContextOptions
 from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
 from overedit.editing.methods.locate_then_edit.keys import SubjectActivations
-from overedit.editing.methods.locate_then_edit.solvers import Memory, equality, least_squares, null_space, rank_one
-from overedit.editing.methods.locate_then_edit.subjects import Rewriting, encode_rewritings
+from overedit.editing.methods.locate_then_edit.solvers import KeyTargets, equality, least_squares, null_space, rank_one
+from overedit.editing.methods.locate_then_edit.subjects import PromptSet, encode_prompt_sets
 from overedit.editing.methods.locate_then_edit.values import ValueOptions
 from overedit.editing.methods.registry import METHODS
 from overedit.editing.model.anatomy import Anatomy
@@ -82,8 +82,8 @@ class Case:
             self.model, self.tokenizer, requests, config, state or {}, covariance=self.covariance
         )
 
-    def rewritings(self, rows: list[dict[str, Any]] | None = None) -> list[Rewriting]:
-        return encode_rewritings(self.model, self.tokenizer, self.requests(rows), self.templates)
+    def prompt_sets(self, rows: list[dict[str, Any]] | None = None) -> list[PromptSet]:
+        return encode_prompt_sets(self.model, self.tokenizer, self.requests(rows), self.templates)
 
     def earlier_keys(self, module: str, batch: int) -> torch.Tensor:
         """AlphaEdit's memory after a batch: the sum of K K^T of all batches so far."""
@@ -115,15 +115,15 @@ def test_rome_golden(golden: Path, model_name: str) -> None:
     config = case.config("rome")
     (module,) = case.modules.values()
     for i, request in enumerate(case.requests()):
-        rewritings = encode_rewritings(case.model, case.tokenizer, [request], case.templates)
-        subjects = SubjectActivations(case.model, rewritings, case.templates, 8192)
+        prompt_sets = encode_prompt_sets(case.model, case.tokenizer, [request], case.templates)
+        subjects = SubjectActivations(case.model, prompt_sets, case.templates, 8192)
         keys = subjects.keys(case.sites[0])
         assert relative(keys.mean_IN[:, 0], case.tensors[f"r{i}.key_mean"]) < 1e-5
         assert relative(keys.bare_IN[:, 0], case.tensors[f"r{i}.key_prompt"]) < 1e-5
         current = subjects.outputs(config.value_site, in_contexts=False)
         assert relative(current[:, 0], case.tensors[f"r{i}.cur_output"]) < 1e-5
         factor = case.covariance[case.sites[0]].cholesky_II
-        solved = rank_one(Memory(keys.mean_IN, current), factor, at_IN=keys.bare_IN)
+        solved = rank_one(KeyTargets(keys.mean_IN, current), factor, at_IN=keys.bare_IN)
         direction = solved.weights_NI[0] / solved.weights_NI[0].norm()
         left = case.tensors[f"r{i}.left_vector"].double()
         assert relative(direction * torch.sign(direction @ left), left) < 1e-4
@@ -139,7 +139,7 @@ def test_memit_and_emmet_golden(golden: Path, model_name: str, method: str) -> N
     more = {"ridge": case.hparams["emmet_lambda"]} if method == "emmet" else {}
     config = case.config(method, covariance_weight=case.hparams["mom2_update_weight"], **more)
     result = case.run(method, case.requests(), config)
-    subjects = SubjectActivations(case.model, case.rewritings(), case.templates, 8192)
+    subjects = SubjectActivations(case.model, case.prompt_sets(), case.templates, 8192)
     tolerance = 1e-3 if (method, model_name) == ("memit", "tiny-gpt2") else 3e-4
     for site, module in case.modules.items():
         keys = subjects.keys(site)
@@ -154,7 +154,7 @@ def test_solutions_from_recorded_keys_and_residuals(golden: Path, model_name: st
     case = Case(golden, method, model_name)
     for site, module in case.modules.items():
         recorded = {name: case.tensors[f"{module}.{name}"].double() for name in ("K", "residual", "adj_k")}
-        memory = Memory(recorded["K"], recorded["residual"])
+        memory = KeyTargets(recorded["K"], recorded["residual"])
         factor, weight = case.covariance[site].cholesky_II, case.hparams["mom2_update_weight"]
         if method == "memit":
             solution = least_squares(memory, factor, weight=weight)
@@ -191,7 +191,7 @@ def test_null_space_from_recorded_keys_and_residuals(golden: Path, model_name: s
         for number in range(2):
             recorded = {n: case.tensors[f"b{number}.{module}.{n}"].double() for n in ("K", "residual")}
             earlier = case.earlier_keys(module, 0) if number else None
-            memory = Memory(recorded["K"], recorded["residual"])
+            memory = KeyTargets(recorded["K"], recorded["residual"])
             solution = null_space(memory, basis, earlier, ridge=case.hparams["L2"])
             seen = case.stored(solution.residual_ON @ solution.weights_NI)
             assert relative(seen, case.tensors[f"b{number}.{module}.weight_delta_this_batch"]) < 5e-4

@@ -10,10 +10,10 @@ import torch
 
 from overedit.editing.methods.locate_then_edit import keys as subject_rows
 from overedit.editing.methods.locate_then_edit.keys import SubjectActivations, at_subjects
-from overedit.editing.methods.locate_then_edit.subjects import encode_rewritings
+from overedit.editing.methods.locate_then_edit.subjects import encode_prompt_sets
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import traced
-from overedit.editing.model.tokenization import Placed
+from overedit.editing.model.tokenization import MarkedSequence
 from tests.editing.methods.locate_then_edit.test_algorithm import CONTEXTS, requests
 from tests.support.teachable_models import byte_tokenizer
 from tests.support.tiny_models import tiny
@@ -23,37 +23,37 @@ from tests.support.tiny_models import tiny
 @pytest.mark.parametrize("max_tokens", [1, 30, 10_000])
 def test_rows_at_subjects_are_those_of_a_full_pass(family: str, max_tokens: int) -> None:
     model = tiny(family)
-    rewritings = encode_rewritings(model, byte_tokenizer(), requests(), CONTEXTS)
-    placed = [prompt for rewriting in rewritings for prompt in rewriting.prompts]
-    seen = at_subjects(model, placed, outputs_of="1.layer", max_tokens=max_tokens)
-    for row, sequence in zip(seen, placed, strict=True):
+    prompt_sets = encode_prompt_sets(model, byte_tokenizer(), requests(), CONTEXTS)
+    marked = [prompt for prompt_set in prompt_sets for prompt in prompt_set.prompts]
+    seen = at_subjects(model, marked, outputs_of="1.layer", max_tokens=max_tokens)
+    for row, sequence in zip(seen, marked, strict=True):
         hidden = model(torch.tensor([sequence.ids]), output_hidden_states=True).hidden_states[2]
-        torch.testing.assert_close(row, hidden[0, sequence.place].detach(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(row, hidden[0, sequence.position].detach(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen2_moe"])
 def test_keys_are_what_enters_the_projection(family: str) -> None:
     """Also of a shared expert, which is given all tokens of a pass in one row."""
     model = tiny(family)
-    rewritings = encode_rewritings(model, byte_tokenizer(), requests(), CONTEXTS)
-    placed = [prompt for rewriting in rewritings for prompt in rewriting.prompts]
-    seen = at_subjects(model, placed, inputs_of="1.down_proj", max_tokens=10_000)
+    prompt_sets = encode_prompt_sets(model, byte_tokenizer(), requests(), CONTEXTS)
+    marked = [prompt for prompt_set in prompt_sets for prompt in prompt_set.prompts]
+    seen = at_subjects(model, marked, inputs_of="1.down_proj", max_tokens=10_000)
     name = Anatomy.of(model).site_module("1.down_proj")
-    for row, sequence in zip(seen, placed, strict=True):
+    for row, sequence in zip(seen, marked, strict=True):
         with traced(model, [name]) as trace, torch.no_grad():
             model(torch.tensor([sequence.ids]))
-        torch.testing.assert_close(row, trace.inputs[name].flatten(0, -2)[sequence.place], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(row, trace.inputs[name].flatten(0, -2)[sequence.position], rtol=1e-4, atol=1e-5)
 
 
 def test_few_requests_contexts_are_kept_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("llama", dtype=torch.float64)
-    rewritings = encode_rewritings(model, byte_tokenizer(), requests(5), CONTEXTS)
-    subjects = SubjectActivations(model, rewritings, CONTEXTS, 10_000)
+    prompt_sets = encode_prompt_sets(model, byte_tokenizer(), requests(5), CONTEXTS)
+    subjects = SubjectActivations(model, prompt_sets, CONTEXTS, 10_000)
     whole = subjects.keys("1.down_proj")
     assert whole.bare_IN.untyped_storage().nbytes() == whole.bare_IN.nbytes  # not a view of every context's rows
     asked: list[int] = []
 
-    def counted(model: Any, sequences: Sequence[Placed], **arguments: Any) -> torch.Tensor:
+    def counted(model: Any, sequences: Sequence[MarkedSequence], **arguments: Any) -> torch.Tensor:
         asked.append(len(sequences))
         return at_subjects(model, sequences, **arguments)
 

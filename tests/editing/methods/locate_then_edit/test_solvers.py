@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from overedit.editing.methods.locate_then_edit.solvers import (
-    Memory,
+    KeyTargets,
     Solution,
     equality,
     least_squares,
@@ -29,8 +29,8 @@ def covariance(inputs: int = INPUTS) -> torch.Tensor:
     return keys.T @ keys / len(keys)
 
 
-def memory(num_keys: int, inputs: int = INPUTS, seed: int = 2) -> Memory:
-    return Memory(drawn(inputs, num_keys, seed=seed), drawn(OUTPUTS, num_keys, seed=seed + 1))
+def memory(num_keys: int, inputs: int = INPUTS, seed: int = 2) -> KeyTargets:
+    return KeyTargets(drawn(inputs, num_keys, seed=seed), drawn(OUTPUTS, num_keys, seed=seed + 1))
 
 
 def delta(solution: Solution) -> torch.Tensor:
@@ -136,7 +136,7 @@ def test_more_equal_keys_than_inputs_without_a_weight_to_speak_of(
 ) -> None:
     """The system of the inputs is singular then; equal keys get the mean of their values, and the log says so."""
     one = drawn(INPUTS, 1, seed=3)
-    many = Memory(one.expand(INPUTS, 2 * INPUTS), drawn(4, 2 * INPUTS, seed=4))
+    many = KeyTargets(one.expand(INPUTS, 2 * INPUTS), drawn(4, 2 * INPUTS, seed=4))
     with caplog.at_level(logging.WARNING):
         if objective == "least squares":
             solution = least_squares(many, cholesky(covariance()), weight=1e-30)

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from overedit.editing.methods.locate_then_edit.subjects import (
     KL_TEMPLATE,
     check_templates,
-    encode_rewritings,
+    encode_prompt_sets,
     subject_end,
 )
 from overedit.editing.requests import EditRequest
@@ -37,8 +37,8 @@ def word_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
 def place_of(
     tokenizer: PreTrainedTokenizerFast, asked: EditRequest, templates: tuple[tuple[str, ...], ...] = BARE
 ) -> list[str]:
-    (rewriting,) = encode_rewritings(tiny("llama"), tokenizer, [asked], templates)
-    return [tokenizer.convert_ids_to_tokens(placed.ids[placed.place]) for placed in rewriting.prompts]
+    (prompt_set,) = encode_prompt_sets(tiny("llama"), tokenizer, [asked], templates)
+    return [tokenizer.convert_ids_to_tokens(marked.ids[marked.position]) for marked in prompt_set.prompts]
 
 
 @pytest.mark.parametrize("bos", [False, True])
@@ -52,41 +52,43 @@ def test_a_token_of_subject_and_punctuation_is_the_place() -> None:
 
 def test_the_last_of_several_occurrences_as_a_whole_word() -> None:
     asked = request("As Ann said Bo is a friend of Bob who is", "Bo")
-    (rewriting,) = encode_rewritings(tiny("llama"), word_tokenizer(), [asked], BARE)
-    assert rewriting.prompts[0].place == 3
+    (prompt_set,) = encode_prompt_sets(tiny("llama"), word_tokenizer(), [asked], BARE)
+    assert prompt_set.prompts[0].position == 3
     twice = request("Bo is Bo who is", "Bo")
-    (rewriting,) = encode_rewritings(tiny("llama"), word_tokenizer(), [twice], BARE)
-    assert rewriting.prompts[0].place == 2
+    (prompt_set,) = encode_prompt_sets(tiny("llama"), word_tokenizer(), [twice], BARE)
+    assert prompt_set.prompts[0].position == 2
 
 
 def test_every_context_has_its_own_place_and_the_same_token() -> None:
     templates = (("{}",), ("As Ann said {}", "Bo said. {}"))
     asked = request("Bo who is", "Bo")
     assert place_of(word_tokenizer(bos=True), asked, templates) == ["▁Bo"] * 3
-    (rewriting,) = encode_rewritings(tiny("llama"), word_tokenizer(bos=True), [asked], templates)
-    assert [placed.place for placed in rewriting.prompts] == [1, 4, 3]
-    assert all(placed.ids[0] == 1 for placed in (*rewriting.prompts, rewriting.kl))
+    (prompt_set,) = encode_prompt_sets(tiny("llama"), word_tokenizer(bos=True), [asked], templates)
+    assert [marked.position for marked in prompt_set.prompts] == [1, 4, 3]
+    assert all(marked.ids[0] == 1 for marked in (*prompt_set.prompts, prompt_set.kl))
 
 
 def test_bytes_of_a_letter_that_is_several_tokens() -> None:
     """Two tokens may cover one character: the place is the last of them."""
     tokenizer = byte_tokenizer()
     asked = request("the cafés of Zoë are", "Zoë")
-    (rewriting,) = encode_rewritings(tiny("llama"), tokenizer, [asked], BARE)
-    placed = rewriting.prompts[0]
-    assert placed.place == len("the cafés of Zoë".encode()) - 1
-    assert tokenizer.decode(placed.ids[: placed.place + 1]) == "the cafés of Zoë"
+    (prompt_set,) = encode_prompt_sets(tiny("llama"), tokenizer, [asked], BARE)
+    marked = prompt_set.prompts[0]
+    assert marked.position == len("the cafés of Zoë".encode()) - 1
+    assert tokenizer.decode(marked.ids[: marked.position + 1]) == "the cafés of Zoë"
 
 
 def test_ids_are_prompt_and_all_but_the_last_target_token() -> None:
     tokenizer = byte_tokenizer()
-    (rewriting,) = encode_rewritings(tiny("llama"), tokenizer, [request("of Zoë it is ", "Zoë")], BARE, append_eos=True)
-    placed = rewriting.prompts[0]
-    assert tokenizer.decode(placed.ids) == "of Zoë it is tea"
-    assert tokenizer.decode(placed.target) == " tea<|eos|>"
-    assert tokenizer.decode(rewriting.kl.ids) == KL_TEMPLATE.replace("{}", "Zoë")
-    assert tokenizer.decode(rewriting.kl.ids[: rewriting.kl.place + 1]) == "Zoë"
-    assert rewriting.kl.target == ()
+    (prompt_set,) = encode_prompt_sets(
+        tiny("llama"), tokenizer, [request("of Zoë it is ", "Zoë")], BARE, append_eos=True
+    )
+    marked = prompt_set.prompts[0]
+    assert tokenizer.decode(marked.ids) == "of Zoë it is tea"
+    assert tokenizer.decode(marked.target) == " tea<|eos|>"
+    assert tokenizer.decode(prompt_set.kl.ids) == KL_TEMPLATE.replace("{}", "Zoë")
+    assert tokenizer.decode(prompt_set.kl.ids[: prompt_set.kl.position + 1]) == "Zoë"
+    assert prompt_set.kl.target == ()
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_ids_are_prompt_and_all_but_the_last_target_token() -> None:
 )
 def test_what_has_no_place_is_named(prompt: str, subject: str | None, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        encode_rewritings(tiny("llama"), byte_tokenizer(), [request(prompt, subject)], BARE)
+        encode_prompt_sets(tiny("llama"), byte_tokenizer(), [request(prompt, subject)], BARE)
 
 
 def test_a_part_of_a_word_counts_where_there_is_nothing_better() -> None:
@@ -109,7 +111,7 @@ def test_a_part_of_a_word_counts_where_there_is_nothing_better() -> None:
 
 def test_a_context_that_does_not_fit() -> None:
     with pytest.raises(ValueError, match=r"request c7: .* tokens, context template included, exceed"):
-        encode_rewritings(tiny("llama"), byte_tokenizer(), [request("Bo is", "Bo")], (("{}", "x" * 60 + " {}"),))
+        encode_prompt_sets(tiny("llama"), byte_tokenizer(), [request("Bo is", "Bo")], (("{}", "x" * 60 + " {}"),))
 
 
 @pytest.mark.parametrize("templates", [(), (("Say {}",),), (("{}", "no slot"),), (("{}", "{} {}"),), (("{}",), ())])

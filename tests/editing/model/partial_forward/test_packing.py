@@ -1,21 +1,14 @@
-"""How sequences are laid out in lanes."""
+"""How sequences are laid out in packs."""
 
 from __future__ import annotations
 
 import torch
 
-from overedit.editing.model.partial_forward.packing import lay_out, mask_of, plan_lanes, plan_passes
+from overedit.editing.model.partial_forward.packing import lay_out, mask_of, plan_packs
 from overedit.editing.model.tokenization import TokenPair
 
 
-def test_plan_of_passes() -> None:
-    pairs = [TokenPair((1,) * prompt, (1,) * answer) for prompt, answer in ((3, 1), (4, 2), (9, 4), (2, 1), (1, 1))]
-    assert plan_passes(pairs, 8) == [[0, 1], [2], [3, 4]]  # 3, 5, 12, 2 and 1 tokens
-    assert plan_passes(pairs, 1000) == [[0, 1, 2, 3, 4]]
-    assert plan_passes(pairs, 1) == [[0], [1], [2], [3], [4]]
-
-
-def test_lanes_are_even() -> None:
+def test_packs_are_even() -> None:
     generator = torch.Generator().manual_seed(0)
     lengths = [
         (int(p), int(a))
@@ -24,27 +17,27 @@ def test_lanes_are_even() -> None:
         )
     ]
     pairs = [TokenPair((1,) * prompt, (1,) * answer) for prompt, answer in lengths]
-    lanes = plan_lanes(pairs, 96)
-    assert sorted(i for lane in lanes for i in lane) == list(range(100))
+    packs = plan_packs(pairs, 96)
+    assert sorted(i for pack in packs for i in pack) == list(range(100))
     for size in (lambda pair: len(pair.prompt) - 1, lambda pair: len(pair.target)):
-        totals = [sum(size(pairs[i]) for i in lane) for lane in lanes]
-        assert max(totals) * len(lanes) < 1.15 * sum(totals)
+        totals = [sum(size(pairs[i]) for i in pack) for pack in packs]
+        assert max(totals) * len(packs) < 1.15 * sum(totals)
 
 
-def test_lanes_by_hand() -> None:
+def test_packs_by_hand() -> None:
     pairs = [TokenPair((1,) * 5, (1,)), TokenPair((1,) * 3, (1,)), TokenPair((1,) * 3, (1,))]
-    assert plan_lanes(pairs, 6) == [[0], [1, 2]]
-    assert plan_lanes(pairs, 100) == [[0, 1, 2]]
-    assert plan_lanes(pairs, 1) == [[0], [1], [2]]
-    assert plan_lanes([TokenPair((1,), (1,))], 64) == [[0]]
+    assert plan_packs(pairs, 6) == [[0], [1, 2]]
+    assert plan_packs(pairs, 100) == [[0, 1, 2]]
+    assert plan_packs(pairs, 1) == [[0], [1], [2]]
+    assert plan_packs([TokenPair((1,), (1,))], 64) == [[0]]
 
 
 def test_layout_and_mask_by_hand() -> None:
-    lanes = lay_out([[(0, (7, 8), 0), (1, (9,), 4)], [(0, (5,), 0)]], torch.device("cpu"))
-    assert lanes.ids_LT.tolist() == [[7, 8, 9], [5, 7, 7]]
-    assert lanes.positions_LT.tolist() == [[0, 1, 4], [0, 0, 0]]
-    assert lanes.owners_LT.tolist() == [[0, 0, 1], [0, -1, -1]]
-    mask = mask_of(lanes, [lanes], torch.float32)
+    packs = lay_out([[(0, (7, 8), 0), (1, (9,), 4)], [(0, (5,), 0)]], torch.device("cpu"))
+    assert packs.ids_LT.tolist() == [[7, 8, 9], [5, 7, 7]]
+    assert packs.positions_LT.tolist() == [[0, 1, 4], [0, 0, 0]]
+    assert packs.owners_LT.tolist() == [[0, 0, 1], [0, -1, -1]]
+    mask = mask_of(packs, [packs], torch.float32)
     assert mask.shape == (2, 1, 3, 3)
     assert (mask[0, 0] == 0).tolist() == [[True, False, False], [True, True, False], [False, False, True]]
     assert (mask[1, 0] == 0).tolist() == [[True, False, False], [False, True, True], [False, True, True]]

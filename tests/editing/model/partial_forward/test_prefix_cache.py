@@ -8,7 +8,6 @@ import torch
 from overedit.editing.methods.fine_tuning.tuner import SiteTuning, tuning
 from overedit.editing.model.anatomy import FAMILIES as ANATOMIES
 from overedit.editing.model.hooks import standing_in
-from overedit.editing.model.partial_forward.batching import length_groups
 from overedit.editing.model.weights import Replacement, applied
 from tests.support.teachable_models import FAMILIES, plain_losses, samples_of, teachable
 
@@ -90,12 +89,3 @@ def test_a_down_projection_whose_output_is_changed_on_its_way_starts_at_the_laye
     ):
         assert tuner.prefix.start == "layer"
         assert tuner.step([0]) != pytest.approx(expected, abs=1e-3)
-
-
-def test_length_groups_keep_every_sequence_once_within_the_bound() -> None:
-    lengths = [5, 40, 7, 40, 12, 6, 39, 1]
-    groups = length_groups(lengths, [0, 1, 2, 3, 4, 5, 6, 7], 80)
-    assert sorted(n for group in groups for n in group) == list(range(8))
-    assert all(len(group) * max(lengths[n] for n in group) <= 80 for group in groups)
-    assert length_groups(lengths, [1], 10) == [[1]]  # a sequence longer than the bound has a pass of its own
-    assert length_groups([9] * 3, [2, 0, 1], 100) == [[2, 0, 1]]

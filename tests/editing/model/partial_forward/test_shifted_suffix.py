@@ -11,14 +11,14 @@ import torch
 from overedit.editing.model.anatomy import FAMILIES, Anatomy
 from overedit.editing.model.hooks import frozen, standing_in
 from overedit.editing.model.partial_forward.shifted_suffix import ShiftedSuffix, tokens_that_fit
-from overedit.editing.model.tokenization import Placed
+from overedit.editing.model.tokenization import MarkedSequence
 from tests.support.tiny_models import tiny
 
 SEQUENCES = [
-    Placed((5, 6, 7, 8, 9), 1, (10,)),
-    Placed((11, 12, 5, 6, 7, 8), 3, (8, 9)),
-    Placed((13, 14, 15), 0),
-    Placed((16, 17), 1, (18,)),
+    MarkedSequence((5, 6, 7, 8, 9), 1, (10,)),
+    MarkedSequence((11, 12, 5, 6, 7, 8), 3, (8, 9)),
+    MarkedSequence((13, 14, 15), 0),
+    MarkedSequence((16, 17), 1, (18,)),
 ]
 READS = [(4,), (4, 5), (0,), (1,)]
 
@@ -43,7 +43,7 @@ def test_logits_are_those_of_whole_passes(family: str, site: str) -> None:
             logits_UV = suffix.logits_UV(suffix.pack(chosen), shifts_BD[chosen])
             expected = []
             for b in chosen:
-                shift, place = shifts_BD[b], SEQUENCES[b].place
+                shift, place = shifts_BD[b], SEQUENCES[b].position
                 with standing_in({module: shifted}):
                     expected.append(model(input_ids=torch.tensor([SEQUENCES[b].ids])).logits[0, READS[b]])
             torch.testing.assert_close(logits_UV, torch.cat(expected), rtol=1e-4, atol=1e-4)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from overedit.tasks.capability import task_loading
-from overedit.tasks.capability.options import CapabilityOptions
-from overedit.tasks.capability.task_loading import LoadedTasks, TaskLoader
+from overedit.tasks.evaluation.capability import task_loading
+from overedit.tasks.evaluation.capability.options import CapabilityOptions
+from overedit.tasks.evaluation.capability.task_loading import LoadedTasks, TaskLoader
 
 
 def test_tasks_are_loaded_again_only_if_a_local_file_has_changed(
