@@ -95,7 +95,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).symlink_to(REPOSITORY / name)
     methods = package / "editing" / "methods"
     (methods / "toy.py").write_text(TOY)
-    registry = methods / "__init__.py"
+    registry = methods / "registry.py"
     before = registry.read_text()
     registry.write_text(re.sub(r"^(NAMES = \($.*?)^\)$", r'\1    "toy",\n)', before, flags=re.DOTALL | re.MULTILINE))
     assert len(registry.read_text().splitlines()) == len(before.splitlines()) + 1, "one line"
