@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.house import FOLDERS, House
-from tests.support.paths import REPOSITORY
+from tests.support.paths import FILES, REPOSITORY
 
 FORBIDDEN_IN_EDITING = {"prefect", "vllm", "duckdb", "datasets", "lm_eval", "requests", "httpx", "urllib", "socket"}
-FILES = [path for folder in FOLDERS for path in sorted((REPOSITORY / folder).rglob("*.py"))]
 
 
 def imports(path: Path) -> set[str]:
