@@ -17,6 +17,7 @@ from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
 from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.flows.cli.main import main
 from overedit.tasks.editing_job.covariance_files import write_covariance
+from tests.support.benchmark_run import configuration
 from tests.support.command_line import ROWS, Run
 
 
@@ -207,3 +208,27 @@ def test_prefect_is_imported_after_its_settings_are_made() -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
     done = subprocess.run([sys.executable, "-c", check], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "120"
+
+
+@pytest.mark.slow
+def test_a_complete_run_asked_again_starts_nothing(
+    overedit: Run, prefect_server: None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = {"method": "ft_m", "site": "1.down_proj", "max_steps": 2}
+    content = configuration(tmp_path / "home", tiny_model, methods=[method], edit_counts=[1])
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
+    code, table, _ = overedit("run", "c.yaml")
+    assert code == 0
+    monkeypatch.setattr("overedit.flows.benchmark.run_benchmark", lambda *_, **__: pytest.fail("it is run again"))
+    again = overedit("run", "c.yaml")
+    assert again == (0, table, "run 'r' is complete: nothing is edited or measured again\n")
+    heavy = {"torch", "transformers", "prefect", "vllm", "lm_eval", "matplotlib"}
+    loaded = f"print(sorted({heavy!r} & set(sys.modules)))"
+    command = f"import sys; from overedit.flows.cli.main import main\ntry: main()\nfinally: {loaded}"
+    shown = subprocess.run(
+        [sys.executable, "-c", command, "run", "c.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert shown.stdout == f"{table}[]\n", shown.stderr
