@@ -1,7 +1,6 @@
 """Scores of single answers: pure functions of texts, token ids and log-likelihoods.
 
-The three protocols use one each: `exact_match` (generated), `token_accuracy` (teacher forced) and `preferred`
-(probability).
+Each protocol has its own: `exact_match` (generated), `token_accuracy` (teacher forced), `preferred` (probability).
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def squad_normalize(text: str) -> str:
-    """Lower case, no ASCII punctuation, no English articles, single blanks (Rajpurkar et al. 2016)."""
+    """Lower case, no ASCII punctuation, no English articles, single spaces (Rajpurkar et al. 2016)."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 
 def same_text(one: str, other: str) -> bool:
-    """Whether two texts are the same after normalisation.
+    """Whether two texts are equal after SQuAD normalisation.
 
-    Where normalisation leaves nothing of either (the band "The The", "?!"), the texts themselves are compared, without
-    case and outer blanks: an empty output must not pass for such an answer.
+    Where normalisation empties both (the band "The The", "?!"), the texts themselves are compared, ignoring case and
+    outer whitespace, so that an empty output does not count as such an answer.
     """
     first, second = squad_normalize(one), squad_normalize(other)
     if first or second:
@@ -35,27 +34,27 @@ def same_text(one: str, other: str) -> bool:
 
 
 def prompt_key(prompt: str) -> str:
-    """What makes two prompts the same: the text with single blanks."""
+    """Key under which two prompts count as the same: the text with single spaces."""
     return " ".join(prompt.split())
 
 
 def exact_match(output: str, target: str) -> bool:
     """Whether a generated text is the target after SQuAD normalisation of both.
 
-    The target is taken as it is: one that holds a stop string inside can never be generated whole (`cut_by_stop`),
-    which lowers the ceiling of reliability for every method alike.
+    The target is not truncated: one that contains a stop string can never be generated whole (`cut_by_stop`), which
+    lowers the ceiling of reliability for every method alike.
     """
     return same_text(output, target)
 
 
 def cut_by_stop(target: str, stop: Sequence[str]) -> bool:
-    """Whether generation that ends at the first stop string cannot give this target ("St. Luke's" with stop ".")."""
-    ends = [place for mark in stop if (place := target.find(mark)) >= 0]
+    """Whether a stop string prevents this target from being generated ("St. Luke's" with stop ".")."""
+    ends = [target.index(mark) for mark in stop if mark in target]
     return bool(ends) and not same_text(target[: min(ends)], target)
 
 
 def token_accuracy(greedy_ids: Sequence[int], target_ids: Sequence[int]) -> float:
-    """Share of places at which the two token lists of equal length T >= 1 agree, in [0, 1].
+    """Share of positions at which two token lists of equal length T >= 1 agree, in [0, 1].
 
     Against the target this is UltraEdit's teacher-forced score; against the pre-edit greedy tokens it is locality.
 
@@ -73,9 +72,9 @@ def exact_sequence(greedy_ids: Sequence[int], target_ids: Sequence[int]) -> bool
 
 
 def preferred(nll: float, nll_other: float) -> bool:
-    """Whether one answer is likelier than the other: the indicator in ROME's efficacy score (Meng et al. 2022, 3.4).
+    """Whether one answer is more likely than another: the indicator in ROME's efficacy score (Meng et al. 2022, 3.4).
 
-    Both are mean negative log-likelihoods per token, in nats; a draw counts as no.
+    Both are mean negative log-likelihoods per token, in nats; a tie counts as no.
     """
     return nll < nll_other
 
@@ -84,14 +83,14 @@ _WORD = re.compile(r"\b\w\w+\b")
 
 
 class TfIdf(NamedTuple):
-    """Weights of words, learnt from texts: those in few of them weigh more."""
+    """TF-IDF word weights, fitted on texts: rarer words weigh more."""
 
     weights: Mapping[str, float]
-    """Word -> ln((1 + texts) / (1 + texts with it)) + 1; words of no text weigh nothing."""
+    """Word -> ln((1 + texts) / (1 + texts with it)) + 1; other words weigh nothing."""
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Self:
-        """Learnt from these texts."""
+        """Fit the weights on texts."""
         found: Counter[str] = Counter()
         num_texts = 0
         for text in texts:
@@ -100,7 +99,7 @@ class TfIdf(NamedTuple):
         return cls({word: math.log((1 + num_texts) / (1 + count)) + 1 for word, count in found.items()})
 
     def similarity(self, text: str, references: Sequence[str]) -> float | None:
-        """Cosine of the angle between a text and the references taken together, in [0, 1]; None without references."""
+        """Cosine similarity of a text and the joined references, in [0, 1]; None without references."""
         if not references:
             return None
         one, other = self._vector(text), self._vector(" ".join(references))

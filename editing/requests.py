@@ -1,7 +1,6 @@
 """The edit request: one fact to change, and the prompts that measure what the change did.
 
-Every dataset is translated into this record once, where it is read (`tasks/data/loader.py`); from there on
-the words below are the only ones used.
+Every dataset is converted to this record when it is read (`tasks/data/loader.py`); all other code uses its field names.
 """
 
 from __future__ import annotations
@@ -10,14 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Probe(BaseModel):
-    """A prompt beside the edited one, and the answer that is right for it."""
+    """A prompt other than the edited one, and its correct answer."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     prompt: str = Field(min_length=1)
-    """The text put to the model."""
+    """The text given to the model."""
     answer: str | None = None
-    """The gold answer; None where the dataset gives none (then only agreement with the pre-edit output is scored)."""
+    """The gold answer; None where the dataset has none (then only agreement with the pre-edit output is scored)."""
 
 
 class EditRequest(BaseModel):
@@ -30,11 +29,11 @@ class EditRequest(BaseModel):
     prompt: str = Field(min_length=1)
     """The edit prompt, subject included: the text after which `target_new` must follow."""
     subject: str | None = None
-    """The subject as it stands in `prompt`, which methods that need one check; None where the dataset has none."""
+    """The subject as it occurs in `prompt` (checked by methods that need one); None where the dataset has none."""
     target_new: str = Field(min_length=1)
-    """The new answer, without a leading blank."""
+    """The new answer, without a leading space."""
     target_true: str | None = None
-    """The answer before the edit, without a leading blank; the probability protocol compares with it."""
+    """The answer before the edit, without a leading space; the probability protocol compares with it."""
     rephrase_prompts: tuple[str, ...] = ()
     """Other phrasings of `prompt`: `target_new` must follow them too (generalization)."""
     locality: tuple[Probe, ...] = ()
@@ -44,6 +43,6 @@ class EditRequest(BaseModel):
     persona_prompts: tuple[str, ...] = ()
     """`prompt` as other people would ask it (WikiBigEdit's personas): `target_new` must follow them too."""
     text_prompts: tuple[str, ...] = ()
-    """Beginnings of a longer text about the subject (CounterFact's generation prompts); no answer is the right one."""
+    """Beginnings of longer texts about the subject (CounterFact's generation prompts); there is no correct answer."""
     references: tuple[str, ...] = ()
-    """Texts on what shares the new answer, which a longer text about the subject should be like (Meng et al. 2022)."""
+    """Texts about entities with the new answer, which generated text is compared with (Meng et al. 2022)."""

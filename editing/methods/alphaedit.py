@@ -1,12 +1,12 @@
-"""AlphaEdit: updates that lie in the null space of what is to be preserved.
+"""AlphaEdit: updates restricted to the null space of the keys to preserve.
 
 "AlphaEdit: Null-Space Constrained Knowledge Editing for Language Models" (Fang et al., ICLR 2025, arXiv 2410.02355). P
-projects on the directions in which the keys of ordinary text have next to no variance (eigenvalues of C0 below a
-threshold, eq. 7), K_p are the keys of all turns before, and equation 14 is
+projects on the directions in which the keys of ordinary text have almost no variance (eigenvalues of C0 below a
+threshold, eq. 7), K_p are the keys of all earlier turns, and equation 14 is
 
     Delta = R K^T P (K_p K_p^T P + K K^T P + l I)^-1
 
-MEMIT's values and layers; K_p K_p^T is the state. As published, a turn's own keys enter it as they are after the turn.
+Values and layers are MEMIT's; K_p K_p^T is the state. As published, a turn's own keys are read again after the turn.
 
 Checked against: projectors, values, updates and states of the published implementation over two turns (golden data),
 and Delta K0 = 0 to the projector's tolerance.
@@ -78,7 +78,7 @@ def solve(problem: LayerProblem, config: AlphaEdit) -> Solution:
 
 
 def check_threshold(config: AlphaEdit, covariance: Mapping[str, SecondMoment]) -> None:
-    """Refuse a threshold below which no direction lies."""
+    """Refuse a threshold that is below every eigenvalue."""
     for site in config.sites:
         smallest = float(covariance[site].eigen.eigenvalues[0])
         if smallest >= config.threshold:

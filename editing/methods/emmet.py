@@ -1,4 +1,4 @@
-"""EMMET: many facts in one update that gives each key exactly its value, and disturbs the rest the least.
+"""EMMET: one update for many facts that maps each key exactly to its value and changes other outputs the least.
 
 "A Unified Framework for Model Editing" (Gupta, Sajnani, Anumanchipalli, EMNLP Findings 2024, arXiv 2403.14236). ROME's
 objective, min tr(Delta C0 Delta^T) with W' K = V, for a batch of N keys; with R = V - W K the solution is
@@ -12,7 +12,7 @@ Checked against: keys, residuals and updates of a published implementation (gold
 ridge, and ROME for one edit.
 
 Differences from the reference: contexts are sampled with a recorded seed; C0 is factorized once, in float64, and never
-inverted; where equal keys make the system singular, the pseudo-inverse serves, and the log says so (`pseudo_inverse`).
+inverted; where equal keys make the system singular, the pseudo-inverse is used, and the log says so (`pseudo_inverse`).
 
 Shapes: N edits, I inputs and O outputs of a projection.
 """
@@ -39,7 +39,7 @@ class Emmet(LocateThenEdit):
     covariance_weight: float = Field(default=1.0, gt=0)
     """w: scales C0 against the ridge (published settings: 1,000 for GPT-2 XL, 1 for Llama-2-7B)."""
     ridge: float = Field(default=0.1, ge=0)
-    """What is added to the diagonal of K^T (w C0)^-1 K for more than one edit (published settings)."""
+    """Added to the diagonal of K^T (w C0)^-1 K for more than one edit (published settings)."""
 
 
 PRESETS: Mapping[str, Emmet] = MappingProxyType(

@@ -1,8 +1,8 @@
 """FT-L: depth-first fine-tuning of one site, the loss read at the prompt's last token only.
 
 The fine-tuning baseline of Meng et al. 2022 (arXiv 2202.05262), named FT-L in Zhang et al. 2024 (arXiv 2401.01286): the
-distribution after the prompt's last token must make every token of the target likely at once, as if each came first. A
-request's loss is
+distribution after the prompt's last token must make every token of the target likely at once, as if each came first.
+The loss of a request is
 
     -1/|y_i| sum_t log p_W(y_it | x_i)          (FT-M: -1/|y_i| sum_t log p_W(y_it | x_i, y_i<t))
 
@@ -10,10 +10,10 @@ so with m different target tokens it cannot fall below log m, and longer answers
 weight may move further than an L-infinity bound during one request: max |W - W_0| <= epsilon (Zhu et al. 2020, arXiv
 2012.00363), kept by clamping after each step.
 
-Checked against: hand-written loops of plain transformers steps (no golden data).
+Checked against: hand-written training loops of plain transformers (no golden data).
 
 Differences from common implementations: each target ends with the end-of-sequence token, as in LocFT-BF's comparison
-(arXiv 2509.22072, appendix A.1.1), and other models than float32 ones train a float32 copy of the site.
+(arXiv 2509.22072, appendix A.1.1), and models in other dtypes than float32 train a float32 copy of the site.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ until its loss is below a threshold, and then never seen again:
 
 This depth-first order is what LocFT-BF corrects (arXiv 2509.22072, section 2).
 
-Checked against: hand-written loops of plain transformers steps (no golden data).
+Checked against: hand-written training loops of plain transformers (no golden data).
 
 Differences from common implementations: each target ends with the end-of-sequence token, as in LocFT-BF's comparison
-(arXiv 2509.22072, appendix A.1.1), and other models than float32 ones train a float32 copy of the site.
+(arXiv 2509.22072, appendix A.1.1), and models in other dtypes than float32 train a float32 copy of the site.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """LocFT-BF: localized fine-tuning, breadth first.
 
-"Fine-tuning Done Right in Model Editing" (ICLR 2026, arXiv 2509.22072). Fine-tuning fails at editing only because it is
-done depth first, each sample to convergence and once. LocFT-BF goes back to the ordinary way: epochs over the whole
-edit set (section 2), in mini-batches, at one site found by search (section 3). A step on a mini-batch b is
+"Fine-tuning Done Right in Model Editing" (ICLR 2026, arXiv 2509.22072). The paper attributes the failure of
+fine-tuning at editing to its depth-first order, each sample trained once to convergence. LocFT-BF trains epochs over
+the whole edit set (section 2), in mini-batches, at one site found by search (section 3). A step on a mini-batch b is
 
     W <- Adam(W, grad 1/|b| sum_{i in b} 1/|y_i| sum_t -log p_W(y_it | x_i, y_i<t))
 
-with y_i the target, its leading blank and its end-of-sequence token included. A batch whose loss is below a threshold
+with y_i the target, its leading space and its end-of-sequence token included. A batch whose loss is below a threshold
 takes no step, and an epoch whose mean loss is below it is the last.
 
 Checked against: batch order, step losses, epoch means and weight change of the published implementation (golden data).
@@ -52,7 +52,7 @@ class LocftBf(SiteTuning):
     """Training ends after an epoch with a mean loss below, in nats (published implementation)."""
     schedule: Literal["restart", "continue"] = "restart"
     """At each edit count all edits so far are trained: from the base model, or from the previous checkpoint's weights
-    (section 2.5 allows either). The trajectory acts on it; the method trains from the weights it is given."""
+    (section 2.5 allows either). The trajectory runner acts on it; the method trains from the weights it is given."""
 
     @property
     def restarts(self) -> bool:
@@ -74,10 +74,10 @@ PRESETS: Mapping[str, LocftBf] = MappingProxyType(
 
 
 class BreadthFirst(NamedTuple):
-    """What training did, epoch by epoch and step by step."""
+    """Record of a training run, by epoch and step."""
 
     batches: list[list[list[int]]]
-    """Places of the requests in each step of each epoch."""
+    """Indices of the requests in each step of each epoch."""
     losses: list[list[float]]
     """Loss of each step before its update, in nats."""
     epoch_means: list[float]
@@ -102,8 +102,8 @@ def locft_bf(
         requests: The whole edit set.
         config: Settings.
         state: Not used: the optimizer starts afresh in every call.
-        seed: Of the order of the requests in each epoch.
-        progress: Told (steps done, steps in all).
+        seed: Seed of the order of the requests in each epoch.
+        progress: Called with (steps done, total steps).
 
     Returns:
         The trained values of the site's parameters, in their own dtype, and no state.
@@ -132,7 +132,7 @@ def locft_bf(
 def train_breadth_first(
     tuner: Tuner, num_samples: int, config: LocftBf, *, seed: int, progress: Progress = silent
 ) -> BreadthFirst:
-    """Train in epochs; the running order is reshuffled in place before each, by Python's generator with `seed`."""
+    """Train in epochs; the order is reshuffled in place before each, by Python's generator with `seed`."""
     shuffle = random.Random(seed).shuffle
     order = list(range(num_samples))
     done = BreadthFirst([], [], [])

@@ -36,7 +36,7 @@ class Memit(LocateThenEdit):
     method: Literal["memit"] = "memit"
     """The method's name."""
     covariance_weight: float = Field(default=15_000, gt=0)
-    """w: how much what is known weighs against what is new (15,000 for GPT-J, section 5.2)."""
+    """w: weight of preserved keys against edited ones (15,000 for GPT-J, section 5.2)."""
 
 
 PRESETS: Mapping[str, Memit] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""R-ROME: ROME with one and the same key everywhere.
+"""R-ROME: ROME with the same key in every term.
 
 "Rebuilding ROME: Resolving Model Collapse during Sequential Model Editing" (Gupta, Baskaran, Anumanchipalli, EMNLP
 2024, arXiv 2403.07175); the same correction is C-ROME of "The Fall of ROME" (Yang et al. 2024, arXiv 2406.11263). With
@@ -6,8 +6,8 @@ k* the mean key over contexts,
 
     W' = W + (v* - W k*) (C0^-1 k*)^T / ((C0^-1 k*)^T k*)
 
-ROME's reference takes the bare prompt's key for W k* and in the denominator; that is what collapses a model whose edit
-has its subject first.
+ROME's reference takes the bare prompt's key for W k* and in the denominator; that collapses a model when the
+subject of an edit is at the start of its prompt.
 
 Checked against: W' k* = v* to 1e-8, and ROME where the bare prompt is the only context.
 
@@ -44,12 +44,12 @@ PRESETS: Mapping[str, RRome] = MappingProxyType(
 
 
 def solve(problem: LayerProblem, _: RRome) -> Solution:
-    """Equation 2 of ROME with the mean key everywhere: what holds each key exactly to its value."""
+    """Equation 2 of ROME with the mean key everywhere: the exact solution for each key."""
     return equality(problem.targets, problem.moment.cholesky_II, weight=1.0)
 
 
 r_rome = locate_then_edit(solve, keys_in_residual=True)
-"""Edit a turn's requests one after the other, each on the model that the one before has left."""
+"""Edit a turn's requests one after another, each on the model as edited so far."""
 
 METHOD = Method(
     config=RRome,

@@ -5,9 +5,9 @@ k*, the value v* that makes the model say the new object (eq. 4), and C0 = E[k k
 
     W' = W + Lambda (C0^-1 k*)^T,     Lambda = (v* - W k*) / ((C0^-1 k*)^T k*)
 
-As published, the direction C0^-1 k* has the mean of the key over contexts (eq. 3), and everything else the key of the
-bare prompt. Where the subject stands first in the prompt the two differ by much, the denominator gets tiny and the
-update huge; R-ROME (`r_rome.py`) takes the mean key everywhere.
+As published, the direction C0^-1 k* uses the mean of the key over contexts (eq. 3), and all other terms the key of the
+bare prompt. Where the subject is at the start of the prompt, the two differ much, the denominator becomes tiny and the
+update huge; R-ROME (`r_rome.py`) uses the mean key everywhere.
 
 Checked against: keys, values and updates of a published implementation (golden data), and W' k = v* to 1e-8.
 
@@ -34,7 +34,7 @@ from overedit.editing.methods.locate_then_edit.values import ValueOptions
 
 
 class RankOneSettings(LocateThenEdit):
-    """What ROME and R-ROME are told; the defaults are ROME's published ones."""
+    """Settings of ROME and R-ROME; the defaults are ROME's published ones."""
 
     value_at: Literal["mlp", "layer"] = "mlp"
     """The value is the MLP's output (section 3.1)."""
@@ -88,7 +88,7 @@ def solve(problem: LayerProblem, _: Rome) -> Solution:
 
 
 rome = locate_then_edit(solve)
-"""Edit a turn's requests one after the other, each on the model that the one before has left."""
+"""Edit a turn's requests one after another, each on the model as edited so far."""
 
 METHOD = Method(
     config=Rome,

@@ -1,15 +1,15 @@
-"""UltraEdit: one closed-form update a turn, from keys and gradients normalised over the whole life of the model.
+"""UltraEdit: one closed-form update per turn, from keys and gradients normalised over all turns so far.
 
 "UltraEdit: Training-, Subject-, and Memory-Free Lifelong Editing in Language Models" (TMLR 2026, arXiv 2505.14679).
 For each edited projection let H be the keys (its inputs) and G the gradients of the loss with respect to its outputs,
-a row an answer token, traced on the model before the turn. Lifelong normalisation takes the running mean and standard
-deviation of the features [key, gradient] over all rows seen so far, this turn's included, shared by all modules of
+one row per answer token, traced on the model before the turn. Lifelong normalisation takes the running mean and
+standard deviation of the features [key, gradient] over all rows so far, this turn's included, shared by all modules of
 the same shape; with h~ and g~ the normalised parts of a row, its target and the update are
 
     v = -learning_rate |h~|^2 g~                  W <- W + Delta,   Delta = (H^T H + I)^-1 H^T V
 
-with raw keys H. For fewer rows than columns the same Delta is H^T (H H^T + I)^-1 V, a system of the rows' number.
-The loss is the mean over all answer tokens of a micro-batch of 10, so the scale of G depends on who shares a batch.
+with raw keys H. For fewer rows than columns the same Delta is H^T (H H^T + I)^-1 V, an R x R system.
+The loss is the mean over all answer tokens of a micro-batch of 10, so the scale of G depends on the whole micro-batch.
 
 Checked against: keys, gradients, statistics, updates and scores of the published implementation (golden data).
 
@@ -19,8 +19,8 @@ Differences from the reference, which `compat` undoes where it says so:
 * Nothing is added to the standard deviation; a feature that never varied is 0. The reference adds the float32 machine
   epsilon, 1e-4 of a gradient's usual deviation in a small model (inferred from the golden data; compat: likewise).
 * A last micro-batch of fewer requests is an ordinary one. The reference loses its gradients; not reproduced.
-* Prompt and answer are tokenised as one text, with one blank between. The reference tokenises them apart and puts a
-  blank in front of an answer that already begins with one (compat: likewise).
+* Prompt and answer are tokenised as one text, with one space between. The reference tokenises them separately and puts
+  a space in front of an answer that already begins with one (compat: likewise).
 * Moments are float64 and counts int64, exact beyond a million edits; the solve is a float64 Cholesky decomposition.
 * The update is added in float32 and rounded once; the reference rounds it to the model's dtype before adding.
 
@@ -48,30 +48,31 @@ from overedit.editing.requests import EditRequest
 
 
 class UltraEdit(MethodConfig):
-    """Settings of UltraEdit; the defaults are the published ones, but the sites differ from model to model."""
+    """Settings of UltraEdit; the defaults are the published ones, but the sites differ by model."""
 
     method: Literal["ultraedit"] = "ultraedit"
     """The method's name."""
     sites: tuple[str, ...] = Field(min_length=1)
-    """The projections that are edited, as `<layer>.<part>`, e.g. `11.gate_proj`."""
+    """The projections to edit, as `<layer>.<part>`, e.g. `11.gate_proj`."""
     learning_rate: float = Field(default=1e-6, gt=0)
     """Scale of the targets (published settings)."""
     loss_batch_size: int = Field(default=10, ge=1)
     """Requests over whose answer tokens the loss is averaged; sets the gradients' scale (published settings)."""
     ridge: float = Field(default=1.0, gt=0)
-    """What is added to the diagonal of the keys' Gram matrix; 1 in the paper."""
+    """Added to the diagonal of the keys' Gram matrix; 1 in the paper."""
     order: Literal["length", "given"] = "length"
-    """How a turn's requests are cut into micro-batches: longest first (published implementation), or as they come."""
+    """How a turn's requests are cut into micro-batches: longest first (published implementation), or as given."""
     append_eos: bool = False
     """End each answer with the end-of-sequence token. The paper does not; needed where free generation is scored, and
     done for all methods alike by arXiv 2509.22072, appendix A.1.1."""
     compat: Literal["none", "ultraedit-0beb222"] = "none"
-    """Reproduce the published implementation at that commit where it departs from the paper; this file's head says."""
+    """Reproduce the published implementation at that commit where it departs from the paper, as listed at the top of
+    this file."""
     max_tokens_per_pass: int = Field(default=8192, ge=1)
-    """Tokens that run through the model together: bounds memory, without effect on the result."""
+    """Tokens per forward pass: bounds memory, without effect on the result."""
     lane_tokens: int = Field(default=96, ge=1)
-    """Sequences are laid behind each other in lanes of about this many tokens, without effect on the result: longer
-    lanes leave less padding, and make attention dearer."""
+    """Sequences are packed into rows of about this many tokens, without effect on the result: longer rows leave less
+    padding and make attention slower."""
 
 
 PRESETS: Mapping[str, UltraEdit] = MappingProxyType(
@@ -106,22 +107,22 @@ def ultraedit(
 ) -> EditResult:
     """One turn: trace all requests on the model as it is, update the moments, solve each module once.
 
-    The first single row of a life has no deviation from its own mean: it gives no update.
+    A single row as the first of a trajectory has no deviation from its mean and gives no update.
 
     Args:
         model: The model to start from; bit-identical on return.
         tokenizer: Its tokenizer.
         requests: The turn's requests.
         config: Settings.
-        state: Moments of the turns before: for each shape `<in>x<out>` a `.count` (int64), `.mean` and `.m2` (float64).
+        state: Moments of the earlier turns: by shape `<in>x<out>` a `.count` (int64), `.mean` and `.m2` (float64).
         seed: Not used: nothing is random.
-        progress: Told (requests traced, requests in all).
+        progress: Called with (requests traced, total requests).
 
     Returns:
         Low-rank factors (float32) for each site's weight, dense changes where the rows outnumber the columns.
 
     Raises:
-        ValueError: A request without tokens or too long for the model, or a site that is not a projection of it.
+        ValueError: A request without tokens or too long for the model, or a site that is not a projection of the model.
     """
     anatomy = Anatomy.of(model)
     weights = {anatomy.site_module(site): _weight_name(anatomy, site) for site in config.sites}
@@ -144,7 +145,7 @@ def ultraedit(
 
 
 class _Turn(NamedTuple):
-    """A turn's requests, seen by the model as it is."""
+    """Keys and gradients of a turn's requests."""
 
     rows: AnswerGradients
     chunks: list[int]
@@ -177,7 +178,7 @@ def _trace(
 
 
 def loss_batches(pairs: Sequence[TokenPair], config: UltraEdit) -> list[list[int]]:
-    """Places of the requests in each micro-batch, in the order of tracing."""
+    """Indices of the requests in each micro-batch, in the order of tracing."""
     order = list(range(len(pairs)))
     if config.order == "length":
         order.sort(key=lambda i: -len(pairs[i].prompt) - len(pairs[i].target))
@@ -190,7 +191,7 @@ def update_moments(
     """The moments after a turn, by shape.
 
     Args:
-        modules: The turn's rows.
+        modules: The turn's keys and gradients.
         state: Moments before.
         chunks: Rows of each micro-batch, to inflate the statistics chunk by chunk as the reference; None: exact.
     """
@@ -217,7 +218,7 @@ def _weight_name(anatomy: Anatomy, site: str) -> str:
     names = anatomy.site_parameters(site)
     if not site.endswith("_proj"):
         raise ValueError(
-            f"sites: ultraedit edits single projections, and {site!r} is none; choose a part like down_proj"
+            f"sites: ultraedit edits single projections, and {site!r} is not one; choose a part like down_proj"
         )
     return names[0]
 

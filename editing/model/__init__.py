@@ -1,1 +1,1 @@
-"""The model itself: its named parts, its weights, hooks into its forward pass, tokens and memory."""
+"""Access to the model: named parts, weights, hooks, tokenization, cross-entropy and device memory."""

@@ -1,6 +1,6 @@
-"""Model anatomy: where a family keeps its layers, projections, norms and head.
+"""Model anatomy: the module names of layers, projections, norms and head, by model family.
 
-`FAMILIES` is the only place in which model families differ. A site, the weights that a method edits, is written
+`FAMILIES` is the only code in which model families differ. A site, the weights that a method edits, is written
 `<layer>.<part>`, e.g. `6.down_proj` or `23.layer`; this module alone turns it into module and parameter names.
 """
 
@@ -21,7 +21,7 @@ class UnknownFamilyError(ValueError):
 
 
 class Family(NamedTuple):
-    """Where one family keeps what; names are those of `named_modules()`."""
+    """Module names of one family, as in `named_modules()`."""
 
     layers: str
     """The list of decoder layers."""
@@ -57,7 +57,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "gemma": _LLAMA,
         "gemma2": _LLAMA,
         "gemma3_text": _LLAMA,
-        # gate and up, and query, key and value, are one matrix each: only what stands alone can be named
+        # gate and up, and query, key and value, are one matrix each: only separate projections have a name
         "phi3": _LLAMA._replace(parts=_BLOCKS | _FUSED),
         "phi": Family(
             "model.layers",
@@ -204,8 +204,8 @@ def stores_in_out(module: nn.Module) -> bool:
     """Whether a projection stores its weight as (in, out), as GPT-2's Conv1D does, and not as (out, in).
 
     Raises:
-        ValueError: The module is no projection.
+        ValueError: The module is not a projection.
     """
     if not isinstance(module, nn.Linear | Conv1D):
-        raise ValueError(f"{type(module).__name__} is no projection: expected Linear or Conv1D")
+        raise ValueError(f"{type(module).__name__} is not a projection: expected Linear or Conv1D")
     return isinstance(module, Conv1D)

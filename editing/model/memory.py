@@ -1,8 +1,8 @@
-"""OomHalver: what exceeds the memory is run in two parts, and everything that follows in parts no larger.
+"""Device memory: its peak, and splitting a batch in two when memory runs out (`OomHalver`).
 
-Only for work whose parts add up to the same numbers: sequences that do not see each other, gradients that are summed.
-Parts of another size are padded and summed in another order, so the last bits of float32 can differ, as they do where
-another size is asked for to begin with.
+Splitting is for work whose parts add up to the same numbers: independent sequences, gradients that are summed. Parts of
+another size are padded and summed in another order, so the last bits of float32 can differ, as with any other batch
+size.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory",
 
 
 class OomHalver:
-    """How much may run at once: anything, until something proves too much; what is found out is kept for later runs."""
+    """Runs batches, halves one that exceeds the memory, and keeps later ones within the size that was found to fit."""
 
     def __init__(self) -> None:
         self.most: int | None = None
-        """The largest size tried from now on; None as long as nothing was too much."""
+        """The largest size tried from now on; None until memory has run out once."""
 
     def run(
         self,
@@ -40,18 +40,18 @@ class OomHalver:
         *,
         size: Callable[[Sequence[Item]], int],
     ) -> Iterator[tuple[Sequence[Item], Result]]:
-        """Compute groups one after the other, each whole or in consecutive parts.
+        """Compute groups one after another, each whole or in consecutive parts.
 
         Args:
-            groups: What is to be computed; none is empty.
-            compute: Leaves nothing behind when it fails: it is called again for each half.
-            size: What the memory taken by some items grows with, e.g. their tokens.
+            groups: The batches of items; none is empty.
+            compute: Must have no effect when it fails: it is called again for each half.
+            size: The number that the memory of some items grows with, e.g. their tokens.
 
         Yields:
-            A group, or a part of one, and what was computed from it.
+            A group, or a part of one, and its result.
 
         Raises:
-            RuntimeError: A single item exceeds the memory; or another failure of `compute`.
+            RuntimeError: A single item exceeds the memory, or `compute` failed for another reason.
         """
         for group in groups:
             waiting = [group]
@@ -71,7 +71,7 @@ class OomHalver:
                 else:
                     yield part, result
                     continue
-                # the error is gone here, and with it all that its traceback kept
+                # here the error is released, with the tensors that its traceback held
                 logger.warning(
                     "%d at once exceed the memory: from now on at most %d tokens together", len(part), self.most
                 )
@@ -79,13 +79,13 @@ class OomHalver:
 
 
 def says_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out; on a processor torch has no kind of its own for it."""
+    """Whether an error means that memory ran out; on a CPU torch has no error class of its own for it."""
     kinds = (torch.OutOfMemoryError, MemoryError)
     return isinstance(error, kinds) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _free() -> None:
-    """Give back what the failed attempt has left: on a GPU pieces of the wrong size stay reserved otherwise."""
+    """Release the memory of the failed attempt; on a GPU blocks of the wrong size would stay reserved."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -95,16 +95,16 @@ _PROCESS = Path("/proc/self")
 
 
 def reset_peak() -> None:
-    """Begin to measure anew; without Linux's /proc a process's own peak cannot be begun anew."""
+    """Reset the peak; without a GPU this needs Linux's /proc and has no effect elsewhere."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
     with contextlib.suppress(OSError):
-        (_PROCESS / "clear_refs").write_text("5")  # VmHWM is what is resident now (proc(5))
+        (_PROCESS / "clear_refs").write_text("5")  # resets VmHWM to the resident size (proc(5))
 
 
 def peak_bytes() -> int:
-    """Bytes of device memory since `reset_peak`, or of resident memory, since the process began where it has to be."""
+    """Peak bytes of device memory, or of resident memory, since `reset_peak` (without /proc since process start)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     with contextlib.suppress(OSError):

@@ -1,7 +1,6 @@
 """Token sequences of prompts and their targets.
 
-The two are joined as one text or as ids, never decoded and encoded again, and every mask comes from lengths, so a pad
-token that is also the end-of-sequence token does no harm.
+Prompt and target are joined as one text or as ids, and never decoded and encoded again.
 
 Shapes: B sequences, T tokens.
 """
@@ -19,10 +18,10 @@ from overedit.editing.requests import EditRequest
 
 
 class TokenPair(NamedTuple):
-    """A prompt and the target that follows it, as token ids."""
+    """A prompt and its target as token ids."""
 
     prompt: tuple[int, ...]
-    """Special tokens in front, as the tokenizer adds them."""
+    """Begins with the special tokens that the tokenizer adds."""
     target: tuple[int, ...]
     """Without special tokens except, if asked for, the end-of-sequence token."""
 
@@ -34,18 +33,18 @@ def encode_pairs(
     append_eos: bool = False,
     join: Literal["text", "ids"] = "text",
 ) -> list[TokenPair]:
-    """Tokenise prompts and their targets; a blank joins the two unless one is there.
+    """Tokenise prompts and their targets, joined by a space unless there is one already.
 
-    A blank at a prompt's end goes to the target, where a tokenizer has it in ordinary text.
+    A space at a prompt's end is moved to the target, where tokenizers put it in ordinary text.
 
     Args:
         tokenizer: The model's.
         pairs: (prompt, target), neither empty.
-        append_eos: Put the end-of-sequence token behind each target.
-        join: `text` tokenises the two as one text, so the target's tokens are those that the model meets when it
-            reads on (a SentencePiece tokenizer puts a lone blank in front of a target that is tokenised by itself).
-            Where the prompt's tokens change when the target follows, the two are tokenised apart. `ids` always
-            does so, with the prompt as it is and a blank in front of every target, even one that begins with a blank.
+        append_eos: Append the end-of-sequence token to each target.
+        join: `text` tokenises the two as one text, so the target has the tokens of running text (a
+            SentencePiece tokenizer puts a separate space token in front of a target that is tokenised by itself).
+            Where the target changes the prompt's tokens, the two are tokenised separately. `ids` always does that, with
+            the prompt unchanged and a space in front of every target, even one that starts with a space.
 
     Raises:
         ValueError: An empty prompt or target, or no end-of-sequence token to append.
@@ -82,7 +81,7 @@ def encode_requests(
     """The edit prompt and the new target of each request, checked against the model's context.
 
     Raises:
-        ValueError: As `encode_pairs`; no request; or one that is longer than the model's context.
+        ValueError: As `encode_pairs`; no request; or a request longer than the model's context.
     """
     if not requests:
         raise ValueError("requests: an edit needs at least one request, got none")
@@ -104,21 +103,21 @@ def pad(sequences: Sequence[Sequence[int]], *, value: int) -> torch.Tensor:
 
 
 def _seam(prompt: str, target: str) -> tuple[str, str]:
-    """Prompt and target with the blank between them on the target's side."""
+    """Prompt and target, with the space between them on the target's side."""
     body = prompt.rstrip(" ")
-    blanks = prompt[len(body) :] or ("" if target[:1].isspace() else " ")
-    return body, blanks + target
+    spaces = prompt[len(body) :] or ("" if target[:1].isspace() else " ")
+    return body, spaces + target
 
 
 def encode_texts(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, special: bool = True
 ) -> list[tuple[int, ...]]:
-    """Token ids; an end token that the tokenizer itself puts behind every text is left out.
+    """Token ids of texts, without an end token that the tokenizer itself appends to every text.
 
     Args:
         tokenizer: The model's.
         texts: Any number of them.
-        special: Put special tokens in front, where the tokenizer does so by itself.
+        special: Prepend special tokens, if the tokenizer does so by default.
     """
     ids = [tuple(row) for row in tokenizer(list(texts), add_special_tokens=special)["input_ids"]] if texts else []
     ends = special and tuple(tokenizer("a")["input_ids"])[-1:] == (tokenizer.eos_token_id,)
@@ -126,7 +125,7 @@ def encode_texts(
 
 
 class MarkedSequence(NamedTuple):
-    """A token sequence, the subject's place in it, and what follows it."""
+    """A token sequence with the position of the subject's last token, and its target."""
 
     ids: tuple[int, ...]
     """Prompt and all target tokens but the last."""

@@ -1,4 +1,4 @@
-"""Weight updates: the only file that writes a model's parameters."""
+"""Weight updates, and their application: the only file that writes a model's parameters."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Replacement(NamedTuple):
 
 
 WeightUpdate = dict[str, LowRank | Delta | Replacement]
-"""Parameter name -> what happens to it."""
+"""Parameter name -> its change."""
 
 
 def apply_update(model: nn.Module, update: Mapping[str, LowRank | Delta | Replacement]) -> None:
@@ -45,12 +45,12 @@ def apply_update(model: nn.Module, update: Mapping[str, LowRank | Delta | Replac
     once to the parameter's dtype.
 
     Args:
-        model: Changed in place, on whatever device it is.
+        model: Changed in place, on its device.
         update: Parameter name -> change.
 
     Raises:
-        ValueError: The model has no such parameter, or a shape (for a replacement also the dtype) does not fit.
-            Nothing has been written then.
+        ValueError: The model has no such parameter, or a shape (for a replacement also the dtype) does not fit;
+            nothing has been written.
     """
     parameters = {name: _parameter(model, name) for name in update}
     for name, change in update.items():
@@ -62,7 +62,7 @@ def apply_update(model: nn.Module, update: Mapping[str, LowRank | Delta | Replac
 
 @contextmanager
 def applied(model: nn.Module, update: Mapping[str, LowRank | Delta | Replacement]) -> Iterator[None]:
-    """Edit a model for the length of a `with` block; afterwards its weights are what they were, bit for bit."""
+    """Edit a model inside a `with` block; afterwards its weights are restored bit for bit."""
     with kept(model, update):
         apply_update(model, update)
         yield
@@ -70,7 +70,7 @@ def applied(model: nn.Module, update: Mapping[str, LowRank | Delta | Replacement
 
 @contextmanager
 def kept(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
-    """Whatever is written to these parameters in a `with` block, afterwards they are what they were, bit for bit."""
+    """Restore these parameters bit for bit after a `with` block, whatever is written to them in it."""
     before = {name: _parameter(model, name).detach().clone() for name in names}
     try:
         yield
@@ -91,13 +91,13 @@ def write_tensors(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None
     """Put exact values into parameters.
 
     Raises:
-        ValueError: The model has no such parameter, or its shape or dtype is another one; nothing has been written.
+        ValueError: The model has no such parameter, or its shape or dtype differs; nothing has been written.
     """
     apply_update(model, {name: Replacement(tensor) for name, tensor in tensors.items()})
 
 
 def checksum(tensor: torch.Tensor) -> str:
-    """SHA-256 (hex) of a tensor's dtype, shape and bytes; the device does not matter."""
+    """SHA-256 (hex) of a tensor's dtype, shape and bytes, whatever its device."""
     plain = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
     digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)

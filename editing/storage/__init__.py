@@ -1,1 +1,1 @@
-"""What is on the disk: files that appear whole or not at all, their checksums, and free space."""
+"""Files on the disk: atomic writes, checksums and free space."""

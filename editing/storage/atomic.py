@@ -1,7 +1,7 @@
-"""Files and folders that appear whole or not at all, and the removal of what killed writers left.
+"""Atomic writes of files and folders, and the removal of temporary files that killed writers left.
 
-A writer works on a temporary neighbour, `.<name>~<host>~<process>~<random>.tmp`, which takes the place of the real one
-by a rename. The name says who writes it, so that others can tell what a dead writer left.
+A writer fills a temporary neighbour, `.<name>~<host>~<process>~<random>.tmp`, and renames it to the final name. The
+temporary name identifies the writer, so that others can recognise the leftovers of a dead one.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _IMPORTED_AT = time.time()
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[IO[bytes]]:
-    """A stream to the file's new content; it takes the file's place, on disk, when the block ends without an error.
+    """Open a stream for a file's new content, which replaces the file when the block ends without an error.
 
-    Readers see the old content or the new one, never a part. Folders are made as needed.
+    Readers see the old content or the new one, never a part. Missing folders are created.
 
     Raises:
         NoSpaceError: The disk is full; the old content is untouched.
@@ -45,10 +45,10 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """A new folder beside another one; it takes that one's place, on disk, when the block ends without an error.
+    """Make a temporary folder, which replaces `folder` when the block ends without an error.
 
     Raises:
-        NoSpaceError: The disk is full; what was there before is untouched.
+        NoSpaceError: The disk is full; an existing folder is untouched.
     """
     temporary = _temporary(folder)
     try:
@@ -66,12 +66,12 @@ def replace_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders, at any depth, of dead writers (by process on this host, else by age)."""
+    """Remove temporary files and folders of dead writers, at any depth (by process on this host, otherwise by age)."""
     for path in sorted(folder.rglob(".*~*~*~*.tmp")):
         _, host, process, _ = path.name.rsplit("~", 3)
         try:
             modified = path.stat().st_mtime
-        except FileNotFoundError:  # its writer, or the removal of its folder, has just ended it
+        except FileNotFoundError:  # its writer, or the removal of its folder, has just removed it
             continue
         if time.time() - modified > _SECONDS_A_DAY or (host == _host() and _writer_is_dead(int(process), modified)):
             if path.is_dir():
@@ -81,7 +81,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def is_alive(process: int) -> bool:
-    """Whether this machine has a process of that number, whoever's it is."""
+    """Whether this machine has a process of that number, of any user."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -92,7 +92,7 @@ def is_alive(process: int) -> bool:
 
 
 def _writer_is_dead(process: int, modified: float) -> bool:
-    """A process of our own number that wrote before we began is another one, as in a container that was restarted."""
+    """Whether the writer has ended; one with our own number that wrote before we started was another process."""
     return modified < _IMPORTED_AT if process == os.getpid() else not is_alive(process)
 
 
@@ -105,7 +105,7 @@ def _host() -> str:
 
 
 def _flush(path: Path) -> None:
-    """Have a file, or a folder's list of names, on the disk."""
+    """Flush a file, or a folder's directory entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

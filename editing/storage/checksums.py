@@ -1,6 +1,6 @@
-"""JSON files that carry a checksum of themselves, so that a flipped bit in them is found.
+"""Checksums of JSON: files that contain their own checksum, so that a flipped bit is detected, and short digests.
 
-The checksum stands in the first line after the brace, as the key `sha256`, and is of all the other bytes.
+The checksum is the first key, `sha256`, on the line after the brace, and covers all other bytes.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ _SEAL = re.compile(rb'\A\{\n "sha256": "([^"\n]*)",\n')
 
 
 def sealed(text: str) -> bytes:
-    """A JSON object, as `json.dumps(..., indent=1)` writes it and not empty, with its checksum."""
+    """Add its checksum to a non-empty JSON object, formatted as by `json.dumps(..., indent=1)`."""
     content = text.encode()
     return b'{\n "sha256": "%s",\n' % hashlib.sha256(content).hexdigest().encode() + content.removeprefix(b"{\n")
 
 
 def unsealed(content: bytes) -> bytes:
-    """The same object without its checksum; one that carries none is taken as it is.
+    """Verify and remove the checksum of a JSON object; one without a checksum is returned unchanged.
 
     Raises:
-        ValueError: It is not what was written.
+        ValueError: The content does not match its checksum.
     """
     seal = _SEAL.match(content)
     if seal is None:
@@ -35,5 +35,5 @@ def unsealed(content: bytes) -> bytes:
 
 
 def digest(value: Any) -> str:
-    """A short name for a JSON-able value: the first 16 hexadecimal digits of its SHA-256."""
+    """A short digest of a JSON-able value: the first 16 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

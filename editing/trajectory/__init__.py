@@ -1,1 +1,1 @@
-"""A model edited turn by turn: the runner, its checkpoints, and how it is interrupted."""
+"""Editing turn by turn: the runner, its checkpoints, and interruption."""

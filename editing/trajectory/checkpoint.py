@@ -1,12 +1,11 @@
-"""A checkpoint: the model at an edit count, kept as the edited tensors themselves.
+"""Checkpoints: the model at an edit count, stored as the edited tensors themselves.
 
-A folder with three files. `weights.safetensors` holds the edited tensors under their Hugging Face names, exact in the
-model's dtype, so base model + checkpoint = edited model, bit for bit. `state.safetensors` holds what the method carries
-from turn to turn. `checkpoint.json` says what made them, with a checksum of each tensor and of itself; it is the same,
-byte for byte, whether or not the run was interrupted. What the editing cost, which is not, lies beside it in
-`costs.json`.
+A checkpoint is a folder. `weights.safetensors` holds the edited tensors under their Hugging Face names, exact in the
+model's dtype, so base model + checkpoint = edited model, bit for bit. `state.safetensors` holds the
+method's state, if it has one. `checkpoint.json` records their origin, with a checksum of each tensor and of itself; it
+is the same, byte for byte, whether or not the run was interrupted. `costs.json` holds time and memory, which are not.
 
-A checkpoint may be pruned: its records stay and say so, its tensors are gone.
+A checkpoint may be pruned: its tensors are removed, and its records stay and say so.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from overedit.editing.storage.disk_space import check_space
 logger = logging.getLogger(__name__)
 
 MOST_BYTES = 256 << 20
-"""The most that is read of a `checkpoint.json`: the log of some hundred thousand turns."""
+"""Size limit of a `checkpoint.json`: room for the log of some hundred thousand turns."""
 TENSOR_FILES = ("weights.safetensors", "state.safetensors")
 
 
 class DamagedCheckpointError(ValueError):
-    """A checkpoint folder that is not whole: a file is missing, unreadable or has another checksum."""
+    """A checkpoint with a file that is missing, unreadable or has another checksum."""
 
 
 class PrunedCheckpointError(DamagedCheckpointError):
@@ -43,7 +42,7 @@ class PrunedCheckpointError(DamagedCheckpointError):
 
 
 class TensorRecord(BaseModel):
-    """What is known of a stored tensor without opening it."""
+    """Checksum, shape and dtype of a stored tensor."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,11 +64,11 @@ class Norms(BaseModel):
     weight: float
     base: float
     update: float
-    """Of edited minus base."""
+    """Norm of edited minus base."""
 
     @classmethod
     def of(cls, edited: torch.Tensor, base: torch.Tensor) -> Norms:
-        """The norms of an edited tensor beside its pristine values."""
+        """The norms of an edited tensor and its pristine values."""
         edited, base = edited.double(), base.double()
         return cls(weight=float(edited.norm()), base=float(base.norm()), update=float((edited - base).norm()))
 
@@ -79,13 +78,13 @@ class CheckpointRecord(BaseModel):
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="constants"
-    )  # a model that broke has norms that are no numbers, and they must be read as what they are
+    )  # a broken model has norms of NaN or infinity, which must survive the round trip
 
     format: int = 1
     edit_count: int
     """Edits applied so far."""
     key: str
-    """Digest of all that determines the trajectory: base weights, requests, configuration, code."""
+    """Digest of everything that determines the trajectory: base weights, requests, configuration, code."""
     model: str
     """Folder or hub name of the base model."""
     model_digest: str
@@ -93,22 +92,22 @@ class CheckpointRecord(BaseModel):
     method: dict[str, Any]
     """The method's configuration."""
     seed: int
-    """Each turn's own seed is derived from this one and the turn's first and last edit: it is all the random state."""
+    """The only random state: each turn's seed is derived from it and from the turn's first and last edit."""
     turns: int
     """Calls of the method so far."""
     finite: bool
     """False where an edited tensor holds a NaN or an infinity; the trajectory ends there."""
     log: list[dict[str, Any]]
-    """What the method reported, one entry a turn since the checkpoint before."""
+    """The method's log, one entry per turn since the previous checkpoint."""
     norms: dict[str, Norms]
     tensors: dict[str, TensorRecord]
     state: dict[str, TensorRecord]
     pruned: bool = False
-    """Whether the tensors and the state were removed since."""
+    """Whether the tensors and the state have been removed."""
 
 
 class Costs(BaseModel):
-    """The content of `costs.json`: what the edits since the checkpoint before took."""
+    """The content of `costs.json`: time and memory of the edits since the previous checkpoint."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
@@ -116,7 +115,7 @@ class Costs(BaseModel):
     num_edits: int
     peak_memory_bytes: int
     turn_seconds: tuple[float, ...] = ()
-    """Of each turn, to the microsecond; beside the log and not in it, which is the same whenever it is made."""
+    """Seconds of each turn, to the microsecond; not in the log, which is the same in every run."""
 
 
 class Checkpoint(BaseModel):
@@ -132,7 +131,7 @@ class Checkpoint(BaseModel):
         """The edited tensors, on the CPU, verified.
 
         Raises:
-            DamagedCheckpointError: They are not what was written.
+            DamagedCheckpointError: They differ from what was written.
             PrunedCheckpointError: They were removed.
         """
         self._check_not_pruned()
@@ -168,17 +167,17 @@ def write_checkpoint(
     record: Mapping[str, Any],
     costs: Costs,
 ) -> Checkpoint:
-    """Write a checkpoint whole or not at all: beside its place, flushed to the disk, then renamed into it.
+    """Write a checkpoint atomically: into a temporary folder, flushed to the disk, then renamed.
 
     Args:
-        folder: Where it shall lie; a checkpoint that is there already is replaced.
+        folder: Its folder; an existing checkpoint there is replaced.
         tensors: Parameter name -> edited tensor, in the model's dtype.
         state: The method's state.
-        record: The fields of `CheckpointRecord` beside the tensors' own records.
-        costs: What the edits took.
+        record: The fields of `CheckpointRecord` other than the records of the tensors.
+        costs: Time and memory of the edits.
 
     Raises:
-        NoSpaceError: There is no room for it, or the disk became full; what was there before is untouched.
+        NoSpaceError: There is no room for it, or the disk became full; an existing checkpoint is untouched.
         OSError: The disk is not writable.
     """
     whole = CheckpointRecord(
@@ -187,8 +186,8 @@ def write_checkpoint(
         state={name: TensorRecord.of(tensor) for name, tensor in sorted(state.items())},
     )
     check_space(folder, num_bytes(tensors) + num_bytes(state), "this checkpoint")
-    with replace_folder(folder) as beside:
-        _write_files(beside, tensors, state, whole, costs)
+    with replace_folder(folder) as temporary:
+        _write_files(temporary, tensors, state, whole, costs)
     return Checkpoint(folder=folder, record=whole, costs=costs)
 
 
@@ -203,7 +202,7 @@ def _write_files(
         for name, content in zip(TENSOR_FILES, (tensors, state), strict=True):
             if content or content is tensors:
                 save_file(_stored(content), folder / name)
-    except SafetensorError as error:  # its way to say what the system said
+    except SafetensorError as error:  # safetensors reports system errors in its message
         number = errno.ENOSPC if f"os error {errno.ENOSPC}" in str(error) else errno.EIO
         raise OSError(number, str(error)) from error
     (folder / "checkpoint.json").write_bytes(sealed(record.model_dump_json(indent=1) + "\n"))
@@ -211,12 +210,12 @@ def _write_files(
 
 
 def num_bytes(tensors: Mapping[str, torch.Tensor]) -> int:
-    """What tensors take on the disk, but for the header."""
+    """Bytes of tensors on the disk, without the file's header."""
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint's records; its tensors are read, and verified, when they are asked for.
+    """Read a checkpoint's records; its tensors are read and verified on access.
 
     Raises:
         DamagedCheckpointError: The folder is not a whole checkpoint.
@@ -234,12 +233,12 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def whole_checkpoints(root: Path, key: str, *, or_pruned: bool = False) -> Iterator[Checkpoint]:
-    """The whole checkpoints of a trajectory below `root`, the newest first; a damaged one is left out with a warning.
+    """The whole checkpoints of a trajectory in `root`, newest first; a damaged one is skipped with a warning.
 
     Args:
         root: The trajectory's checkpoint folder; it need not exist.
-        key: Checkpoints with another key were made by something else and are left out.
-        or_pruned: Whether those whose tensors were removed are among them.
+        key: Checkpoints with another key are skipped.
+        or_pruned: Also yield checkpoints whose tensors were removed.
     """
     for folder in sorted(root.glob("[0-9]*"), reverse=True):
         try:
@@ -256,7 +255,7 @@ def whole_checkpoints(root: Path, key: str, *, or_pruned: bool = False) -> Itera
 
 
 def prune_checkpoint(checkpoint: Checkpoint) -> None:
-    """Remove a checkpoint's tensors and state; its record says so before they go, so a stop in between is harmless."""
+    """Remove a checkpoint's tensors and state; its record is marked first, so an interruption is harmless."""
     record = checkpoint.record.model_copy(update={"pruned": True})
     with replace_file(checkpoint.folder / "checkpoint.json") as stream:
         stream.write(sealed(record.model_dump_json(indent=1) + "\n"))
@@ -265,7 +264,7 @@ def prune_checkpoint(checkpoint: Checkpoint) -> None:
 
 
 def _content(path: Path) -> bytes:
-    """A record's file; a pipe, which may never end, and one that no checkpoint writes, are not opened."""
+    """Read a record's file; pipes and files above the size limit are refused."""
     if not path.is_file():
         raise OSError(f"{path.name} is missing, or not a file")
     if path.stat().st_size > MOST_BYTES:

@@ -1,4 +1,4 @@
-"""Leaving a trajectory between two scheduled counts: when it is kept, and how it is stopped."""
+"""Interruption of a trajectory between two scheduled counts: interim checkpoints and stop requests."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import NamedTuple
 
 
 def never() -> bool:
-    """Nobody asks for a stop."""
+    """Never request a stop."""
     return False
 
 
 class CheckpointPolicy(NamedTuple):
-    """When a trajectory writes what it has between two scheduled counts; turns are never cut."""
+    """When a trajectory writes an interim checkpoint; turns are never interrupted."""
 
     seconds: float = 600.0
-    """That much work is lost at most when the process is killed, and a turn."""
+    """Seconds between interim checkpoints: the most work lost to a killed process, plus one turn."""
     stop_asked: Callable[[], bool] = never
-    """Looked at after each turn: True writes an interim checkpoint and raises `StoppedError`."""
+    """Called after each turn: True writes an interim checkpoint and raises `StoppedError`."""
 
 
 EVERY_TEN_MINUTES = CheckpointPolicy()
 
 
 class StoppedError(KeyboardInterrupt):
-    """A trajectory that was asked to stop and has kept what it had; an interrupt, so nothing takes it for a failure."""
+    """A trajectory stopped on request, its work saved; an interrupt, so that no handler takes it for a failure."""
 
 
 logger = logging.getLogger(__name__)
@@ -37,13 +37,13 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Let SIGTERM and SIGINT ask for a stop inside the block; the handlers before are back after it.
+    """Let SIGTERM and SIGINT request a stop inside the block; the earlier handlers are restored after it.
 
     Yields:
-        Whether a stop has been asked for. Outside the main thread, which alone can handle signals, never.
+        Returns whether a stop was requested. Outside the main thread, which alone can handle signals, never True.
 
     Raises:
-        StoppedError: A stop was asked for when the block was almost at its end and looked no more.
+        StoppedError: A stop was requested after the block had last checked.
     """
     if threading.current_thread() is not threading.main_thread():
         yield never

@@ -70,7 +70,7 @@ def plain_step(model: LlamaForCausalLM, samples: list[Sample]) -> Callable[[], f
     for row, sample in enumerate(samples):
         ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
         mask[row, : len(sample.ids)] = 1
-        labels[row, list(sample.places)] = torch.tensor(sample.labels)
+        labels[row, list(sample.positions)] = torch.tensor(sample.labels)
     model.requires_grad_(False)
     weight = model.get_parameter("model.layers.6.mlp.down_proj.weight").requires_grad_()
     optimizer = torch.optim.Adam([weight], 5e-4, fused=True)

@@ -61,7 +61,7 @@ def test_exact_match(output: str, target: str, matches: bool) -> None:
     assert exact_match(output, target) is matches
 
 
-def test_prompt_key_ignores_only_blanks() -> None:
+def test_prompt_key_ignores_only_whitespace() -> None:
     assert prompt_key(" Who  is\nX? ") == prompt_key("Who is X?") != prompt_key("who is X?")
 
 

@@ -26,7 +26,7 @@ Side = Literal["left", "right"]
 
 
 def is_empty(output: str) -> bool:
-    """Whether an output says nothing, punctuation and blanks left out (muting, a form of collapse)."""
+    """Whether an output is empty without punctuation and whitespace (muting, a form of collapse)."""
     return not output.translate(_NO_PUNCTUATION).strip()
 
 
@@ -46,8 +46,8 @@ def ngram_repetition(text: str, n: int = 2) -> float:
 def ngram_entropy(text: str) -> float:
     """Fluency (Meng et al. 2022): weighted mean of the entropies, in bits, of bigrams (2/3) and trigrams (4/3).
 
-    Words are what ASCII blanks part, and each ASCII punctuation mark; case counts. 0 for a text that repeats one word
-    without end, and for one of a single word.
+    Words are separated by ASCII whitespace, and each ASCII punctuation mark is one; case counts. 0 for a text that
+    repeats one word without end, and for one of a single word.
     """
     words = _WORD.findall(text)
     grams = {n: list(zip(*(words[start:] for start in range(n)), strict=False)) for n in _NGRAM_WEIGHTS}
@@ -60,9 +60,9 @@ def _entropy(items: Sequence[object]) -> float:
 
 
 def is_repetitive(text: str) -> bool:
-    """Whether a unit of up to 40 characters stands four times or more in a row, over 8 characters and half of the text.
+    """Whether four or more repeats of up to 40 characters in a row fill 8 characters or more, and half of the text.
 
-    Works on characters, so it also sees collapse without blanks ("!!!!!!!!", "ofofofof").
+    Works on characters, so it also detects collapse without spaces ("!!!!!!!!", "ofofofof").
     """
     stripped = text.strip()
     longest = max((len(match.group(0)) for match in _BACK_TO_BACK.finditer(stripped)), default=0)
@@ -100,7 +100,7 @@ class PaddedBatch(NamedTuple):
     attention_mask_BT: torch.Tensor
     """int64; 1 for a real token."""
     labels_BT: torch.Tensor
-    """int64; the NEXT token where that is a target token (the prompt's last place has the first), else `IGNORED`."""
+    """int64; the NEXT token where that is a target token (the first at the prompt's last position), else `IGNORED`."""
 
 
 def pad_pairs(pairs: Sequence[TokenPair], *, pad_id: int, side: Side = "right") -> PaddedBatch:

@@ -1,4 +1,4 @@
-"""Small models of several families that can be taught, and a tokenizer of bytes, for the tests of fine-tuning."""
+"""Small trainable models of several families, and a tokenizer of bytes, for the tests of fine-tuning."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def plain_losses(model: PreTrainedModel, samples: list[Sample]) -> list[float]:
     for sample in samples:
         ids = torch.tensor([sample.ids])
         labels = ids.clone()
-        labels[0, : sample.places[0] + 1] = -100
+        labels[0, : sample.positions[0] + 1] = -100
         with torch.no_grad():
             losses.append(float(model(input_ids=ids, labels=labels).loss))
     return losses

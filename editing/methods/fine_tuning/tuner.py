@@ -1,9 +1,9 @@
-"""Fine-tuning of one site: what LocFT-BF, FT-L and FT-M share - samples, loss, optimizer steps.
+"""Fine-tuning of one site: the samples, loss and optimizer steps shared by LocFT-BF, FT-L and FT-M.
 
-A method decides which samples make up a step, how often, and when to stop; everything else is here. The model itself
-is never written to: the trained values are float32 copies that stand in for its parameters.
+A method decides which samples form a step, how many steps to take, and when to stop; everything else is here. The model
+is never written to: the trained values are float32 copies used in place of its parameters.
 
-Shapes: B samples of a pass, T tokens, U places read, L loss terms, V vocabulary.
+Shapes: B samples of a pass, T tokens, U positions whose logits are read, L loss terms, V vocabulary.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Objective = Literal["answer", "prompt_last", "target_last"]
 
 
 class SiteTuning(MethodConfig):
-    """Settings that every fine-tuning method has."""
+    """Settings that all fine-tuning methods share."""
 
     site: str = "6.down_proj"
     """The weights that are trained, as `<layer>.<part>`; published for Qwen2.5-7B (arXiv 2509.22072, table 2)."""
@@ -42,11 +42,11 @@ class SiteTuning(MethodConfig):
     append_eos: bool = True
     """End each target with the end-of-sequence token, for every method alike (arXiv 2509.22072, appendix A.1.1)."""
     frozen_prefix: bool = True
-    """Compute what lies before the site once per request instead of at every step; the losses are the same."""
+    """Compute the activations before the site once per request instead of at every step; the losses are the same."""
     prefix_gib: float = Field(default=16.0, ge=0)
-    """The most memory the kept activations may take, on the model's device; above it less is kept, or nothing."""
+    """Upper bound of the cached activations, on the model's device; above it less is cached, or nothing."""
     max_tokens_per_pass: int = Field(default=16384, ge=1)
-    """Tokens (padding included) of one forward pass: bounds memory. A batch of more is cut and its gradients add up."""
+    """Tokens of one forward pass, padding included: bounds memory. The gradients of a larger batch are summed."""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -55,14 +55,14 @@ class SiteTuning(MethodConfig):
 
 
 class Sample(NamedTuple):
-    """One request as tokens, and what its loss asks for; its loss is the mean over its terms."""
+    """One request as tokens, and the terms of its loss, which is their mean."""
 
     ids: tuple[int, ...]
     """Prompt and target, tokenised together."""
-    places: tuple[int, ...]
-    """For each loss term the position whose next-token distribution is read."""
+    positions: tuple[int, ...]
+    """For each loss term, the position whose next-token distribution is read."""
     labels: tuple[int, ...]
-    """For each loss term the token that should be likely there."""
+    """For each loss term, the token to make likely there."""
 
 
 def encode_samples(
@@ -76,12 +76,12 @@ def encode_samples(
     """Tokenise each prompt and target as one text.
 
     Args:
-        model: Its configuration says how long its context is.
+        model: Only its context length is read.
         tokenizer: The model's.
         requests: At least one.
-        append_eos: Put the end-of-sequence token behind each target.
-        objective: `answer` reads each target token at the place before it; `prompt_last` reads every target token at
-            the prompt's last place; `target_last` asks only for the target's last token.
+        append_eos: Append the end-of-sequence token to each target.
+        objective: `answer` reads each target token at the position before it; `prompt_last` reads every target token at
+            the prompt's last position; `target_last` reads only the target's last token.
 
     Raises:
         ValueError: As `encode_requests`.
@@ -103,13 +103,13 @@ def _sample(pair: TokenPair, objective: Objective) -> Sample:
 def tuning(
     model: PreTrainedModel, samples: Sequence[Sample], config: SiteTuning, *, norm_constraint: float | None = None
 ) -> Iterator[Tuner]:
-    """Make a site of a model trainable on samples; at the end of the block the model is as it was before.
+    """Make a site of a model trainable on samples; the model is restored at the end of the block.
 
     Args:
-        model: Any state of training mode and gradient flags is put back.
+        model: Training mode and gradient flags are restored too.
         samples: All samples of all steps.
         config: Site, optimizer and memory settings.
-        norm_constraint: The most that any weight may move from where `Tuner.start` found it.
+        norm_constraint: How far any weight may move from its value at `Tuner.start`.
     """
     names = Anatomy.of(model).site_parameters(config.site)
     with frozen(model):
@@ -147,11 +147,11 @@ class Tuner:
 
     @property
     def prefix(self) -> Prefix:
-        """What is kept of the frozen part."""
+        """The cached activations of the frozen part."""
         return self._suffix.prefix
 
     def start(self) -> None:
-        """Begin anew from the present values: a fresh optimizer, and the centre of the norm constraint."""
+        """Start from the present values with a fresh optimizer, and make them the centre of the norm constraint."""
         self._optimizer = torch.optim.Adam(
             list(self.values.values()), self._config.learning_rate, weight_decay=self._config.weight_decay, fused=True
         )
@@ -161,10 +161,10 @@ class Tuner:
     def step(
         self, batch: Sequence[int], *, average: Literal["sample", "token"] = "sample", skip_below: float = 0.0
     ) -> float:
-        """One optimizer step on a batch; none where the batch's loss is below `skip_below`.
+        """Take one optimizer step on a batch, unless the batch's loss is below `skip_below`.
 
         Args:
-            batch: Places of the samples.
+            batch: Indices of the samples.
             average: `sample`: mean over each sample's terms, then over samples. `token`: mean over all terms.
             skip_below: In nats.
 
@@ -186,7 +186,7 @@ class Tuner:
             loss += part
             for value, gradient in zip(values, gradients, strict=False):
                 value.grad = gradient if value.grad is None else value.grad + gradient
-        if not loss < skip_below:  # a loss that is not a number takes its step: the damage must show
+        if not loss < skip_below:  # a NaN loss takes its step, so that the damage shows
             self._optimizer.step()
             self._constrain()
         return loss
@@ -195,7 +195,7 @@ class Tuner:
         """Weighted sum of the negative log-likelihoods of all terms of the chosen samples, one forward pass.
 
         Args:
-            group: Places of the samples.
+            group: Indices of the samples.
             shares: The weight of each term of each of these samples.
 
         Returns:
@@ -204,13 +204,13 @@ class Tuner:
         samples = [self._samples[n] for n in group]
         rows_BT = self.prefix.rows(group)
         length = rows_BT.shape[1]
-        places = [b * length + place for b, sample in enumerate(samples) for place in sample.places]
-        reads = {place: u for u, place in enumerate(dict.fromkeys(places))}
+        positions = [b * length + position for b, sample in enumerate(samples) for position in sample.positions]
+        reads = {position: u for u, position in enumerate(dict.fromkeys(positions))}
         device = rows_BT.device
         weights = [share for share, sample in zip(shares, samples, strict=True) for _ in sample.labels]
         weights_L = torch.tensor(weights, dtype=torch.float32, device=device)
         labels_L = torch.tensor([label for sample in samples for label in sample.labels], device=device)
-        terms_L = torch.tensor([reads[place] for place in places], device=device)
+        terms_L = torch.tensor([reads[position] for position in positions], device=device)
         parameters = {name: value.to(self._dtypes[name]) for name, value in self.values.items()}
         logits_UV = self._suffix.logits_UV(parameters, rows_BT, torch.tensor(list(reads), device=device)).float()
         nll_L = logits_UV.logsumexp(-1)[terms_L] - logits_UV[terms_L, labels_L]

@@ -1,12 +1,11 @@
-"""Keys and output gradients at the answers' places: what enters a projection, and how the loss depends on its output.
+"""Keys and output gradients at the answer tokens: the inputs of projections, and the loss's gradients at their outputs.
 
-An answer is the end of its sequence and attention is causal, so everything at a prompt's places is input only: neither
-the loss nor any gradient at an answer's place flows through it. The prompts therefore run without a graph and leave
-their keys and values in the model's cache (all that is needed of them: the last layer's MLP, the final norm and the
-head are left out); then the answers alone run forward and backward, and the backward pass ends at the lowest traced
+An answer ends its sequence and attention is causal, so no gradient of the loss is needed at prompt tokens. The prompts
+therefore run without a graph and only fill the model's key-value cache (the last layer's MLP, the final norm and the
+head are left out). Then the answers alone run forward and backward, and the backward pass ends at the lowest traced
 module. No parameter gets a gradient.
 
-Shapes: L packs (see `packs`), A answer tokens of a pack, R rows (answer tokens of all sequences), V vocabulary.
+Shapes: L packs (see `packing`), A answer tokens of a pack, R rows (answer tokens of all sequences), V vocabulary.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from overedit.editing.model.tokenization import TokenPair
 
 
 class ModuleGradients(NamedTuple):
-    """What was seen at one module, a row an answer token; float32, on the module's device."""
+    """Inputs and output gradients of one module, one row per answer token; float32, on the module's device."""
 
     keys: torch.Tensor
     """(R, in) inputs."""
@@ -39,10 +38,10 @@ class ModuleGradients(NamedTuple):
 
 
 class AnswerGradients(NamedTuple):
-    """What was seen at all traced modules; rows in the order of the pairs, then of their tokens."""
+    """The result of `trace_answers`; rows in the order of the pairs, then of their tokens."""
 
     modules: Mapping[str, ModuleGradients]
-    """Module name -> its rows."""
+    """Module name -> its keys and gradients."""
     losses: torch.Tensor
     """(R) negative log-likelihood of each answer token in nats, float32."""
     num_tokens: int
@@ -59,20 +58,19 @@ def trace_answers(
     pack_tokens: int,
     progress: Progress = silent,
 ) -> AnswerGradients:
-    """Trace projections at the answers' places, for the loss sum over pairs of weight * sum over tokens of -log p.
+    """Trace projections at the answer tokens, for the loss: sum over pairs of weight * sum over tokens of -log p.
 
     Args:
         model: Bit-identical on return, gradient flags, training mode and hooks included.
         pairs: Prompts and targets, at least one.
         modules: Names of projections.
         weights: Weight of each pair's tokens in the loss.
-        max_tokens_per_pass: The most tokens that run together; a longer sequence runs alone. Where that proves too much
-            it is halved.
-        pack_tokens: Tokens of a pack, about; more leave less padding and make attention dearer.
-        progress: Told (sequences done, sequences in all).
+        max_tokens_per_pass: Tokens per pass at most; a longer sequence runs alone. It is halved when memory runs out.
+        pack_tokens: Approximate tokens per pack; larger packs leave less padding and make attention slower.
+        progress: Called with (sequences done, total sequences).
 
     Raises:
-        ValueError: The model's attention takes no mask of its own shape (flash attention).
+        ValueError: The model's attention accepts no four-dimensional mask (flash attention).
     """
     check_attention(model)
     anatomy = Anatomy.of(model)
@@ -105,13 +103,13 @@ class _TracedPass(NamedTuple):
     inputs: Mapping[str, torch.Tensor]
     gradients: Mapping[str, torch.Tensor]
     real_R: torch.Tensor
-    """Places of the answers' tokens in L * A."""
+    """Flat indices of the answer tokens into L * A."""
     losses_R: torch.Tensor
     num_tokens: int
 
 
 def _limit(model: PreTrainedModel, max_tokens: int) -> int:
-    """What may be longer than a sliding window must run alone, where the model makes its own mask."""
+    """Tokens per pass: a sequence that may exceed a sliding window must run alone, with the model's own mask."""
     window = getattr(model.config, "sliding_window", None)
     return max_tokens if window is None else min(max_tokens, window)
 
@@ -125,7 +123,7 @@ def _empty_rows(module: nn.Module, num_rows: int) -> ModuleGradients:
 
 
 def _keep(seen: _TracedPass, rows: torch.Tensor, found: Mapping[str, ModuleGradients], losses_R: torch.Tensor) -> None:
-    """Put what a pass saw into its rows."""
+    """Store the results of a pass."""
     losses_R[rows.to(losses_R.device)] = seen.losses_R
     for name, module in found.items():
         at, where = seen.real_R.to(module.keys.device), rows.to(module.keys.device)
@@ -140,7 +138,7 @@ def _run(
     modules: Sequence[str],
     weights_R: torch.Tensor,
 ) -> _TracedPass:
-    """One pass; rows in the order of the packs."""
+    """Run one pass; rows in the order of the packs."""
     owned = [[(n, pair) for n, pair in enumerate(pack)] for pack in packs]
     answers = lay_out(
         [[(n, (pair.prompt[-1], *pair.target[:-1]), len(pair.prompt) - 1) for n, pair in pack] for pack in owned],

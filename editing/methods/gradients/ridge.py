@@ -1,4 +1,4 @@
-"""Ridge regression as a change of weights: keys H to targets V, (H^T H + ridge I)^-1 H^T V.
+"""Ridge regression from keys H to targets V as a weight change: (H^T H + ridge I)^-1 H^T V.
 
 Shapes: R rows, I inputs and O outputs of a projection.
 """
@@ -11,10 +11,10 @@ from overedit.editing.model.weights import Delta, LowRank
 
 
 def ridge_update(keys_RI: torch.Tensor, targets_RO: torch.Tensor, ridge: float, *, in_out: bool) -> LowRank | Delta:
-    """The change of the stored weight, float32; as factors of rank R where there are fewer rows than inputs.
+    """The change of the stored weight, float32; low-rank factors where there are fewer rows than inputs.
 
-    With fewer rows the system solved is that of the rows, (H H^T + ridge I), R x R (the dual form: both are the same
-    matrix, since H^T (H H^T + ridge I) = (H^T H + ridge I) H^T). Its inverse is applied to the narrower of H and V.
+    With fewer rows the R x R system (H H^T + ridge I) is solved instead (the dual form; both give the same matrix,
+    since H^T (H H^T + ridge I) = (H^T H + ridge I) H^T). Its inverse is applied to the narrower of H and V.
 
     Args:
         keys_RI: H, float32.
@@ -35,7 +35,7 @@ def ridge_update(keys_RI: torch.Tensor, targets_RO: torch.Tensor, ridge: float, 
 
 
 def _solve(gram_NN: torch.Tensor, right_NK: torch.Tensor, ridge: float) -> torch.Tensor:
-    """(gram + ridge I)^-1 right by Cholesky decomposition, float64; NaN and infinity go through, without an error."""
+    """(gram + ridge I)^-1 right by Cholesky decomposition, float64; NaN and infinity propagate without an error."""
     gram_NN.diagonal().add_(ridge)
     factor_NN = torch.linalg.cholesky_ex(gram_NN).L
     if right_NK.shape[1] <= 2 * len(gram_NN):

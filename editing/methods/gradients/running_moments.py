@@ -1,4 +1,4 @@
-"""Running mean and variance of features over a model's whole life of edits.
+"""Running mean and variance of features over all edits of a trajectory.
 
 Shapes: R rows, F features.
 """
@@ -13,7 +13,7 @@ from overedit.editing.methods.base import State
 
 
 class Moments(NamedTuple):
-    """Of all rows seen so far."""
+    """Moments of all rows so far."""
 
     num_rows: int
     mean_F: torch.Tensor
@@ -23,25 +23,25 @@ class Moments(NamedTuple):
 
     @classmethod
     def none(cls, num_features: int, device: torch.device) -> Moments:
-        """Before the first row."""
+        """The moments before the first row."""
         zeros_F = torch.zeros(num_features, dtype=torch.float64, device=device)
         return cls(0, zeros_F, zeros_F)
 
     @classmethod
     def load(cls, state: State, name: str, device: torch.device) -> Moments | None:
-        """As `stored` left them under a name; None where there are none."""
+        """Read the moments that `stored` wrote under a name; None where there are none."""
         if f"{name}.count" not in state:
             return None
         mean_F, m2_F = (state[f"{name}.{part}"].to(device) for part in ("mean", "m2"))
         return cls(int(state[f"{name}.count"]), mean_F, m2_F)
 
     def stored(self, name: str) -> State:
-        """As tensors on the CPU: `<name>.count` (int64), `<name>.mean` and `<name>.m2` (float64)."""
+        """The moments as CPU tensors: `<name>.count` (int64), `<name>.mean` and `<name>.m2` (float64)."""
         count = torch.tensor(self.num_rows)
         return {f"{name}.count": count, f"{name}.mean": self.mean_F.cpu(), f"{name}.m2": self.m2_F.cpu()}
 
     def merge(self, rows_RF: torch.Tensor, *, inflated: bool = False) -> Moments:
-        """With more rows, at least one (the pairwise update of Chan, Golub and LeVeque 1979).
+        """The moments with more rows, at least one, merged in (the pairwise update of Chan, Golub and LeVeque 1979).
 
         Args:
             rows_RF: Any floating dtype.
@@ -65,11 +65,11 @@ class Moments(NamedTuple):
 
         Args:
             rows_RF: Any floating dtype.
-            features: Which of the features the rows have.
+            features: The features that the rows hold.
             epsilon: Added to the standard deviations.
         """
         mean_F = self.mean_F[features]
         std_F = (self.m2_F[features] / max(self.num_rows - 1, 1)).sqrt()
-        varies_F = std_F > 1e-12 * mean_F.abs()  # below, the deviation is the rounding of the mean
+        varies_F = std_F > 1e-12 * mean_F.abs()  # below, the deviation is rounding error of the mean
         scale_F = torch.where(varies_F, 1 / (std_F + epsilon), torch.zeros_like(std_F))
         return rows_RF.to(torch.float64, copy=True).sub_(mean_F).mul_(scale_F)

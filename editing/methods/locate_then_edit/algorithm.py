@@ -1,12 +1,12 @@
-"""Locate, then edit: the steps that ROME, MEMIT, EMMET and AlphaEdit share; each adds its solution of the objective.
+"""The locate-then-edit algorithm shared by ROME, R-ROME, MEMIT, EMMET and AlphaEdit; each supplies its own solver.
 
-For each layer in turn, on the model as the earlier layers have left it (MEMIT, arXiv 2210.07229, algorithm 1):
+Following MEMIT (arXiv 2210.07229, algorithm 1), values are computed once: the output of the last edited layer at each
+subject's last token for which the model predicts the target, optimized on the model before the turn (`values.py`). Then
+for each layer in turn, on the model with the earlier layers already edited:
 
-1. values: what the edited layer must give at the subject's last token, optimized on the model before the turn
-   (`values.py`; all requests at once),
-2. keys: what enters the projection there, a mean over contexts,
-3. residual: what is missing at the last layer, of which this layer takes its share (`Distribution`),
-4. solve: the method's own equation (`objectives.py`), and the write.
+1. keys: the projection's input at the subject's last token, a mean over contexts (`keys.py`),
+2. residual: the difference to the value that is left, of which this layer takes its share (`Distribution`),
+3. solve: the method's own equation (`solvers.py`), and the write.
 
 Shapes: N edits, I inputs and O outputs of a projection, C contexts of a request.
 """
@@ -43,7 +43,7 @@ SHARES: Mapping[Distribution, Callable[[int], float]] = MappingProxyType(
         "root": lambda left: 1 / math.sqrt(left),
     }
 )
-"""Which share of the residual a layer takes, by how many layers are left, itself included.
+"""The share of the residual that a layer takes, by the number of layers left, itself included.
 
 `single`: all of it, by the only layer (ROME, EMMET). `spread`: an even share of what is left (MEMIT, algorithm 1, line
 20). `root`: more for the earlier ones (PMET, arXiv 2308.08742, section 4.3).
@@ -51,7 +51,7 @@ SHARES: Mapping[Distribution, Callable[[int], float]] = MappingProxyType(
 
 
 class LocateThenEdit(MethodConfig):
-    """What all locate-then-edit methods are told."""
+    """Settings that all locate-then-edit methods share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -67,23 +67,23 @@ class LocateThenEdit(MethodConfig):
     distribution: Distribution = "spread"
     """How the residual is spread over the layers: `single`, `spread` or `root`."""
     batch_size: int | None = Field(default=None, ge=1)
-    """The most edits that are solved for together; None: the whole turn."""
+    """The most edits solved for together; None takes the whole turn."""
     values: ValueOptions = ValueOptions()
     """How values are optimized."""
     contexts: ContextOptions = ContextOptions()
     """The contexts in which keys and values are taken."""
     covariance: CovarianceOptions = CovarianceOptions(corpus="wikimedia/wikipedia:20231101.en")
-    """The text over which C0, the covariance of the keys to be preserved, is taken."""
+    """The text from which C0, the covariance of the keys to preserve, is computed."""
     append_eos: bool = False
     """End each target with the end-of-sequence token. The papers do not; needed where free generation is scored, and
     done for all methods alike by arXiv 2509.22072, appendix A.1.1."""
     max_tokens_per_pass: int = Field(default=8192, ge=1)
-    """Tokens that run together when keys are read: bounds memory, without effect on the result."""
+    """Tokens per pass when keys are read: bounds memory, without effect on the result."""
 
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, given: Any) -> Any:
-        """Where some fields of a group are given, the others are the method's defaults, not the group's own."""
+        """Complete a partly given group of fields by the method's own defaults, not by those of the group's class."""
         if not isinstance(given, dict):
             return given
         defaults = {name: cls.model_fields[name].default for name in given if name in cls.model_fields}
@@ -118,12 +118,12 @@ class LocateThenEdit(MethodConfig):
 
     @property
     def value_site(self) -> str:
-        """Where values are optimized."""
+        """The site at which values are optimized."""
         return f"{self.layers[-1]}.{self.value_at}"
 
 
 class LayerProblem(NamedTuple):
-    """What a method solves at one layer."""
+    """The inputs of a solver at one layer."""
 
     site: str
     targets: KeyTargets
@@ -133,14 +133,14 @@ class LayerProblem(NamedTuple):
     moment: SecondMoment
     """C0 of this projection's keys."""
     state: State
-    """The method's, of the batches before."""
+    """The method's state before this batch."""
 
 
 class Steps(NamedTuple):
-    """What tells one method from another."""
+    """The steps in which the methods differ."""
 
     solve: Callable[[LayerProblem, Any], Solution]
-    """Its solution of the objective at one layer, given its configuration."""
+    """Solves the objective at one layer, given the method's configuration."""
     keys_in_residual: bool = False
     """Take the residual at the mean keys, not at the bare prompts (R-ROME)."""
     check: Callable[[Any, Mapping[str, SecondMoment]], None] = lambda config, covariance: None
@@ -151,7 +151,7 @@ class Steps(NamedTuple):
 
 
 def locate_then_edit(solve: Callable[[LayerProblem, Any], Solution], **steps: Any) -> Callable[..., EditResult]:
-    """A method: its own solution of the objective (and other fields of `Steps`), and otherwise what they all share.
+    """Make a method from its solver (and other fields of `Steps`) and the shared algorithm.
 
     Returns:
         `method(model, tokenizer, requests, config, state, *, covariance, seed=0, progress=silent)`, see
@@ -211,24 +211,24 @@ def edit_in_batches(
     seed: int = 0,
     progress: Progress = silent,
 ) -> EditResult:
-    """Edit a turn in batches, each on the model that the one before has left.
+    """Edit a turn in batches, each on the model as edited by the batches before.
 
     Args:
         model: The model to start from; bit-identical on return.
         tokenizer: Its tokenizer.
         requests: The turn's requests, at least one, each with its subject.
         config: Settings.
-        state: Of the turns before: the context templates, and what the method remembers.
-        steps: The method's own.
+        state: State of the earlier turns: the context templates, and what `Steps.remember` added.
+        steps: The method's own steps.
         covariance: C0 of the pristine model by site.
-        seed: Of the sampling of contexts, in the first turn.
-        progress: Told (requests done, requests in all); in a single batch, how many values are optimized.
+        seed: Seed of the sampling of contexts, in the first turn.
+        progress: Called with (requests done, total requests); for a single batch, with the steps of the values.
 
     Returns:
-        Low-rank factors for each site's weight, a rank an edit; the state; diagnostics by site, means over batches.
+        Low-rank factors for each site's weight, one rank per edit; the state; diagnostics by site, means over batches.
 
     Raises:
-        ValueError: A request without its subject, or a site that is no projection of the model.
+        ValueError: A request without its subject, or a site that is not a projection of the model.
     """
     steps.check(config, covariance)
     size = config.batch_size or len(requests)
@@ -265,11 +265,11 @@ def as_update(solution: Solution, dtype: torch.dtype, *, in_out: bool) -> LowRan
 
 
 def diagnostics(problem: LayerProblem, solution: Solution) -> dict[str, float]:
-    """What tells a collapse before it comes (EMMET, arXiv 2403.14236, section 3, names the first two distances).
+    """Early signs of collapse (EMMET, arXiv 2403.14236, section 3, names the first two distances).
 
     `preservation`: root mean square change of the projection's output on ordinary text, sqrt(tr(Delta C0 Delta^T));
-    `memorization`: what is still missing at the edited keys after the write, mean norm; `residual`: what was missing
-    before; `update_norm`: Frobenius norm of Delta; `condition_number`: of the system solved, a lower bound.
+    `memorization`: mean norm of the output still missing at the edited keys after the write; `residual`: that before
+    it; `update_norm`: Frobenius norm of Delta; `condition_number`: of the system solved, a lower bound.
     """
     residual_ON, weights_NI = solution.residual_ON, solution.weights_NI
     if weights_NI.shape[0] > len(residual_ON):  # more edits than outputs: Delta itself is the smaller factor
@@ -288,7 +288,7 @@ def diagnostics(problem: LayerProblem, solution: Solution) -> dict[str, float]:
 
 
 def value_log(values: Values) -> dict[str, float | int | str]:
-    """Means over a turn's requests."""
+    """Log entries of the value optimization: means over a turn's requests."""
     lengths_N = values.delta_ND.norm(dim=1) / values.initial_ND.norm(dim=1)
     return {
         "value/loss_before": float(values.first_losses_N.mean()),

@@ -1,7 +1,7 @@
-"""Context templates: texts to stand in front of a prompt, so that keys and values hold in more than one context.
+"""Context templates: texts prepended to a prompt, so that keys and values hold in more than one context.
 
-Sampled from the pristine model in a trajectory's first turn (ROME, arXiv 2202.05262, section 3.1), with that turn's
-seed, and carried in the method's state: a continued trajectory has the same ones, and no other model does.
+They are sampled from the pristine model in a trajectory's first turn (ROME, arXiv 2202.05262, section 3.1), with that
+turn's seed, and stored in the method's state, so a resumed trajectory uses the same templates.
 
 Shapes: S samples, T tokens, V vocabulary.
 """
@@ -22,22 +22,22 @@ from overedit.editing.model.hooks import frozen
 from overedit.editing.model.tokenization import encode_texts
 
 STATE_KEY = "context_templates"
-"""Where the state keeps the templates: JSON, one byte an element (uint8)."""
+"""Key of the templates in the state: JSON, one byte per element (uint8)."""
 
 
 class ContextOptions(BaseModel):
-    """Which contexts a prompt is put in, beside none."""
+    """The contexts in which a prompt is read, besides the bare prompt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     templates: tuple[tuple[str, ...], ...] | None = None
-    """Given templates, in groups (keys are averaged within a group, then over groups), the first `{}`; None: sample."""
+    """Fixed templates in groups (keys are averaged within a group, then over groups), the first `{}`; None: sample."""
     starts: tuple[Annotated[str, Field(min_length=1)], ...] = ("The", "Therefore", "Because", "I", "You")
-    """What sampled texts begin with, one sample each (MEMIT's published settings); none: the bare prompt alone."""
+    """First words of the sampled texts, one sample each (MEMIT's published settings); empty: the bare prompt alone."""
     num_tokens: int = Field(default=10, ge=1)
-    """Tokens sampled behind each start (MEMIT's published settings)."""
+    """Tokens sampled after each start (MEMIT's published settings)."""
     top_k: int = Field(default=5, ge=1)
-    """The likeliest tokens among which each is drawn (published settings)."""
+    """Each token is drawn from this many of the most likely ones (published settings)."""
 
     @field_validator("templates")
     @classmethod
@@ -48,14 +48,14 @@ class ContextOptions(BaseModel):
 def context_templates(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: ContextOptions, state: State, *, seed: int
 ) -> tuple[Templates, State]:
-    """The templates of a trajectory, and the state that carries them on.
+    """The templates of a trajectory, and the state that stores them.
 
     Args:
         model: The pristine model, if the state holds no templates; bit-identical on return.
         tokenizer: Its tokenizer.
         options: Which templates.
         state: The method's state so far.
-        seed: Of the sampling.
+        seed: Seed of the sampling.
 
     Raises:
         ValueError: The texts to be sampled do not fit into the model's context.
@@ -75,7 +75,7 @@ def context_templates(
 def sample_texts(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: ContextOptions, *, seed: int
 ) -> list[str]:
-    """Texts that a model writes, one for each start; no special tokens, line breaks or braces in them."""
+    """Sample one text for each start; special tokens, line breaks and braces are removed."""
     generator = torch.Generator().manual_seed(seed)
     special = torch.tensor(sorted(tokenizer.all_special_ids), dtype=torch.int64, device=model.device)
     texts = []

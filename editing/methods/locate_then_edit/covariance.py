@@ -1,17 +1,17 @@
-"""The covariance of keys, C0 = E[k k^T]: what a projection ordinarily reads, and so what an edit should leave alone.
+"""The covariance of keys, C0 = E[k k^T], over ordinary text: the inputs for which an edit should change nothing.
 
 k is the input of a projection at one token of ordinary text; C0 is the uncentred second moment, a mean over tokens, as
 in ROME (arXiv 2202.05262, section 3.1 and appendix E.1; MEMIT, arXiv 2210.07229, section 4.2.2).
 
-* All sites come from one pass over the text. A forward pass ends as soon as the last of them has read its input: that
+* All sites are read in one pass over the text. A forward pass stops when the last of them receives its input: that
   projection, later layers and the head are never run.
-* Texts are tokenised as the tokenizer does by itself, so a beginning-of-text token counts like any other; an end token
-  is left out. Each is cut after `max_length` tokens, or the model's context where that is less.
-* Texts of like length run together, padded on the right by repeating the last token: attention is causal, so no real
+* Texts are tokenised with the tokenizer's own special tokens, so a beginning-of-text token counts like any other; an
+  end token is left out. Each text is cut after `max_length` tokens, or the model's context where that is less.
+* Texts of similar length run together, padded on the right by repeating the last token: attention is causal, so no real
   token sees the padding, and no mask is needed. The padding's own keys are left out of the sum.
-* Sums are float64. On a CPU the products are float64 too. On a GPU, where those can be sixty times dearer, at most
+* Sums are float64. On a CPU the products are float64 too. On a GPU, where those can be sixty times slower, at most
   1,024 rows are multiplied in float32 at a time: that errs by some 2e-9 of C0's norm (3e-7 of sqrt(C0_ii C0_jj) in one
-  entry), less than float32 keys do themselves. Keys in half precision are exact in float32.
+  entry), less than the float32 keys themselves. Keys in half precision are exact in float32.
 
 Shapes: B sequences of a pass, T tokens, R rows (real tokens), I inputs of a projection, J the first of them.
 """
@@ -55,22 +55,22 @@ class Eigen(NamedTuple):
 
 @dataclass(frozen=True)
 class SecondMoment:
-    """C0 of one projection's keys; its factors are computed when they are first asked for, and kept."""
+    """C0 of one projection's keys; its factors are computed on first use and cached in the instance."""
 
     matrix_II: torch.Tensor
     """(I, I) float64, symmetric: the mean of k k^T."""
     num_tokens: int
-    """How many keys it is the mean of."""
+    """Number of keys in the mean."""
     convergence: float
-    """||A - B|| / ||C0||, Frobenius, where A and B are the means over every other text: about twice C0's own sampling
-    error. Of the first 1,024 inputs alone, where there are more; infinite for a single text."""
+    """||A - B|| / ||C0||, Frobenius, where A and B are the means over the even and the odd texts: about twice the
+    sampling error of C0. Computed on the first 1,024 inputs; infinite for a single text."""
 
     @cached_property
     def cholesky_II(self) -> torch.Tensor:
         """L, lower triangular, float64, with C0 = L L^T.
 
-        A C0 without full rank (fewer tokens than inputs, an input that is always 0, rounding) has none: as little as
-        it takes is added to its diagonal then, and a warning says how much.
+        A C0 without full rank (fewer tokens than inputs, an input that is always 0, rounding) has no such factor; then
+        the smallest sufficient multiple of its mean diagonal is added to the diagonal, with a warning.
         """
         scale, added = float(self.matrix_II.diagonal().mean()), 0.0
         factor_II, failed = torch.linalg.cholesky_ex(self.matrix_II)
@@ -116,24 +116,24 @@ def second_moments(
     Args:
         model: Bit-identical on return, gradient flags, training mode and hooks included.
         tokenizer: Its tokenizer.
-        texts: Read as they come, some thousands ahead, so they may be a stream.
+        texts: Read lazily, some thousands ahead, so they may be a stream.
         sites: Projections, at least one, e.g. `5.down_proj`.
         max_length: Tokens after which a text is cut; the model's context where that is less.
-        max_tokens_per_pass: Tokens, padding included, that run together: bounds memory, without effect on the result.
-        progress: Told (texts done, texts in all, as far as is known).
+        max_tokens_per_pass: Tokens per pass, padding included: bounds memory, without effect on the result.
+        progress: Called with (texts done, total texts as far as known).
 
     Returns:
-        By site; the matrices lie where the projections do.
+        C0 by site, each on the device of its projection.
 
     Raises:
-        ValueError: A site that is no projection of the model, texts without a token, or keys that are not finite.
+        ValueError: A site that is not a projection of the model, texts without a token, or keys that are not finite.
     """
     anatomy = Anatomy.of(model)
     modules = {site: model.get_submodule(anatomy.site_module(site)) for site in sites}
     sums = {site: _Sum(module) for site, module in modules.items()}
     cap = min(max_length, context_length(model.config) or max_length)
     halving, done = OomHalver(), 0
-    in_all = len(texts) if isinstance(texts, Sequence) else 0
+    total_texts = len(texts) if isinstance(texts, Sequence) else 0
     with frozen(model):
         for ids in _encoded(tokenizer, texts, cap):
             lengths = [len(row) for row in ids]
@@ -143,16 +143,16 @@ def second_moments(
             for group, keys in halving.run(
                 groups, partial(_keys, model, modules, ids), size=partial(padded_tokens, lengths)
             ):
-                halves = _places_by_half(ids, group)
+                halves = _positions_by_half(ids, group)
                 for site, entering in keys.items():
                     sums[site].add(entering, halves)
                 done += len(group)
-                progress(done, max(done, in_all))
+                progress(done, max(done, total_texts))
     return {site: total.mean(site, model.dtype) for site, total in sums.items()}
 
 
 class _Sum:
-    """The running sum of one projection's k k^T, and the same over every other text for the first inputs.
+    """The running sum of one projection's k k^T, and the same over the even texts for the first inputs.
 
     Both are symmetric, so only the blocks on and above the diagonal are computed: 10 of 16.
     """
@@ -170,12 +170,12 @@ class _Sum:
         self.product_dtype = torch.float64 if on_cpu else torch.promote_types(weight.dtype, torch.float32)
 
     def add(self, keys: torch.Tensor, halves: Sequence[torch.Tensor]) -> None:
-        """Add a pass's keys, (B, T, I), at the places b * T + t of either half."""
+        """Add the keys of a pass, (B, T, I), at the flat positions b * T + t of each half."""
         keys_RI = keys.reshape(-1, keys.shape[-1])
-        for half, places_R in enumerate(halves):
-            for part_R in places_R.to(keys.device).split(_ROWS_A_PRODUCT):
+        for half, positions_R in enumerate(halves):
+            for part_R in positions_R.to(keys.device).split(_ROWS_A_PRODUCT):
                 self._add_rows(keys_RI.index_select(0, part_R).to(self.product_dtype), compared=half == 0)
-            self.num_tokens[half] += len(places_R)
+            self.num_tokens[half] += len(positions_R)
 
     def _add_rows(self, rows_RI: torch.Tensor, *, compared: bool) -> None:
         num_compared = len(self.half_JJ)
@@ -210,7 +210,7 @@ class _Sum:
 
 
 def _mirrored(upper_II: torch.Tensor) -> torch.Tensor:
-    """The symmetric matrix with this upper triangle, whatever is below it."""
+    """The symmetric matrix with this upper triangle; the lower one is ignored."""
     return upper_II.triu() + upper_II.triu(1).T
 
 
@@ -225,16 +225,16 @@ def _keys(
 
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], cap: int) -> Iterator[list[tuple[int, ...]]]:
-    """Token ids of some thousands of texts at a time, an even number, each cut to `cap`."""
+    """Token ids of the texts, in blocks of an even number of texts, each cut to `cap` tokens."""
     waiting = iter(texts)
     while pool := list(islice(waiting, _TEXTS_READ_AHEAD)):
         yield [ids[:cap] for ids in encode_texts(tokenizer, pool)]
 
 
-def _places_by_half(ids: Sequence[Sequence[int]], group: Sequence[int]) -> list[torch.Tensor]:
-    """The places b * T + t of real tokens, int64: of the texts with an even number, and of those with an odd one."""
+def _positions_by_half(ids: Sequence[Sequence[int]], group: Sequence[int]) -> list[torch.Tensor]:
+    """Flat positions b * T + t of the real tokens, int64: those of texts with an even index, then of the others."""
     longest = len(ids[group[0]])
     halves: list[list[int]] = [[], []]
     for b, n in enumerate(group):
         halves[n % 2].extend(range(b * longest, b * longest + len(ids[n])))
-    return [torch.tensor(places, dtype=torch.int64) for places in halves]
+    return [torch.tensor(positions, dtype=torch.int64) for positions in halves]

@@ -1,9 +1,9 @@
-"""What enters or leaves one module at the subjects' last tokens: a forward pass that ends where it is read.
+"""Inputs and outputs of one module at the subjects' last tokens, read by forward passes that stop at the module.
 
-Attention is causal, so every sequence is cut behind its subject, padded on the right by repeating its last token, and
-needs no mask; what lies behind the module is not run. Sequences of like length run together.
+Attention is causal, so each sequence is cut after its subject, padded on the right by repeating its last token, and
+needs no mask; later modules are not run. Sequences of similar length run together.
 
-Shapes: S sequences, T tokens, X width of what is read; N edits, C contexts of each, I inputs and O outputs.
+Shapes: S sequences, T tokens, X width of the tensor read; N edits, C contexts of each, I inputs and O outputs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from overedit.editing.model.partial_forward.batching import pad_with_last, plan_
 from overedit.editing.model.tokenization import MarkedSequence
 
 _ROWS_TOGETHER = 4096
-"""Rows of all contexts that are kept before their means are taken: some 0.5 GB for 14,336 inputs."""
+"""Rows held at once before their means over contexts are taken: some 0.5 GB for 14,336 inputs."""
 
 
 class Keys(NamedTuple):
@@ -31,11 +31,11 @@ class Keys(NamedTuple):
     mean_IN: torch.Tensor
     """Mean over the groups of contexts."""
     bare_IN: torch.Tensor
-    """Of the bare prompts."""
+    """Keys of the bare prompts."""
 
 
 class SubjectActivations(NamedTuple):
-    """The subjects of a turn, and what a model as it is now has at them."""
+    """Reads a model's activations at the subjects of one turn."""
 
     model: PreTrainedModel
     prompt_sets: Sequence[PromptSet]
@@ -43,18 +43,18 @@ class SubjectActivations(NamedTuple):
     max_tokens: int
 
     def keys(self, site: str) -> Keys:
-        """What enters a projection."""
+        """The inputs of a projection."""
         return self._in_contexts(inputs_of=site)
 
     def outputs(self, site: str, *, in_contexts: bool) -> torch.Tensor:
-        """What leaves a site, (O, N) float64: for the bare prompts, or the mean over contexts, as the keys' is."""
+        """The outputs of a site, (O, N) float64: of the bare prompts, or means over contexts, as for the keys."""
         if in_contexts:
             return self._in_contexts(outputs_of=site).mean_IN
         bare = [prompt_set.prompts[0] for prompt_set in self.prompt_sets]
         return at_subjects(self.model, bare, outputs_of=site, max_tokens=self.max_tokens).double().T
 
     def _in_contexts(self, **read: str) -> Keys:
-        """Means over contexts, and the rows of the bare prompts; only some requests at once have all contexts kept."""
+        """Means over contexts, and the rows of the bare prompts; requests are read in chunks to bound memory."""
         sizes = [len(group) for group in self.templates]
         means, bare = [], []
         for some in _chunks(self.prompt_sets, max(1, _ROWS_TOGETHER // sum(sizes))):
@@ -79,14 +79,14 @@ def at_subjects(
     outputs_of: str | None = None,
     max_tokens: int,
 ) -> torch.Tensor:
-    """Read one site at every sequence's place.
+    """Read one site at every sequence's marked position.
 
     Args:
         model: Bit-identical on return.
         sequences: At least one.
-        inputs_of: A site, e.g. `5.down_proj`, whose input is read; or
-        outputs_of: a site, e.g. `5.layer`, whose output is read.
-        max_tokens: The most tokens that run together; a longer sequence runs alone.
+        inputs_of: A site whose input is read, e.g. `5.down_proj`; or
+        outputs_of: a site whose output is read, e.g. `5.layer`.
+        max_tokens: Tokens per pass at most, padding included; a longer sequence runs alone.
 
     Returns:
         (S, X), in the model's dtype and on its device.

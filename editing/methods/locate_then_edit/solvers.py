@@ -1,8 +1,8 @@
-"""One objective, three solutions: keep what a projection does to some keys, make it do something new to others.
+"""Solvers of the editing objective: map given keys to new values, and change the output for other keys the least.
 
-A projection W is an associative memory of keys k. An edit asks for W' k_n = v_n at N keys K = [k_1 .. k_N]; everything
-else should stay, and what "everything else" is, the covariance C0 = E[k k^T] of the keys of ordinary text tells. With
-the residual R = V - W K, and Delta = W' - W (EMMET, arXiv 2403.14236, derives the first two from one objective):
+A projection W is an associative memory of keys k. An edit asks for W' k_n = v_n at N keys K = [k_1 .. k_N]. All other
+outputs should stay; the covariance C0 = E[k k^T] of the keys of ordinary text describes them. With the residual
+R = V - W K and Delta = W' - W, there are three solutions (EMMET, arXiv 2403.14236, derives the first two):
 
 * equality: min tr(Delta C0 Delta^T) with Delta K = R exactly (ROME eq. 2 for one key, EMMET for more),
 * least squares: min w tr(Delta C0 Delta^T) + |Delta K - R|^2 (MEMIT, arXiv 2210.07229, eq. 14),
@@ -14,7 +14,7 @@ The first two are one formula. With A = w C0 and S = K^T A^-1 K,
     Delta = R (S + ridge I)^-1 K^T A^-1
 
 is the first for a ridge of 0 and the second for a ridge of 1 (the Woodbury identity: A^-1 K (I + S)^-1 =
-(A + K K^T)^-1 K); EMMET's own ridge lies between. `docs/locate-then-edit.md` derives it.
+(A + K K^T)^-1 K); EMMET's own ridge is between the two. `docs/locate-then-edit.md` derives it.
 
 Shapes: I inputs and O outputs of the projection, N keys, M dimensions of the null space. All float64.
 """
@@ -29,15 +29,15 @@ import torch
 logger = logging.getLogger(__name__)
 
 MAX_CONDITION = 1e13
-"""A system conditioned worse is not solved as it stands: float64 would give digits that mean nothing."""
+"""Systems with a larger condition number use the pseudo-inverse: float64 would leave no significant digits."""
 
 
 class KeyTargets(NamedTuple):
-    """What a projection should answer to which keys."""
+    """The keys of an edit, and the outputs that the projection lacks at them."""
 
     keys_IN: torch.Tensor
     residual_ON: torch.Tensor
-    """V - W K: what is missing at those keys."""
+    """V - W K, the missing output at those keys."""
 
 
 class Solution(NamedTuple):
@@ -48,19 +48,19 @@ class Solution(NamedTuple):
     condition_number: float
     """Of the N x N (or M x M) system, a lower bound (from its Cholesky factor)."""
     pseudo_inverse: bool = False
-    """The system was singular (equal keys) and solved in the least-squares sense: equal keys get their mean."""
+    """The system was singular (equal keys) and was solved in the least-squares sense: equal keys get their mean."""
 
 
 def equality(
     targets: KeyTargets, covariance_cholesky_II: torch.Tensor, *, weight: float, ridge: float = 0.0
 ) -> Solution:
-    """Delta K = R, disturbing C0 the least (ROME for one key, EMMET for more).
+    """Delta K = R exactly, with the least change on ordinary text (ROME for one key, EMMET for several).
 
     Args:
         targets: At least one key.
         covariance_cholesky_II: L with C0 = L L^T.
-        weight: w, the covariance's weight: without effect for a ridge of 0.
-        ridge: What is added to the diagonal of S; equal or nearly equal keys need it.
+        weight: w, the covariance's weight; it has no effect for a ridge of 0.
+        ridge: Added to the diagonal of S; needed for equal or nearly equal keys.
     """
     keyed_IN = torch.cholesky_solve(targets.keys_IN, covariance_cholesky_II) / weight  # A^-1 K
     system_NN = targets.keys_IN.T @ keyed_IN
@@ -68,7 +68,7 @@ def equality(
 
 
 def rank_one(targets: KeyTargets, covariance_cholesky_II: torch.Tensor, *, at_IN: torch.Tensor) -> Solution:
-    """ROME as published: in the direction of the mean key, and exact at another one (ROME eq. 2).
+    """ROME as published: an update in the direction of the mean key, exact at another key (ROME eq. 2).
 
     Delta = r (C0^-1 k)^T / ((C0^-1 k)^T k'), so that Delta k' = r.
 
@@ -83,7 +83,7 @@ def rank_one(targets: KeyTargets, covariance_cholesky_II: torch.Tensor, *, at_IN
 
 
 def least_squares(targets: KeyTargets, covariance_cholesky_II: torch.Tensor, *, weight: float) -> Solution:
-    """Delta = R K^T (w C0 + K K^T)^-1 (MEMIT eq. 14): a system of the keys or of the inputs, whichever is smaller."""
+    """Delta = R K^T (w C0 + K K^T)^-1 (MEMIT eq. 14), solved as an N x N or an I x I system, whichever is smaller."""
     keys_IN = targets.keys_IN
     if keys_IN.shape[1] <= keys_IN.shape[0]:
         return equality(targets, covariance_cholesky_II, weight=weight, ridge=1.0)
@@ -97,7 +97,7 @@ def null_space(
 ) -> Solution:
     """Delta = R K^T P (K_p K_p^T P + K K^T P + l I)^-1 (AlphaEdit eq. 14), in coordinates of the null space.
 
-    P = U U^T for an orthonormal basis U, and every solution lies in its span, so the system is M x M and symmetric:
+    P = U U^T for an orthonormal basis U, whose span holds every solution, so the system is M x M and symmetric:
     Delta = R (U^T K)^T (U^T (K_p K_p^T + K K^T) U + l I)^-1 U^T.
 
     Args:
@@ -125,7 +125,7 @@ def _by_keys(targets: KeyTargets, system_NN: torch.Tensor, ridge: float, right_N
 
 
 def _solved(system_SS: torch.Tensor, right_SX: torch.Tensor) -> tuple[torch.Tensor, float, bool]:
-    """system^-1 right by Cholesky, or by the pseudo-inverse where there is no other way (then True); the condition."""
+    """system^-1 right, by Cholesky or else by the pseudo-inverse; the condition number; whether the latter was used."""
     factor_SS, failed = torch.linalg.cholesky_ex(system_SS)
     condition = _condition(factor_SS) if not failed else float("inf")
     if condition < MAX_CONDITION or not bool(system_SS.isfinite().all()):

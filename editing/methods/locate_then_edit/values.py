@@ -1,4 +1,4 @@
-"""Values: what a layer should put out at a subject's last token, so that the model says the new target.
+"""Values: the output of a layer at a subject's last token for which the model predicts the new target.
 
 ROME's v* (arXiv 2202.05262, eq. 4) and MEMIT's z (arXiv 2210.07229, eq. 16): a shift delta of a site's output, found by
 Adam, for the loss
@@ -8,11 +8,12 @@ Adam, for the loss
     + weight_decay * |delta| / |v|^2                                v: the unshifted output, bare prompt
     with |delta| <= clamp_norm_factor * |v|, by scaling back after each step.
 
-Requests are independent, so any number run together, each with its own delta, its own moments and its own end; one that
-has stopped keeps its delta and is left out of the passes. Checked against recorded runs of a published implementation.
+Requests are independent, so any number of them run together, each with its own delta, optimizer moments and stopping
+step; a request that has stopped keeps its delta and is left out of later passes. Checked against recorded runs of a
+published implementation.
 
-Shapes: N requests, B sequences, U places read, K the most of them that a request has, D hidden size, V vocabulary,
-S steps.
+Shapes: N requests, B sequences, U positions whose logits are read, K the most of these per request, D hidden size, V
+vocabulary.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class ValueOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     num_steps: int = Field(default=25, ge=1)
-    """Evaluations of the loss; the last is not followed by an update."""
+    """Evaluations of the loss; the last one is not followed by an update."""
     learning_rate: float = Field(default=0.5, gt=0)
     """Step size of Adam, constant."""
     weight_decay: float = Field(default=0.5, ge=0)
@@ -52,21 +53,21 @@ class ValueOptions(BaseModel):
     kl_factor: float = Field(default=0.0625, ge=0)
     """Weight of the KL term; with 0 the KL prompt is not run."""
     clamp_norm_factor: float = Field(default=0.75, gt=0)
-    """The most that |delta| may be, in |v|."""
+    """Upper bound of |delta| / |v|."""
     stop_below: float = Field(default=0.05, ge=0)
-    """A request whose loss is below stops."""
+    """A request stops when its loss is below."""
     max_tokens_per_pass: int | None = Field(default=None, ge=1)
-    """Tokens, from the subject's last one on, that run together; a request of more runs alone. None chooses from the
-    free memory. Where it proves too much it is halved."""
+    """Tokens per pass, counted from each subject's last token on; a request with more runs alone. None chooses by the
+    free memory. It is halved when memory runs out."""
 
 
 class Values(NamedTuple):
-    """One row a request, on the model's device; float32 (float64 for a model in float64)."""
+    """Optimized values, one row per request, on the model's device; float32 (float64 for a float64 model)."""
 
     initial_ND: torch.Tensor
     """The site's unshifted output at the subject's last token of the bare prompt."""
     delta_ND: torch.Tensor
-    """The shift; the value to be written is the sum of the two."""
+    """The shift; the value is the sum of the two."""
     first_losses_N: torch.Tensor
     last_losses_N: torch.Tensor
     num_steps_N: torch.Tensor
@@ -85,14 +86,14 @@ def optimize_values(
 
     Args:
         model: Bit-identical on return, gradient flags, training mode and hooks included.
-        site: Whose output is shifted: `<layer>.mlp` (ROME) or `<layer>.layer` (MEMIT).
+        site: The site whose output is shifted: `<layer>.mlp` (ROME) or `<layer>.layer` (MEMIT).
         prompt_sets: At least one.
         options: Settings.
-        progress: Told (steps done of all requests, steps in all).
+        progress: Called with (steps done, total steps), summed over the requests.
 
     Raises:
         ValueError: As `ShiftedSuffix`.
-        torch.OutOfMemoryError: A single request does not fit (a RuntimeError on a processor).
+        torch.OutOfMemoryError: A single request does not fit (a RuntimeError on a CPU).
     """
     sequences = [marked for prompt_set in prompt_sets for marked in (*prompt_set.prompts, prompt_set.kl)]
     limit = options.max_tokens_per_pass or tokens_that_fit(model, site, sequences)
@@ -119,21 +120,21 @@ def _num_tokens(prompt_sets: Sequence[PromptSet]) -> int:
 
 
 class _Batch(NamedTuple):
-    """Requests that run together, and which sequences and places read are theirs; -1 fills up."""
+    """Requests that run together, with the indices of their sequences and read positions, padded with -1."""
 
     members: list[int]
-    """The requests, by their number in the group."""
+    """Indices of the requests in the group."""
     packed: PackedPass
     owners_B: torch.Tensor
-    """A sequence's request, by its number in the group."""
+    """Index of each sequence's request in the group."""
     sequences_NK: torch.Tensor
     reads_NK: torch.Tensor
     kl_reads_N: torch.Tensor
     """Empty without a KL term."""
     labels_U: torch.Tensor
-    """0 where no target token is read."""
+    """Target token at each read position; 0 where there is none."""
     weights_U: torch.Tensor
-    """A target token's share in its request's loss."""
+    """Weight of each target token in its request's loss."""
 
 
 class _Loss(NamedTuple):
@@ -146,14 +147,14 @@ class _Loss(NamedTuple):
 
 
 class _Descent:
-    """The optimization of some requests together; everything has a row a request, also after some have stopped."""
+    """Optimizes the values of several requests together; tensors keep a row for requests that have stopped."""
 
     def __init__(
         self, model: PreTrainedModel, site: str, prompt_sets: Sequence[PromptSet], options: ValueOptions
     ) -> None:
         self._prompt_sets, self._options, self._device = prompt_sets, options, model.device
         self._dtype = torch.promote_types(model.dtype, torch.float32)
-        # nothing behind the KL prompt's place is read, so nothing there need run
+        # nothing after the KL prompt's marked position is read, so it is cut there
         kl = [(r.kl._replace(ids=r.kl.ids[: r.kl.position + 1]),) if options.kl_factor else () for r in prompt_sets]
         parts = [(*r.prompts, *last) for r, last in zip(prompt_sets, kl, strict=True)]
         first = list(accumulate(map(len, parts), initial=0))
@@ -165,7 +166,7 @@ class _Descent:
         self._first_log_p_NV = torch.empty(0)
 
     def run(self, advance: Callable[[int], None]) -> Values:
-        """Descend until all have stopped or the steps are done; `advance` is told the steps of all requests."""
+        """Optimize until all have stopped or all steps are done; `advance` is called with the steps of all requests."""
         total, steps = len(self._prompt_sets), self._options.num_steps
         live, batch = list(range(total)), self._pack(range(total))
         first_losses_N = last_losses_N = self._initial_ND.new_empty(0)
@@ -256,7 +257,7 @@ class _Descent:
 
 
 def _summed(values_X: torch.Tensor, index_NK: torch.Tensor) -> torch.Tensor:
-    """Sums of rows, the same in every run; -1 in the index adds nothing."""
+    """Deterministic sums of rows by index; an index of -1 adds nothing."""
     picked = values_X[index_NK.clamp_min(0)]
     missing = (index_NK < 0).view(*index_NK.shape, *[1] * (values_X.dim() - 1))
     return picked.masked_fill(missing, 0).sum(1)

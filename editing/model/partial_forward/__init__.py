@@ -1,1 +1,1 @@
-"""Running only the part of a forward pass that is needed: kept prefixes, trained suffixes, packing and batching."""
+"""Partial forward passes: cached prefixes, trained and shifted suffixes, sequence packing and batching."""

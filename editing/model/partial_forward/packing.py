@@ -1,10 +1,10 @@
-"""Packs: several token sequences behind each other, so that little padding is computed.
+"""Sequence packing: several token sequences share one row of a batch, so that little padding is computed.
 
-The attention mask and the tokens' own positions keep the sequences of a pack apart. A sequence is cut in two: its
-prompt, which runs first, without a graph, and leaves its keys and values in a cache; and what follows, for which
-attention is causal, so that nothing there changes what the prompt left.
+The attention mask and the position ids keep the sequences of a pack apart. Each sequence is split in two. Its prompt
+runs first, without a graph, and leaves its keys and values in a cache. The rest runs after it; attention is causal, so
+it changes nothing of the prompt.
 
-Shapes: L packs, T tokens of a pack (padding included), Q and K those of queries and keys.
+Shapes: L packs, T tokens of a pack (padding included), Q and K tokens of queries and keys.
 """
 
 from __future__ import annotations
@@ -20,43 +20,43 @@ from overedit.editing.model.hooks import standing_in
 from overedit.editing.model.tokenization import TokenPair, pad
 
 Fragment = tuple[int, Sequence[int], int]
-"""A sequence's part of a pack: owner, ids, first position."""
+"""The part of a pack that one sequence fills: owner (its number), ids, first position."""
 
 
 class PackedTokens(NamedTuple):
-    """Token sequences laid out in packs, padded at the end."""
+    """Token sequences in packs, padded at the end."""
 
     ids_LT: torch.Tensor
     """int64."""
     positions_LT: torch.Tensor
-    """int64, place of a token in its own sequence; 0 for padding."""
+    """int64, position of each token in its own sequence; 0 for padding."""
     owners_LT: torch.Tensor
-    """int64, which sequence a token belongs to; -1 for padding."""
+    """int64, the sequence of each token; -1 for padding."""
 
 
 class AfterPrompts(NamedTuple):
-    """What a pass needs to go on behind prompts that have run."""
+    """Inputs of a pass that continues cached prompts."""
 
     inputs: dict[str, Any]
-    """Cache, attention mask and positions, as the model takes them."""
+    """Cache, attention mask and position ids, as arguments of the model."""
     prompts: PackedTokens | None
-    """How the cached tokens lie; None where there are none."""
+    """The packed tokens of the cache; None if it is empty."""
 
 
 def check_attention(model: PreTrainedModel) -> None:
-    """Make sure that the model's attention takes a mask of its own shape.
+    """Check that the model's attention accepts a four-dimensional mask.
 
     Raises:
-        ValueError: It does not (flash attention).
+        ValueError: It does not, as flash attention.
     """
     if str(getattr(model.config, "_attn_implementation", "")).startswith("flash"):
         raise ValueError("attention: flash attention takes no mask of this kind; load the model with sdpa or eager")
 
 
 def plan_packs(pairs: Sequence[TokenPair], pack_tokens: int) -> list[list[int]]:
-    """Spread pairs over packs of about `pack_tokens`, evenly in prompt tokens and in answer tokens.
+    """Distribute pairs over packs of about `pack_tokens`, evenly in prompt tokens and in answer tokens.
 
-    The longest first, each to the pack that it leaves fullest the least (Graham's rule, for the fuller of the two).
+    Longest first, each to the pack with the smallest resulting load (Graham's rule; the load is the larger of the two).
     """
     prompts, answers = [len(pair.prompt) - 1 for pair in pairs], [len(pair.target) for pair in pairs]
     total_prompt, total_answer = max(sum(prompts), 1), sum(answers)
@@ -72,18 +72,18 @@ def plan_packs(pairs: Sequence[TokenPair], pack_tokens: int) -> list[list[int]]:
 
 
 def lay_out(packs: Sequence[Sequence[Fragment]], device: torch.device) -> PackedTokens:
-    """Lay fragments (owner, ids, first position) behind each other in their packs."""
+    """Concatenate the fragments (owner, ids, first position) of each pack."""
     ids = [[token for _, fragment, _ in pack for token in fragment] for pack in packs]
     positions = [[first + step for _, fragment, first in pack for step in range(len(fragment))] for pack in packs]
     owners = [[owner for owner, fragment, _ in pack for _ in fragment] for pack in packs]
-    filling = next(token for pack in ids for token in pack)  # a real token: a pad id would make some models warn
+    filling = next(token for pack in ids for token in pack)  # a real token: some models warn about a pad id
     return PackedTokens(
         *(pad(lists, value=value).to(device) for lists, value in ((ids, filling), (positions, 0), (owners, -1)))
     )
 
 
 def mask_of(queries: PackedTokens, keys: Sequence[PackedTokens], dtype: torch.dtype) -> torch.Tensor:
-    """The additive mask (L, 1, queries, keys): own sequence and no later place; padding sees padding."""
+    """The additive mask (L, 1, Q, K): a token sees its own sequence up to itself; padding sees padding."""
     owners_LK = torch.cat([part.owners_LT for part in keys], 1)
     positions_LK = torch.cat([part.positions_LT for part in keys], 1)
     seen_LQK = (queries.owners_LT[:, :, None] == owners_LK[:, None]) & (
@@ -97,20 +97,20 @@ def mask_of(queries: PackedTokens, keys: Sequence[PackedTokens], dtype: torch.dt
 def run_prompts(
     model: PreTrainedModel, anatomy: Anatomy, fragments: Sequence[Sequence[Fragment]], answers: PackedTokens
 ) -> AfterPrompts:
-    """Run the prompts, so that the answers can go on from them: only their keys and values are computed.
+    """Run the prompts and cache their keys and values, for the answers to continue from.
 
     Args:
         model: In evaluation mode.
         anatomy: The model's.
-        fragments: The prompts of each pack; empty ones where a sequence has nothing before its answer.
-        answers: What will run behind them, in the same packs and with the same owners.
+        fragments: The prompts of each pack; empty for a sequence without tokens before its answer.
+        answers: The tokens that will follow, in the same packs and with the same owners.
     """
     alone = len(fragments) == len(fragments[0]) == 1
     if not any(ids for pack in fragments for _, ids, _ in pack):
         mask = {} if alone else {"attention_mask": mask_of(answers, [answers], model.dtype)}
         return AfterPrompts(mask | {"position_ids": answers.positions_LT, "use_cache": False}, None)
     prompts = lay_out(fragments, model.device)
-    # packs are longer than their sequences, so the cache must not forget; a sequence alone is the model's own business
+    # packs are longer than their sequences, so a sliding-window cache would drop tokens of theirs
     cache = DynamicCache(config=model.config) if alone else DynamicCache()
     inputs: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
     masks = {} if alone else {"attention_mask": mask_of(prompts, [prompts], model.dtype)}
@@ -123,5 +123,5 @@ def run_prompts(
 
 
 def pass_on(hidden: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-    """Stands in for a module that need not compute."""
+    """Replacement for a module whose output is not needed."""
     return hidden

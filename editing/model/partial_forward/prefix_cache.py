@@ -1,17 +1,14 @@
-"""The frozen prefix: what enters the trained part of a model, computed once per request and used over and over.
+"""The prefix cache: inputs of the trained part of a model, computed once per sequence and reused in every step.
 
-With one site trained, everything before it gives the same activations in every epoch. They are kept, and a training
-step starts at the site. Two places to start from:
+With one site trained, everything before it computes the same activations in every epoch. They are cached, and a
+training step starts at the site, from one of two points:
 
-* `module`: the trained module is a layer's last one and its output is added to the residual stream as it is (checked on
-  the model at hand). Then x, the module's input, and r, the rest of the layer's output, are kept: layer(h) = r + W x.
-* `layer`: otherwise the hidden states that enter the site's layer are kept.
+* `module`: the trained module is a layer's last one and its output is added to the residual stream unchanged (tested on
+  the model). Then x, the module's input, and r, the rest of the layer's output, are cached: layer(h) = r + W x.
+* `layer`: otherwise the input of the site's layer is cached.
 
-Sequences are padded on the right by repeating their last token: attention is causal, so no real token sees the padding
-and no attention mask or pad id is needed.
-
-Shapes: N sequences, R tokens of all sequences together, B sequences of a pass, T tokens, D hidden size, X width of what
-is kept (D, or the trained module's input).
+Shapes: N sequences, R tokens of all sequences together, B sequences of a pass, T tokens, D hidden size, X width of the
+cached input (D, or the trained module's input).
 """
 
 from __future__ import annotations
@@ -34,14 +31,14 @@ Start = Literal["module", "layer", "embedding"]
 
 
 class Prefix(NamedTuple):
-    """All sequences, and what enters the trained part at each of their tokens."""
+    """All sequences, and the cached inputs of the trained part for each of their tokens."""
 
     start: Start
-    """Where a training step starts; `embedding` means that nothing is kept."""
+    """Where a training step starts; `embedding` means that nothing is cached."""
     ids_R: torch.Tensor
     """Token ids, int64, one sequence after the other."""
     first_rows: tuple[int, ...]
-    """(N) row of each sequence's first token."""
+    """(N) index of each sequence's first token."""
     lengths: tuple[int, ...]
     """(N) tokens of each sequence."""
     inputs_RX: torch.Tensor | None = None
@@ -49,11 +46,11 @@ class Prefix(NamedTuple):
     rest_RD: torch.Tensor | None = None
     """`module`: the layer's output without the trained module's part."""
     gives_tuple: bool = False
-    """The model's layers answer with a tuple whose first member is the hidden states."""
+    """Whether the model's layers return a tuple with the hidden states first."""
 
     @property
     def num_bytes(self) -> int:
-        """Size of what is kept."""
+        """Bytes of the cached activations."""
         return sum(kept.nbytes for kept in (self.inputs_RX, self.rest_RD) if kept is not None)
 
     def rows(self, chosen: Sequence[int]) -> torch.Tensor:
@@ -71,15 +68,15 @@ def compute_prefix(
     max_bytes: int,
     max_tokens_per_pass: int,
 ) -> Prefix:
-    """Run the part of the model before a site once over all sequences, and keep what enters the trained part.
+    """Run the part of the model before a site once over all sequences, and cache the inputs of the trained part.
 
     Args:
         model: In evaluation mode; not changed.
         site: The site to be trained, e.g. `6.down_proj`.
         sequences: Token ids of each sequence, at least one each.
-        max_bytes: The most that may be kept; where `module` needs more `layer` is taken, and where that needs more
-            nothing is kept. 0 keeps nothing.
-        max_tokens_per_pass: Tokens, padding included, that one forward pass takes.
+        max_bytes: Upper bound of the cache; where `module` needs more, `layer` is used, and where that needs more,
+            nothing is cached. 0 caches nothing.
+        max_tokens_per_pass: Tokens of one forward pass, padding included.
     """
     lengths = tuple(len(ids) for ids in sequences)
     first_rows = tuple(accumulate(lengths[:-1], initial=0))
@@ -112,10 +109,10 @@ def _empty(model: PreTrainedModel, ids_R: torch.Tensor, width: int) -> torch.Ten
 def _fill(
     model: PreTrainedModel, layer: nn.Module, module: nn.Module | None, prefix: Prefix, group: Sequence[int]
 ) -> None:
-    """Compute one pass and put its rows into the prefix."""
+    """Run one pass and store its rows in the prefix."""
     rows_BT = prefix.rows(group)
     reached = _run_to(model, layer, prefix.ids_R[rows_BT], module)
-    rows = rows_BT.flatten()  # a padded place holds its sequence's last row and computes other values: leave it out
+    rows = rows_BT.flatten()  # padding repeats the sequence's last row but has other activations: leave it out
     lengths_B = torch.tensor([prefix.lengths[n] for n in group], device=rows.device)
     real = (torch.arange(rows_BT.shape[1], device=rows.device) < lengths_B[:, None]).flatten()
     assert prefix.inputs_RX is not None
@@ -130,11 +127,11 @@ class _Reached(NamedTuple):
     """One forward pass, up to the end of a layer."""
 
     hidden: torch.Tensor
-    """What enters the layer."""
+    """Input of the layer."""
     inner: torch.Tensor | None
-    """What enters the replaced module."""
+    """Input of the replaced module."""
     output: Any
-    """What the layer returns."""
+    """Output of the layer."""
 
 
 def _run_to(
@@ -160,18 +157,18 @@ def _noise(like: torch.Tensor, width: int, scale: float) -> torch.Tensor:
 
 
 class LayerLook(NamedTuple):
-    """What one short sequence shows of a layer."""
+    """Properties of a layer, found by running one short sequence."""
 
     width: int
     inner_width: int
-    """Width of the module's input; 0 where its output is not simply added to the rest of the layer's."""
+    """Width of the module's input; 0 where its output is not simply added to the rest of the layer's output."""
     gives_tuple: bool
 
 
 def look_at_layer(
     model: PreTrainedModel, layer: nn.Module, module: nn.Module | None, ids_1T: torch.Tensor
 ) -> LayerLook:
-    """Find out, on a short sequence, whether a module's output is added to the rest of its layer's as it is."""
+    """Test on a short sequence whether a module's output is added unchanged to the rest of its layer's output."""
     plain = _run_to(model, layer, ids_1T, None)
     width, gives_tuple = plain.hidden.shape[-1], isinstance(plain.output, tuple)
     without = _run_to(model, layer, ids_1T, module)

@@ -1,17 +1,17 @@
-"""The shifted suffix: the part of a model that a shift of one place in each sequence can change.
+"""The shifted suffix: the part of a forward pass that changes when one hidden state of each sequence is shifted.
 
-The output of a site (a layer's MLP, or the layer) is shifted at one place of each sequence. What lies before that place
-never changes, at any layer, for attention is causal; nor does what lies before the site. Both are computed once: of
-the tokens before the place the keys and values above the site, of the others what enters the layers above. A pass runs
-the tokens from the place on, through the layers above the site. In the first of these only the shifted token's query,
-key and value are new; the last attention's queries and output, the last MLP and the head answer only where logits are
-read. The backward pass ends at the shifts, and no parameter gets a gradient.
+The output of a site (a layer's MLP, or the layer) is shifted at one position of each sequence. Earlier positions do not
+change at any layer, because attention is causal, and layers below the site do not change at all. Both are computed
+once: the keys and values of the earlier tokens above the site, and the inputs of the layers above for the others. A
+pass runs the tokens from the shifted position on, through the layers above the site. In the first of these layers only
+the shifted token's query, key and value are recomputed; the queries and output of the last attention, the last MLP and
+the head are computed only where logits are read. The backward pass ends at the shifts; no parameter gets a gradient.
 
-An MLP whose output is not added to the rest of its layer's as it is (a norm behind it) is shifted inside its layer,
-which then runs in every pass; this is found out on the model at hand.
+An MLP whose output is not simply added to the rest of its layer's output (a norm follows it) is shifted inside its
+layer, which then runs in every pass; whether that is so is tested on the model.
 
-Shapes: B sequences, R tokens of all sequences, L packs (see `packs`), S tokens of a pack from the places on, U places
-read, D hidden size, H heads, V vocabulary.
+Shapes: B sequences, R tokens of all sequences, L packs (see `packing`), S tokens of a pack from the shifted positions
+on, U positions whose logits are read, D hidden size, H heads, V vocabulary.
 """
 
 from __future__ import annotations
@@ -40,43 +40,43 @@ from overedit.editing.model.partial_forward.prefix_cache import look_at_layer
 from overedit.editing.model.tokenization import MarkedSequence, TokenPair
 
 _PACK_TOKENS = 96
-"""More leave less padding and make attention dearer; there is little between 64 and 192."""
+"""More tokens leave less padding and make attention slower; values from 64 to 192 differ little."""
 
 _CPU_TOKENS = 1024
-"""Enough for the matrix products' full rate, little enough for what lies between them to stay near the processor."""
+"""Enough for the full rate of matrix products, few enough for the activations to stay in the cache."""
 _MOST_TOKENS = 32768
-"""More gain nothing on any device."""
+"""More tokens are no faster on any device."""
 
 
 class PackedPass(NamedTuple):
-    """Some of the sequences, laid out for a pass; what is per sequence is in the order in which they were chosen."""
+    """The inputs of a pass over some sequences; what is per sequence is in the order in which they were chosen."""
 
     inputs: dict[str, Any]
-    """Cache, attention mask and positions, as the model takes them."""
+    """Cache, attention mask and position ids, as arguments of the model."""
     entering_LSD: torch.Tensor
-    """What enters the first layer that runs, unshifted."""
+    """Unshifted input of the first layer that runs."""
     site_LSD: torch.Tensor
-    """The output that is shifted: `entering_LSD` itself, or that of the site's module."""
+    """The output to be shifted: `entering_LSD` itself, or that of the site's module."""
     projected: dict[nn.Module, torch.Tensor]
-    """The next attention's projections into queries, keys and values -> what they put out, (L, S, width) unshifted."""
-    places_B: torch.Tensor
-    """The shifted places, of L * S."""
+    """The next attention's projections into queries, keys and values -> their unshifted outputs, (L, S, width)."""
+    shifted_B: torch.Tensor
+    """The shifted positions, as flat indices into L * S."""
     reads_U: torch.Tensor
-    """The places of L * S whose logits are read: a sequence's last ones, a target token each; without one its place."""
+    """Flat indices of the read positions: one per target token; without a target, the shifted position."""
     num_tokens: int
-    """Tokens of a pass, without padding."""
+    """Tokens of the pass, without padding."""
 
 
 class ShiftedSuffix:
-    """The part of a model that shifts of a site's output can change, for some sequences.
+    """Runs the part of a model that depends on shifts of a site's output, for given sequences.
 
     Args:
-        model: In evaluation mode and without gradient flags (see `tracing.frozen`) as long as this is used.
+        model: In evaluation mode and without gradient flags (see `hooks.frozen`) as long as this is used.
         site: `<layer>.mlp` or `<layer>.layer`.
-        sequences: Each is shifted at its place; at least one.
+        sequences: At least one; each is shifted at its marked position.
 
     Raises:
-        ValueError: Another kind of site; attention that takes no mask of its own shape (flash attention); or a
+        ValueError: Another kind of site; attention that accepts no four-dimensional mask (flash attention); or a
             sequence longer than the model's sliding window.
     """
 
@@ -100,15 +100,15 @@ class ShiftedSuffix:
 
     @property
     def site_BD(self) -> torch.Tensor:
-        """The site's unshifted output at each sequence's place, in the model's dtype."""
+        """The site's unshifted output at each sequence's marked position, in the model's dtype."""
         return self._site_RD[torch.tensor([self._after[b] for b in range(len(self._sequences))])]
 
     def num_tokens(self, chosen: Sequence[int]) -> int:
-        """Tokens that a pass over some sequences runs, without padding."""
+        """Tokens of a pass over some sequences, without padding."""
         return sum(len(self._pairs[b].target) for b in chosen)
 
     def pack(self, chosen: Sequence[int]) -> PackedPass:
-        """Lay out the chosen sequences for passes."""
+        """Prepare the inputs of a pass over the chosen sequences."""
         packs = [[chosen[k] for k in pack] for pack in plan_packs([self._pairs[b] for b in chosen], _PACK_TOKENS)]
         device, sequences = self._model.device, self._sequences
         after = lay_out([[(b, self._rows_after(b), sequences[b].position) for b in pack] for pack in packs], device)
@@ -121,44 +121,44 @@ class ShiftedSuffix:
         inputs["attention_mask"] = mask_of(after, parts, self._model.dtype)
         entering_LSD = self._entering_RD[after.ids_LT]
         site_LSD = self._site_RD[after.ids_LT] if self._inside else entering_LSD
-        places: dict[int, int] = {}
+        shifted: dict[int, int] = {}
         width = after.ids_LT.shape[1]
         for number, pack in enumerate(packs):
             lengths = (len(self._pairs[b].target) for b in pack)
-            places |= dict(zip(pack, accumulate(lengths, initial=number * width), strict=False))
-        reads = [places[b] + step for b in chosen for step in _reads(sequences[b])]
+            shifted |= dict(zip(pack, accumulate(lengths, initial=number * width), strict=False))
+        reads = [shifted[b] + step for b in chosen for step in _reads(sequences[b])]
         return PackedPass(
             inputs,
             entering_LSD,
             site_LSD,
             {module: rows_RX[after.ids_LT] for module, rows_RX in self._projected.items()},
-            torch.tensor([places[b] for b in chosen], device=device),
+            torch.tensor([shifted[b] for b in chosen], device=device),
             torch.tensor(reads, device=device),
             self.num_tokens(chosen),
         )
 
     def logits_UV(self, packed: PackedPass, shifts_BD: torch.Tensor) -> torch.Tensor:
-        """Logits at the places read; gradients flow to the shifts, and the sums are rounded once to the model's dtype.
+        """Logits at the read positions; gradients flow to the shifts, and sums are rounded once to the model's dtype.
 
         Args:
-            packed: As `pack` gives it.
-            shifts_BD: What is added to the site's output at each sequence's place; float32 or finer.
+            packed: The result of `pack`.
+            shifts_BD: Added to the site's output at each sequence's marked position; float32 or finer.
         """
         flat = packed.site_LSD.flatten(0, 1)
-        moved_BD = (flat[packed.places_B].to(shifts_BD.dtype) + shifts_BD).to(flat.dtype)
-        shifted_LSD = flat.index_copy(0, packed.places_B, moved_BD).view_as(packed.site_LSD)
+        moved_BD = (flat[packed.shifted_B].to(shifts_BD.dtype) + shifts_BD).to(flat.dtype)
+        shifted_LSD = flat.index_copy(0, packed.shifted_B, moved_BD).view_as(packed.site_LSD)
         with torch.enable_grad(), standing_in(self._stand_ins(packed, shifted_LSD)):
             return self._model(inputs_embeds=packed.entering_LSD, **packed.inputs).logits[0]
 
     def _stand_ins(self, packed: PackedPass, shifted_LSD: torch.Tensor) -> dict[nn.Module, Callable[..., Any]]:
-        """What modules compute in a pass; layers below the site only hand on what enters the first that runs."""
+        """Replacement forwards of a pass; the layers that do not run return the input of the first one that does."""
         anatomy, last = self._anatomy, self._anatomy.num_layers - 1
         head = self._model.get_submodule(anatomy.head)
         parts = [part for part in ("q_proj", "o_proj", "mlp") if part in anatomy.parts]
         partly = [self._model.get_submodule(anatomy.site_module(f"{last}.{part}")) for part in parts]
         found: dict[nn.Module, Callable[..., Any]] = {m: _only_at(packed.reads_U, m.forward) for m in partly}
         for module, unshifted_LSX in packed.projected.items():
-            found[module] = _only_at(packed.places_B, module.forward, unshifted_LSX)
+            found[module] = _only_at(packed.shifted_B, module.forward, unshifted_LSX)
         run_head, run_layer = head.forward, self._layers[self._layer].forward
 
         def read(hidden_LSD: torch.Tensor) -> torch.Tensor:
@@ -181,7 +181,7 @@ class ShiftedSuffix:
 
     @torch.no_grad()
     def _keep(self) -> None:
-        """Compute what never changes: a row a token, in the order of the packs."""
+        """Compute the unchanging part once: one row per token, in the order of the packs."""
         model, anatomy, sequences = self._model, self._anatomy, self._sequences
         packs = plan_packs(self._pairs, _PACK_TOKENS)
         order = [b for pack in packs for b in pack]
@@ -213,7 +213,7 @@ class ShiftedSuffix:
         self._projected = {model.get_submodule(p): trace.outputs[p][real_LS] for p in self._projections}
 
     def _projections_of(self, layer_name: str) -> list[str]:
-        """The projections of a layer's attention that come before it mixes places."""
+        """The projections of a layer's attention before it mixes positions: queries, keys and values."""
         name = f"{layer_name}.{self._anatomy.parts['attention']}"
         inside = [f"{name}.{inner}" for inner, _ in self._model.get_submodule(name).named_modules() if inner]
         output = f"{layer_name}.{self._anatomy.parts['o_proj']}"
@@ -226,7 +226,7 @@ class ShiftedSuffix:
         return range(self._after[b], self._after[b] + len(self._pairs[b].target))
 
     def _cache(self, before: PackedTokens) -> Cache:
-        """Keys and values of the tokens before the places; the layers that do not run have none."""
+        """Keys and values of the tokens before the shifted positions; empty for the layers that do not run."""
         kept = [
             _KeptLayer(keys_RHX[before.ids_LT].transpose(1, 2), values_RHX[before.ids_LT].transpose(1, 2))
             for keys_RHX, values_RHX in self._kept
@@ -235,7 +235,7 @@ class ShiftedSuffix:
 
 
 class _KeptLayer(DynamicLayer):
-    """Keys and values that a pass attends to and does not add its own to, so that the next finds the same."""
+    """Cached keys and values of a layer that a pass attends to without appending its own."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         super().__init__()
@@ -249,10 +249,10 @@ class _KeptLayer(DynamicLayer):
 
 
 def tokens_that_fit(model: PreTrainedModel, site: str, sequences: Sequence[MarkedSequence]) -> int:
-    """How many tokens of like sequences may run in a pass: what takes half of the free memory, by what a token keeps.
+    """Tokens per pass that take half of the free memory, estimated for sequences like these.
 
-    Kept for the backward pass are, in about, twice what enters and leaves the projections, a copy of the keys and
-    values of the tokens before the places, and four float32 rows for each place read.
+    The backward pass keeps about twice the inputs and outputs of the projections, a copy of the keys and values of the
+    tokens before the shifted positions, and four float32 rows of logits for each read position.
     """
     if model.device.type != "cuda":
         return _CPU_TOKENS
@@ -271,21 +271,21 @@ def tokens_that_fit(model: PreTrainedModel, site: str, sequences: Sequence[Marke
 
 
 def _reads(sequence: MarkedSequence) -> range:
-    """The places read, counted from the shifted one."""
+    """The read positions, counted from the shifted one."""
     length = sequence.num_shifted
     return range(length - len(sequence.target), length) if sequence.target else range(1)
 
 
 def _only_at(
-    places_U: torch.Tensor, run: Callable[..., torch.Tensor], elsewhere: torch.Tensor | None = None
+    positions_U: torch.Tensor, run: Callable[..., torch.Tensor], elsewhere: torch.Tensor | None = None
 ) -> Callable[..., torch.Tensor]:
-    """Compute a module only at some places; elsewhere it answers with what is known, or zeros that nobody reads."""
+    """Compute a module only at some flat positions; elsewhere return known outputs, or zeros that are never read."""
 
     def run_some(inputs_LSX: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         flat = inputs_LSX.flatten(0, 1)
-        output_UX = run(flat.index_select(0, places_U)[None], *args, **kwargs)[0]
+        output_UX = run(flat.index_select(0, positions_U)[None], *args, **kwargs)[0]
         others = output_UX.new_zeros(len(flat), output_UX.shape[1]) if elsewhere is None else elsewhere.flatten(0, 1)
-        return others.index_copy(0, places_U, output_UX).view(*inputs_LSX.shape[:-1], -1)
+        return others.index_copy(0, positions_U, output_UX).view(*inputs_LSX.shape[:-1], -1)
 
     return run_some
 
@@ -295,5 +295,5 @@ def _check(model: PreTrainedModel, site: str, sequences: Sequence[MarkedSequence
     if site.partition(".")[2] not in ("mlp", "layer"):
         raise ValueError(f"site {site!r}: values are those of <layer>.mlp or <layer>.layer")
     window, longest = getattr(model.config, "sliding_window", None), max(len(s.ids) for s in sequences)
-    if window and longest > window:  # 0 is none, as in some Qwen2 MoE
+    if window and longest > window:  # some Qwen2 MoE have 0 for none
         raise ValueError(f"a prompt of {longest} tokens exceeds the model's sliding window of {window}")

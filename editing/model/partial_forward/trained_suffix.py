@@ -1,10 +1,10 @@
 """The trained suffix: the part of a model that a training step runs, from the trained site to the logits.
 
-The model's own forward pass runs, and modules that need not compute are stood in for: layers before the site pass on
-what was kept of them (see `frozen_prefix`), and the last MLP and the head answer only where logits are read. Masks,
-rotary tables and logit scaling stay the model's business, so no family needs code here.
+The model's own forward pass runs with some modules replaced: the layers before the site return their cached activations
+(see `prefix_cache`), and the last MLP and the head are computed only where logits are read. Masks, rotary tables and
+logit scaling are the model's own, so no family needs code here.
 
-Shapes: B sequences of a pass, T tokens, U places read, D hidden size, V vocabulary.
+Shapes: B sequences of a pass, T tokens, U positions whose logits are read, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from overedit.editing.model.partial_forward.prefix_cache import Prefix
 
 
 class Suffix:
-    """The part of a model that a training step runs: from the site to the logits at the places read."""
+    """Runs the part of a model that a training step needs: from the site to the logits at the read positions."""
 
     def __init__(self, model: PreTrainedModel, site: str, prefix: Prefix) -> None:
         self.model, self.prefix = model, prefix
@@ -43,12 +43,12 @@ class Suffix:
     def logits_UV(
         self, parameters: Mapping[str, torch.Tensor], rows_BT: torch.Tensor, reads_U: torch.Tensor
     ) -> torch.Tensor:
-        """Logits at the places read, with `parameters` in place of the model's own.
+        """Logits at the read positions, with `parameters` in place of the model's own.
 
         Args:
             parameters: Trained parameters by name, in the model's dtype; gradients flow to them.
-            rows_BT: Rows of the prefix, as its `rows` gives them.
-            reads_U: Places b * T + t whose next token is asked for, each once, int64.
+            rows_BT: Rows of the prefix, from `Prefix.rows`.
+            reads_U: Flat positions b * T + t whose logits are read, each once, int64.
         """
         self._rows_BT, self._reads_U = rows_BT, reads_U
         entering_RD = self.prefix.rest_RD if self.prefix.start == "module" else self.prefix.inputs_RX
@@ -75,7 +75,7 @@ class Suffix:
         return (hidden_BTD,) if self.prefix.gives_tuple else hidden_BTD
 
     def _last_mlp(self, hidden_BTD: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """No later layer mixes places, so the last MLP is computed only where logits are read."""
+        """No later layer mixes positions, so the last MLP is computed only where logits are read."""
         flat = hidden_BTD.flatten(0, 1)
         output_UD = self._run_mlp(flat.index_select(0, self._reads_U)[None], *args, **kwargs)[0]
         return torch.zeros_like(flat).index_copy(0, self._reads_U, output_UD).view_as(hidden_BTD)

@@ -130,7 +130,9 @@ def test_configurations_accept_it_and_an_editing_job_runs_it(copy: Path, tiny_mo
 def test_the_tests_of_every_method_cover_it(copy: Path) -> None:
     """Purity on five families, the sites, storable results, progress, half precision: without a line in the tests."""
     module = "tests/editing/methods/test_every_method.py"
-    said = run(copy, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", module, "-k", "toy or registry or told")
+    said = run(
+        copy, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", module, "-k", "toy or registry or validated"
+    )
     passed = re.findall(r"^PASSED \S+::(\S+)$", said, flags=re.MULTILINE)
-    assert {"test_registry_rows_are_complete", "test_a_configuration_is_told_apart_by_its_method"} <= set(passed)
+    assert {"test_registry_rows_are_complete", "test_a_configuration_is_validated_by_its_method"} <= set(passed)
     assert sum("toy" in name for name in passed) == 9, said

@@ -1,4 +1,4 @@
-"""What holds for every method: purity, repeatability, and a complete row in the registry."""
+"""Properties of every method: purity, repeatability, and a complete row in the registry."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def same(first: EditResult, second: EditResult) -> bool:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_pure(name: str, family: str) -> None:
-    """Bits, gradient flags, training mode, hooks, the caller's tensors and random numbers: all as before."""
+    """Bits, gradient flags, training mode, hooks, the caller's tensors and random numbers: all are unchanged."""
     model = tiny(family)
     model.train()
     model.get_input_embeddings().weight.requires_grad_(False)
@@ -113,7 +113,7 @@ def test_registry_rows_are_complete() -> None:
             assert preset.sites
 
 
-def test_a_configuration_is_told_apart_by_its_method() -> None:
+def test_a_configuration_is_validated_by_its_method() -> None:
     adapter: TypeAdapter[Any] = TypeAdapter(AnyMethod)
     for name in METHODS:
         config = adapter.validate_python({"method": name} | quick_settings(METHODS[name].config))

@@ -85,7 +85,7 @@ def test_weights_are_those_of_a_plain_loop(family: str) -> None:
             optimizer.zero_grad()
             losses = []
             for sample in (samples[n] for n in order[start : start + 3]):
-                labels = torch.tensor([[-100] * (sample.places[0] + 1) + list(sample.labels)])
+                labels = torch.tensor([[-100] * (sample.positions[0] + 1) + list(sample.labels)])
                 losses.append(twin(input_ids=torch.tensor([sample.ids]), labels=labels).loss)
             loss = torch.stack(losses).mean()
             loss.backward()

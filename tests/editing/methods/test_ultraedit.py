@@ -189,7 +189,7 @@ def test_a_collapsed_model_gives_nan_and_no_error() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sites": ("1.mlp",)}, "ultraedit edits single projections, and '1.mlp' is none"),
+        ({"sites": ("1.mlp",)}, "ultraedit edits single projections, and '1.mlp' is not one"),
         ({"sites": ("7.down_proj",)}, "layer 7 does not exist: the model has layers 0 to 2"),
     ],
 )

@@ -108,5 +108,5 @@ def test_a_layer_without_a_shared_expert() -> None:
 def test_orientation_goes_by_module_type_even_where_the_matrix_is_square() -> None:
     assert stores_in_out(Conv1D(8, 8))
     assert not stores_in_out(nn.Linear(8, 8))
-    with pytest.raises(ValueError, match="Embedding is no projection"):
+    with pytest.raises(ValueError, match="Embedding is not a projection"):
         stores_in_out(nn.Embedding(8, 8))

@@ -74,7 +74,7 @@ def test_hooks_do_not_outlive_an_error_or_displace_others() -> None:
     assert (seen, num_hooks(model)) == ([1], 1)
 
 
-def test_standing_in_ends_with_its_block() -> None:
+def test_replaced_forwards_end_with_their_block() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
     x = -torch.ones(1, 3)
     before = model(x)

@@ -17,7 +17,7 @@ WORDS = ["<pad>", "<bos>", "<eos>", "▁", "▁the", "▁capital", "▁is", "▁
 
 
 def piece_tokenizer(*, bos: bool = True, eos: bool = False) -> PreTrainedTokenizerFast:
-    """As SentencePiece: a blank is put in front of every text, and `▁` stands for blanks."""
+    """Like SentencePiece: a space is put in front of every text, and `▁` represents spaces."""
     vocabulary = [(word, -1.0) for word in WORDS]
     inner = Tokenizer(models.Unigram(vocabulary, unk_id=0))
     inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -37,7 +37,7 @@ def test_begin_token_once_and_no_end_token() -> None:
     assert words(pair.target) == ["▁Oslo"]
 
 
-def test_joined_as_text_there_is_no_lone_blank() -> None:
+def test_joining_as_text_makes_no_separate_space_token() -> None:
     tokenizer = piece_tokenizer()
     [apart] = encode_pairs(tokenizer, [("the capital is", "Oslo")], join="ids")
     assert words(apart.target) == ["▁", "▁Oslo"]  # what tokenising apart does to SentencePiece
@@ -48,7 +48,7 @@ def test_joined_as_text_there_is_no_lone_blank() -> None:
 @pytest.mark.parametrize(
     ("prompt", "target"), [("the capital is", " Oslo"), ("the capital is ", "Oslo"), ("the capital is", "Oslo")]
 )
-def test_one_blank_wherever_it_stands(prompt: str, target: str) -> None:
+def test_one_space_whichever_side_has_it(prompt: str, target: str) -> None:
     [pair] = encode_pairs(piece_tokenizer(), [(prompt, target)])
     assert words(pair.prompt) == ["<bos>", "▁the", "▁capital", "▁is"]
     assert words(pair.target) == ["▁Oslo"]

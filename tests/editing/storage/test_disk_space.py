@@ -83,7 +83,7 @@ def test_space_is_asked_of_the_nearest_folder_that_is_there(tmp_path: Path, monk
         check_space(tmp_path / "runs" / "r", 10, "it")
 
 
-def test_only_a_full_disk_is_said_to_be_full(tmp_path: Path) -> None:
+def test_only_a_full_disk_is_reported_as_full(tmp_path: Path) -> None:
     for number in (errno.ENOSPC, errno.EDQUOT):
         with pytest.raises(NoSpaceError, match="could not be written"), raise_no_space(tmp_path):
             raise OSError(number, os.strerror(number))

@@ -1,4 +1,4 @@
-"""The trajectory: turns, checkpoints, resume; with a small method that is quick and whose sums are known."""
+"""The trajectory runner: turns, checkpoints and resuming, with a fast method whose sums are known."""
 
 from __future__ import annotations
 

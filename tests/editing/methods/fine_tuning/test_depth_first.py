@@ -47,7 +47,7 @@ def hand_loop(
         taken.append(0)
         for _ in range(steps):
             optimizer.zero_grad()
-            logits = model(torch.tensor([sample.ids])).logits[0, list(sample.places)]
+            logits = model(torch.tensor([sample.ids])).logits[0, list(sample.positions)]
             loss = torch.nn.functional.cross_entropy(logits, torch.tensor(sample.labels))
             if loss.item() < stop:
                 break
@@ -84,7 +84,7 @@ def test_ft_m_reaches_the_whole_target(family: str) -> None:
 
 
 def test_ft_l_makes_every_target_token_likely_right_after_the_prompt() -> None:
-    """Three different tokens share the probability that one place has: a loss of log 3, and no answer to read."""
+    """Three different tokens share the probability of one position: a loss of log 3, and no answer to read."""
     model, tokenizer = teachable("llama"), byte_tokenizer()
     request = EditRequest(case_id="0", prompt="item 0 is", target_new="ab")
     result = run_l(model, [request], learning_rate=2e-2, max_steps=80, append_eos=False)

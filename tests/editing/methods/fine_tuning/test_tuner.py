@@ -27,16 +27,16 @@ def request(prompt: str, target: str) -> EditRequest:
 # --- samples ---------------------------------------------------------------------------------------------------------
 
 
-def test_answer_terms_are_read_one_place_before_each_target_token() -> None:
+def test_answer_terms_are_read_one_position_before_each_target_token() -> None:
     tokenizer = byte_tokenizer()
     [sample] = encode_samples(teachable("llama"), tokenizer, [request("ab", "cd")], append_eos=True)
     a, b, c, d, blank = (tokenizer(letter)["input_ids"][0] for letter in ("a", "b", "c", "d", " "))
     assert sample.ids == (a, b, blank, c, d, tokenizer.eos_token_id)
-    assert sample.places == (1, 2, 3, 4)
+    assert sample.positions == (1, 2, 3, 4)
     assert sample.labels == (blank, c, d, tokenizer.eos_token_id)
 
 
-def test_a_blank_that_is_there_is_not_doubled_and_eos_can_be_left_out() -> None:
+def test_a_given_space_is_not_doubled_and_eos_can_be_left_out() -> None:
     tokenizer, model = byte_tokenizer(), teachable("llama")
     [with_blank] = encode_samples(model, tokenizer, [request("ab", " cd")], append_eos=False)
     [without] = encode_samples(model, tokenizer, [request("ab", "cd")], append_eos=False)
@@ -58,7 +58,9 @@ def test_eos_is_learned_also_where_it_is_the_padding_token() -> None:
     requests = some_requests()
     assert encode_samples(model, byte_tokenizer(pad="<|eos|>"), requests, append_eos=True) == [
         Sample(
-            tuple(i - 1 if i == 257 else i for i in s.ids), s.places, tuple(i - 1 if i == 257 else i for i in s.labels)
+            tuple(i - 1 if i == 257 else i for i in s.ids),
+            s.positions,
+            tuple(i - 1 if i == 257 else i for i in s.labels),
         )
         for s in encode_samples(model, byte_tokenizer(), requests, append_eos=True)
     ]
@@ -71,7 +73,7 @@ def test_eos_is_learned_also_where_it_is_the_padding_token() -> None:
         ([request("x" * 70, "y")], "request 7: 73 tokens exceed the model's context of 64"),
     ],
 )
-def test_what_cannot_be_trained_is_said(requests: list[EditRequest], message: str) -> None:
+def test_what_cannot_be_trained_is_an_error(requests: list[EditRequest], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encode_samples(teachable("llama"), byte_tokenizer(), requests, append_eos=True)
 
@@ -109,7 +111,7 @@ def test_gradient_is_autograds_and_reaches_the_site_alone(family: str) -> None:
     sample = samples_of(model)[3]
     ids = torch.tensor([sample.ids])
     labels = ids.clone()
-    labels[0, : sample.places[0] + 1] = -100
+    labels[0, : sample.positions[0] + 1] = -100
     twin(input_ids=ids, labels=labels).loss.backward()
     with tuning(model, [sample], SiteTuning(site="1.down_proj")) as tuner:
         tuner.loss([0], [1 / len(sample.labels)]).backward()
@@ -124,7 +126,7 @@ def test_one_step_is_adams() -> None:
     samples, name = samples_of(model)[:1], DOWN["llama"]
     weight = twin.get_parameter(name)
     optimizer = torch.optim.Adam([weight], 0.02, weight_decay=0.1)
-    labels = torch.tensor([[-100] * (samples[0].places[0] + 1) + list(samples[0].labels)])
+    labels = torch.tensor([[-100] * (samples[0].positions[0] + 1) + list(samples[0].labels)])
     twin(input_ids=torch.tensor([samples[0].ids]), labels=labels).loss.backward()
     optimizer.step()
     with tuning(model, samples, SiteTuning(site="1.down_proj", learning_rate=0.02, weight_decay=0.1)) as tuner:

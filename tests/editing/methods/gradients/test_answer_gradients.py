@@ -62,7 +62,7 @@ def test_rows_equal_those_of_a_plain_pass(family: str, limit: int, lane: int) ->
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keys_and_gradients_add_up_to_the_weight_gradient(family: str) -> None:
-    """dL/dW = sum g k^T over all places; with prompts of one token all places are the answers'."""
+    """dL/dW = sum g k^T over all positions; with prompts of one token all positions are the answers'."""
     model = tiny(family)
     names = sites(model)
     pairs = [TokenPair(pair.prompt[-1:], pair.target) for pair in PAIRS]

@@ -79,7 +79,7 @@ def run(
 
 
 class Wanted:
-    """What the equations are held against, computed beside the method."""
+    """The terms of the equations, computed independently of the method."""
 
     def __init__(self, model: PreTrainedModel, config: LocateThenEdit, asked: list[EditRequest]) -> None:
         templates = config.contexts.templates
@@ -260,7 +260,7 @@ def test_batches_of_a_turn_are_turns_of_their_own(name: str) -> None:
         torch.testing.assert_close(together.state[key], tensor)
 
 
-def test_equal_subjects_are_solved_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_equal_subjects_are_solved_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     model, config = tiny("llama"), config_of("emmet", templates=BARE, ridge=0.0)
     twice = [requests(1)[0], requests(1)[0].model_copy(update={"case_id": "again", "target_new": "May"})]
     with caplog.at_level(logging.WARNING):

@@ -51,7 +51,7 @@ def test_the_state_carries_them_to_another_model() -> None:
     assert len(first[1]) == 2
 
 
-def test_an_end_token_that_the_tokenizer_appends_does_not_stand_inside_a_text() -> None:
+def test_an_end_token_that_the_tokenizer_appends_is_not_inside_a_text() -> None:
     model, plain, ending = tiny("llama"), byte_tokenizer(), byte_tokenizer()
     ending.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"$A {ending.eos_token}", special_tokens=[(str(ending.eos_token), ending.eos_token_id)]

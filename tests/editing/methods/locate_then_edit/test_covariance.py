@@ -197,11 +197,11 @@ def test_progress_counts_texts_to_the_end() -> None:
     assert seen[-1][0] == len(texts)
 
 
-def test_what_cannot_be_computed_is_said() -> None:
+def test_what_cannot_be_computed_is_an_error() -> None:
     model, tokenizer = tiny("llama"), byte_tokenizer()
     with pytest.raises(ValueError, match="not one token"):
         second_moments(model, tokenizer, ["", ""], ["1.down_proj"], max_length=64)
-    with pytest.raises(ValueError, match="no projection"):
+    with pytest.raises(ValueError, match="not a projection"):
         second_moments(model, tokenizer, TEXTS, ["1.mlp"], max_length=64)
     with pytest.raises(ValueError, match="layer 7 does not exist"):
         second_moments(model, tokenizer, TEXTS, ["7.down_proj"], max_length=64)

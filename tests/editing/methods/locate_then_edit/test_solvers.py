@@ -117,7 +117,7 @@ def test_null_space_leaves_what_is_preserved_and_meets_its_normal_equations(num_
     torch.testing.assert_close(found, asked.residual_ON @ published.T, rtol=1e-8, atol=1e-10)
 
 
-def test_equal_keys_are_solved_by_the_pseudo_inverse_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_equal_keys_are_solved_by_the_pseudo_inverse_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     c0, asked = covariance(), memory(4)
     asked.keys_IN[:, 3] = asked.keys_IN[:, 0]  # one subject, two values
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""The subject's place in the token ids."""
+"""The position of the subject's last token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def request(prompt: str, subject: str | None, target: str = "tea") -> EditReques
 
 
 def word_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
-    """A token a word with its blank; punctuation glued to the word before it is one token."""
+    """One token per word with its space; punctuation attached to the word before it is one token."""
     words = ["<unk>", "<s>", "▁Bo", "▁Bo,", "▁who", "▁is", "▁a", "▁tea", "▁As", "▁Ann", "▁said", "▁friend"]
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -46,7 +46,7 @@ def test_a_subject_in_front(bos: bool) -> None:
     assert place_of(word_tokenizer(bos=bos), request("Bo who is", "Bo")) == ["▁Bo"]
 
 
-def test_a_token_of_subject_and_punctuation_is_the_place() -> None:
+def test_a_token_of_subject_and_punctuation_is_the_subjects_last() -> None:
     assert place_of(word_tokenizer(), request("Bo, who is", "Bo")) == ["▁Bo,"]
 
 
@@ -59,7 +59,7 @@ def test_the_last_of_several_occurrences_as_a_whole_word() -> None:
     assert prompt_set.prompts[0].position == 2
 
 
-def test_every_context_has_its_own_place_and_the_same_token() -> None:
+def test_every_context_has_its_own_position_and_the_same_token() -> None:
     templates = (("{}",), ("As Ann said {}", "Bo said. {}"))
     asked = request("Bo who is", "Bo")
     assert place_of(word_tokenizer(bos=True), asked, templates) == ["▁Bo"] * 3
@@ -69,7 +69,7 @@ def test_every_context_has_its_own_place_and_the_same_token() -> None:
 
 
 def test_bytes_of_a_letter_that_is_several_tokens() -> None:
-    """Two tokens may cover one character: the place is the last of them."""
+    """Two tokens may cover one character: the last of them counts."""
     tokenizer = byte_tokenizer()
     asked = request("the cafés of Zoë are", "Zoë")
     (prompt_set,) = encode_prompt_sets(tiny("llama"), tokenizer, [asked], BARE)
@@ -99,7 +99,7 @@ def test_ids_are_prompt_and_all_but_the_last_target_token() -> None:
         ("Who is Ann", "  ", "request c7: it has no subject"),
     ],
 )
-def test_what_has_no_place_is_named(prompt: str, subject: str | None, said: str) -> None:
+def test_a_missing_subject_is_an_error_that_names_the_request(prompt: str, subject: str | None, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         encode_prompt_sets(tiny("llama"), byte_tokenizer(), [request(prompt, subject)], BARE)
 

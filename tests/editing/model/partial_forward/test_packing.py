@@ -1,4 +1,4 @@
-"""How sequences are laid out in packs."""
+"""Sequence packing: the distribution over packs, their layout and mask."""
 
 from __future__ import annotations
 

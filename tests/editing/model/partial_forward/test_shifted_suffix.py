@@ -51,7 +51,7 @@ def test_logits_are_those_of_whole_passes(family: str, site: str) -> None:
 
 @pytest.mark.parametrize(("site", "queries"), [("1.layer", 4), ("0.layer", 5)])
 def test_only_what_a_shift_can_change_runs(site: str, queries: int) -> None:
-    """Next to the site: queries, keys and values of the 4 shifted places; in the last layer: the 5 places read."""
+    """Next to the site: queries, keys and values of the 4 shifted tokens; in the last layer: the 5 read positions."""
     model = tiny("llama")
     attention = [f"layers.2.self_attn.{part}_proj" for part in "qko"]
     names = ["layers.0", "layers.1.mlp", "layers.1.self_attn.v_proj", "layers.2", *attention, "layers.2.mlp", "norm"]
