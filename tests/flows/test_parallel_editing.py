@@ -96,7 +96,7 @@ def test_a_process_that_is_killed_is_one_trajectory_that_failed(
             os.kill(begun_first.pid, signal.SIGKILL)
         yield lambda done, total: None
 
-    monkeypatch.setattr("overedit.flows.prefect_runtime.lines_in_flow", show)
+    monkeypatch.setattr("overedit.flows.benchmark.lines_in_flow", show)
     why = "RuntimeError: its process was ended by SIGKILL, as the system does where memory runs out"
     with pytest.raises(RuntimeError, match=f"^LocFT-BF failed: {why}$"):
         run_plan(plan, datetime.now(UTC))
