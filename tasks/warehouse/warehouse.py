@@ -203,7 +203,9 @@ class Warehouse:
         with tempfile.TemporaryDirectory() as folder:
             database = Path(folder) / "warehouse.duckdb"
             with duckdb.connect(str(database)) as connection:
+                connection.begin()  # or each view is flushed to the disk by itself
                 self._create_views(connection)
+                connection.commit()
             content = database.read_bytes()
         target = f"{self._path}/warehouse.duckdb"
         if self._is_local:

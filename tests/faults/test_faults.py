@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.warm_process import WarmProcess
+
 SEED = os.environ.get("OVEREDIT_FAULTS_SEED", "0")
+CAMPAIGN = "import sys; from tests.faults.campaign import main; sys.exit(main())"
 
 
 @pytest.mark.slow
-def test_twenty_faults_lose_and_double_nothing(repository: Path) -> None:
+def test_twenty_faults_lose_and_double_nothing(warm_process: WarmProcess, tmp_path: Path) -> None:
     campaigns = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.campaign", "--faults", "20", "--seed", SEED, "--part", f"{part}/2"],
-            cwd=repository,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        warm_process.run(
+            CAMPAIGN, "--faults", "20", "--seed", SEED, "--part", f"{part}/2", log=tmp_path / f"log-{part}.txt"
         )
         for part in (1, 2)
     ]
-    said = [campaign.communicate()[0] for campaign in campaigns]
-    assert [campaign.returncode for campaign in campaigns] == [0, 0], "\n".join(said)
+    codes = [campaign.wait() for campaign in campaigns]
+    said = [campaign.said() for campaign in campaigns]
+    assert codes == [0, 0], "\n".join(said)
     assert sum(text.count("/20 ") for text in said) == 20, "\n".join(said)

@@ -6,8 +6,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +25,7 @@ from overedit.flows.plan import Plan, make_plan
 from overedit.tasks.editing_job.job import run_editing_job
 from overedit.tasks.editing_job.parallel import _edit, edit_in_processes
 from tests.support.benchmark_run import configuration
-from tests.support.paths import REPOSITORY
+from tests.support.warm_process import ForkedProcess, WarmProcess
 
 METHODS = [
     {"method": "locft_bf", "site": "1.down_proj", "epochs": 3},
@@ -56,7 +54,16 @@ def kept(plan: Plan) -> dict[str, bytes]:
     }
 
 
+@pytest.fixture
+def children_begin_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are forked from a process that has imported what they need, in place of importing it anew each."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.support.warm_flows"])
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("children_begin_at_once")
 def test_two_at_once_leave_the_bits_of_one_after_another(tiny_model: Path, tmp_path: Path) -> None:
     at_once = plan_in(tmp_path / "at-once", tiny_model, trajectories_at_once=2)
     open_now, most, counts = set[str](), [0], dict[str, int]()
@@ -83,6 +90,7 @@ def test_two_at_once_leave_the_bits_of_one_after_another(tiny_model: Path, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("children_begin_at_once")
 def test_a_process_that_is_killed_is_one_trajectory_that_failed(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,18 +157,13 @@ if __name__ == "__main__":
 """
 
 
-def begun(config: dict[str, Any], at: str) -> subprocess.Popen[str]:
+def begun(warm_process: WarmProcess, config: dict[str, Any], at: str) -> ForkedProcess:
     """A parent with its children, of whom each has come to a file like `at`."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PARENT, json.dumps(config)],
-        cwd=REPOSITORY,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    home = Path(config["home"])
+    process = warm_process.run(PARENT, json.dumps(config), log=home / "log.txt")
     deadline = time.monotonic() + 240
-    while len(list(Path(config["home"]).glob(at))) < 2 and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[1]
+    while len(list(home.glob(at))) < 2 and time.monotonic() < deadline:
+        assert process.poll() is None, process.said()
         time.sleep(0.005)
     return process
 
@@ -178,17 +181,19 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_a_kill_of_the_parent_and_a_stop_reach_the_children(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_kill_of_the_parent_and_a_stop_reach_the_children(
+    warm_process: WarmProcess, tiny_model: Path, tmp_path: Path
+) -> None:
     """Kill -9 of the parent: none goes on. SIGTERM, to the children too: each keeps its last turn. Same bits."""
     same = {"method": "ft_m", "site": "1.down_proj", "max_steps": 200, "stop_below": 0.0}
     slow = [same, same | {"learning_rate": 4e-4}]
     more = {"methods": slow, "turn_size": 1, "edit_counts": [1, 12], "trajectories_at_once": 2}
     config = configuration(tmp_path / "stopped", tiny_model, **more)
-    killed = begun(config, "runs/r/*/order-0/00000001")
+    killed = begun(warm_process, config, "runs/r/*/order-0/00000001")
     children = descendants(killed.pid)
     assert len(children) >= 2
     killed.kill()
-    killed.communicate()
+    assert killed.wait() == -signal.SIGKILL
     deadline = time.monotonic() + 60
     while any(map(is_alive, children)) and time.monotonic() < deadline:
         time.sleep(0.01)

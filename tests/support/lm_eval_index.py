@@ -17,9 +17,9 @@ def read_own_tasks_once() -> None:
     build_own = cache(lambda: build([own]))
 
     def build_or_remember(paths: Iterable[Path], *, resolve_includes: bool = True) -> dict[str, Entry]:
-        first, *others = paths
-        if first != own or not resolve_includes:
-            return build([first, *others], resolve_includes=resolve_includes)
-        return deepcopy(build_own()) | build(others)
+        folders = list(paths)
+        if folders[:1] != [own] or not resolve_includes:
+            return build(folders, resolve_includes=resolve_includes)
+        return deepcopy(build_own()) | build(folders[1:])
 
     TaskIndex.build = staticmethod(build_or_remember)
