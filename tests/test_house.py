@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.paths import REPOSITORY
+from tests.support.paths import FILES, FOLDERS, REPOSITORY
 
-FOLDERS = ("editing", "tasks", "flows")
 MAY_IMPORT = {"editing": {"editing"}, "tasks": {"editing", "tasks"}, "flows": {"editing", "tasks", "flows"}}
 FORBIDDEN_IN_EDITING = {"prefect", "vllm", "duckdb", "datasets", "lm_eval", "requests", "httpx", "urllib", "socket"}
-FILES = [path for folder in FOLDERS for path in sorted((REPOSITORY / folder).rglob("*.py"))]
 
 
 def imports(path: Path) -> set[str]:

@@ -21,11 +21,10 @@ from overedit.tasks.runs.prune import prune_run
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.benchmark_run import configuration, server_settings
 from tests.support.command_line import ROWS, Run
-from tests.support.paths import REPOSITORY
+from tests.support.paths import FILES, REPOSITORY
 from tests.support.warm_process import WarmProcess
 from tests.tasks.runs.test_prune import COUNTS, ended, write
 from tests.tasks.warehouse.test_warehouse import PLACE, rows
-from tests.test_house import FILES
 
 Put = Callable[[Path], tuple[str, ...]]
 
