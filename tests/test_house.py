@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import FOLDERS, House
-from tests.support.paths import FILES, REPOSITORY
+from tests.house import House
+from tests.support.paths import FILES, FOLDERS, REPOSITORY
 
 FORBIDDEN_IN_EDITING = {"prefect", "vllm", "duckdb", "datasets", "lm_eval", "requests", "httpx", "urllib", "socket"}
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.fuzzing import Outcome
+
 INPUTS = int(os.environ.get("OVEREDIT_FUZZ_INPUTS", "60"))  # of each test; `make fuzz` sets it
 OUTCOMES = pytest.StashKey[Counter[str]]()
 SECONDS = pytest.StashKey[list[float]]()
@@ -26,8 +28,6 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("overedit")
-
-Outcome = Callable[[Callable[[], Any], str], Any]
 
 
 @pytest.fixture

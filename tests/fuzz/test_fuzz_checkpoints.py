@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from overedit.editing.storage.checksums import unsealed
 from overedit.editing.trajectory.checkpoint import read_checkpoint
 from tests.fuzz import strategies
-from tests.fuzz.conftest import Outcome
 from tests.support.checkpoints import write_made_up
+from tests.support.fuzzing import Outcome
 
 NAMES = ("checkpoint.json", "costs.json", "weights.safetensors", "state.safetensors")
 

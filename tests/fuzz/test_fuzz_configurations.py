@@ -11,7 +11,7 @@ from hypothesis import given
 from overedit.flows.config.loading import read_yaml, validated, with_settings
 from overedit.flows.config.models import BenchmarkConfig
 from tests.fuzz import strategies
-from tests.fuzz.conftest import Outcome
+from tests.support.fuzzing import Outcome
 
 
 @given(text=strategies.yaml_texts)

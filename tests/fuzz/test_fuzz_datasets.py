@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from tests.fuzz import strategies
-from tests.fuzz.conftest import Outcome
+from tests.support.fuzzing import Outcome
 
 NAMES = st.sampled_from(["file", "zsre", "counterfact", "wikibigedit", "ultraeditbench"])
 

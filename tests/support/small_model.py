@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from tests.support.tiny_models import llama_config
 
 PAD, BOS, EOS = 0, 1, 2
 COLOURS = ("red", "green", "blue", "white", "black", "bright yellow", "pale pink")
@@ -38,9 +40,8 @@ def write_small_model(folder: Path) -> None:
     """Train a Llama of two layers on `FACTS`, each with an end, and save it."""
     texts = [f"{prompt} {answer}." for prompt, answer in FACTS]
     tokenizer = small_tokenizer(texts)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=32, max_position_embeddings=64, tie_word_embeddings=True,
+    config = llama_config(
+        len(tokenizer), width=64, mlp_width=160, context=64, head_dim=32, tie_word_embeddings=True,
         pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS,
     )  # fmt: skip
     with torch.random.fork_rng():

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from tests.support.tiny_models import llama_config
 
 
 def write_tiny_llama(folder: Path, *, head_dim: int = 16) -> None:
@@ -26,18 +28,9 @@ def write_tiny_llama(folder: Path, *, head_dim: int = 16) -> None:
         clean_up_tokenization_spaces=False,
     )
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=head_dim,
-        max_position_embeddings=128,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
+    config = llama_config(
+        len(fast), width=32, mlp_width=48, context=128, head_dim=head_dim,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     fast.save_pretrained(folder)

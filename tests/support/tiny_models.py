@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 WIDTHS = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 COMMON = WIDTHS | {"vocab_size": 264, "max_position_embeddings": 64, "initializer_range": 0.15, "pad_token_id": None}
@@ -36,3 +36,10 @@ def tiny(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, **se
     torch.manual_seed(seed)
     config = AutoConfig.for_model(family, **(SETTINGS[family] | settings))
     return AutoModelForCausalLM.from_config(config).to(dtype).eval()
+
+
+def llama_config(num_tokens: int, *, width: int, mlp_width: int, context: int, **settings: Any) -> LlamaConfig:
+    """Of a Llama with two layers of two heads, which share one key and value head unless `settings` say otherwise."""
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    sizes = {"hidden_size": width, "intermediate_size": mlp_width, "max_position_embeddings": context}
+    return LlamaConfig(vocab_size=num_tokens, **(shape | sizes | settings))

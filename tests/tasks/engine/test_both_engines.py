@@ -3,7 +3,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +26,7 @@ from overedit.tasks.engine.transformers_engine import TransformersEngine
 from overedit.tasks.engine.vllm_environment import kv_cache_bytes, vllm_named
 from overedit.tasks.models.base_weights import BaseWeights
 from overedit.tasks.models.reference import ModelReference
+from tests.support.fake_engine import FakeEngine
 from tests.support.small_model import EOS, FACTS, changed
 
 PROMPTS = [prompt for prompt, _ in FACTS]
@@ -193,38 +193,8 @@ def test_values_read_back_may_lie_otherwise_but_not_be_others() -> None:
 # the engine that waits
 
 
-class FakeEngine:
-    kind = "fake"
-    start_seconds = 1.5
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.calls: list[Any] = []
-        self.broken = False
-
-    def swap(self, checkpoint: Path | None) -> SwapReport:
-        self.calls.append(checkpoint)
-        if self.broken:
-            raise RuntimeError("broken")
-        return SwapReport(0.1, 4, True)
-
-    def generate(self, prompts: Sequence[str], **_: Any) -> list[Generation]:
-        return [Generation(prompt, 1, "eos") for prompt in prompts]
-
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
-        return []
-
-    def token_nlls(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
-        return []
-
-    def language_model(self) -> str:
-        return "model"
-
-    def close(self) -> None:
-        self.calls.append("close")
-
-
 def test_a_lazy_engine_starts_once_and_only_if_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fake = FakeEngine()
+    fake = FakeEngine({"a": "b"}, kind="fake")
     monkeypatch.setattr(lazy, "open_engine", lambda *_, **__: fake)
     (tmp_path / "checkpoint.json").write_text("one")
     with LazyEngine(ModelReference("model"), EngineOptions(kind="transformers")) as engine:
@@ -235,16 +205,18 @@ def test_a_lazy_engine_starts_once_and_only_if_needed(monkeypatch: pytest.Monkey
         (tmp_path / "checkpoint.json").write_text("two")
         assert engine.ensure_weights(tmp_path) is not None, "the folder was written again"
         running = engine.started()
-        assert running.generate(["a"], max_tokens=1)[0].text == "a"
-        assert running is fake and running.score([]) == running.token_nlls([]) == []
+        assert running is fake
+        assert running.generate(["a"], max_tokens=32, stop=(".", "\n"))[0].text == "b"
+        assert running.score([]) == running.token_nlls([]) == []
         assert running.language_model() == "model"
-        fake.broken = True
+        fake.is_broken = True
         with pytest.raises(RuntimeError):
             engine.ensure_weights(None)
-        fake.broken = False
+        fake.is_broken = False
         assert engine.ensure_weights(tmp_path) is not None, "what a broken swap left behind is not trusted"
         assert engine.starts == [("fake", 1.5)]
-    assert fake.calls == [tmp_path, tmp_path, None, tmp_path, "close"]
+        assert not fake.is_closed
+    assert fake.swaps == [tmp_path, tmp_path, None, tmp_path] and fake.is_closed
 
 
 def test_a_lazy_engine_that_was_not_needed_never_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,51 +13,14 @@ from pydantic import ValidationError
 
 from overedit.editing.requests import EditRequest, Probe
 from overedit.tasks.data.request_store import RequestStore
-from overedit.tasks.engine.base import Generation, Score
 from overedit.tasks.evaluation.options import EvaluationOptions
 from overedit.tasks.evaluation.outcomes import PreEdit
 from overedit.tasks.evaluation.probing import EvaluationResult, evaluate_checkpoint
 from overedit.tasks.evaluation.questions import sampled_positions, unreachable_cases
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.warehouse.tables import IDENTITY, TABLES
-
-
-class FakeEngine:
-    """Answers from a table; a token is a word, and its NLL is 1 where the answer has that word there, else 2."""
-
-    kind = "transformers"
-    start_seconds = 0.0
-
-    def __init__(
-        self, answers: Mapping[str, str], nlls: Mapping[tuple[str, str], tuple[float, ...]] | None = None
-    ) -> None:
-        self.answers = answers
-        self.nlls = nlls or {}
-        self.calls: list[tuple[str, int]] = []
-        self.asked: list[Any] = []
-
-    def generate(self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str]) -> list[Generation]:
-        assert (max_tokens, tuple(stop)) == (32, (".", "\n"))
-        self.calls.append(("generate", len(prompts)))
-        self.asked += prompts
-        return [Generation(self.answers[prompt], len(self.answers[prompt].split()), "stop") for prompt in prompts]
-
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
-        self.calls.append(("score", len(pairs)))
-        self.asked += pairs
-        return [self._score(prompt, target) for prompt, target in pairs]
-
-    def _score(self, prompt: str, target: str) -> Score:
-        said, wanted = self.answers[prompt].split(), target.split()
-        greedy = tuple(word_id(said[place]) if place < len(said) else -1 for place in range(len(wanted)))
-        ids = tuple(word_id(word) for word in wanted)
-        nlls = tuple(1.0 if mine == right else 2.0 for mine, right in zip(greedy, ids, strict=True))
-        return Score(self.nlls.get((prompt, target), nlls), greedy, ids)
-
-
-def word_id(word: str) -> int:
-    return sum(ord(character) for character in word)
-
+from tests.support.fake_engine import FakeEngine, word_id
+from tests.support.tiny_models import llama_config
 
 CASE = EditRequest(
     case_id="c1",
@@ -351,7 +314,7 @@ def test_time_grows_with_the_number_of_cases_only() -> None:
 def tiny_model(folder: Path) -> Path:
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
     words = sorted(
         {word for prompt, answer in BEFORE.items() for word in f"{prompt} {answer}".split()} | {"New", "Spain"}
@@ -361,9 +324,8 @@ def tiny_model(folder: Path) -> Path:
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", unk_token="<unk>").save_pretrained(folder)
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(
-        vocab_size=len(vocabulary), max_position_embeddings=64, eos_token_id=0, bos_token_id=None, **sizes
+    config = llama_config(
+        len(vocabulary), width=16, mlp_width=32, context=64, num_key_value_heads=2, eos_token_id=0, bos_token_id=None
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
