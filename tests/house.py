@@ -27,7 +27,12 @@ LAW: dict[str, set[str]] = {
     "editing.methods.base": {"editing.model"},
     "editing.methods.fine_tuning": {"editing.methods.base", "editing.model", "editing.requests"},
     "editing.methods.gradients": {"editing.methods.base", "editing.model", "editing.requests"},
-    "editing.methods.locate_then_edit": {"editing.methods.base", "editing.model", "editing.requests"},
+    "editing.methods.locate_then_edit": {
+        "editing.methods.base",
+        "editing.methods.gradients",
+        "editing.model",
+        "editing.requests",
+    },
     "editing.methods": {"editing.methods", "editing.model", "editing.requests"},
     "editing.trajectory": {"editing.methods.base", "editing.model", "editing.storage", "editing.requests"},
     # tasks: the laboratory; each room may import all of editing
@@ -40,7 +45,7 @@ LAW: dict[str, set[str]] = {
     "tasks.engine": {"tasks.models", "tasks.system"},
     "tasks.editing_job": {"tasks.data", "tasks.models", "tasks.runs", "tasks.warehouse", "tasks.system"},
     "tasks.report": {"tasks.warehouse", "tasks.runs", "tasks.system"},
-    "tasks.report.comparison": {"tasks.warehouse", "tasks.runs", "tasks.system"},
+    "tasks.report.comparison": {"tasks.report.formatting", "tasks.warehouse", "tasks.runs", "tasks.system"},
     "tasks.pocket_model": {"tasks.engine", "tasks.models", "tasks.pocket_world", "tasks.system"},
     "tasks.scan": {
         "tasks.editing_job",

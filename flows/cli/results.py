@@ -17,7 +17,7 @@ def sql(
     home: Home = Path(),
 ) -> None:
     """Ask the warehouse, read-only."""
-    from overedit.tasks.warehouse.formatting import format_rows
+    from overedit.tasks.report.formatting import format_rows
     from overedit.tasks.warehouse.warehouse import Warehouse
 
     print(format_rows(Warehouse(warehouse_folder(home)).query(query), output))

@@ -7,8 +7,8 @@ from html import escape
 from typing import Any, NamedTuple
 
 from overedit.tasks.report.data import Row, RunData, Trajectory, is_of
+from overedit.tasks.report.formatting import rounded
 from overedit.tasks.report.html import DASH, base_or, by_view, key, percent, protocol_name, table
-from overedit.tasks.warehouse.formatting import rounded
 
 Cell = Callable[[Row], str]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from overedit.tasks.report import queries
 from overedit.tasks.report.data import Row, RunData, Trajectory, is_of
+from overedit.tasks.report.formatting import rounded
 from overedit.tasks.report.html import DASH, base_or, by_view, key, percent, protocol_name, table
 from overedit.tasks.report.page_data import cut, mark
-from overedit.tasks.warehouse.formatting import rounded
 from overedit.tasks.warehouse.views import literal, query_sql, view_sql
 
 

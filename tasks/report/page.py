@@ -13,8 +13,8 @@ from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.report import analysis_tables, main_tables
 from overedit.tasks.report.charts import chart_data
 from overedit.tasks.report.data import RunData
+from overedit.tasks.report.formatting import rounded
 from overedit.tasks.report.not_measured import gaps
-from overedit.tasks.warehouse.formatting import rounded
 
 _FOLDER = Path(__file__).parent / "web"
 _SCRIPTS = ("scales.js", "curves.js", "maps.js", "cases.js", "page.js")

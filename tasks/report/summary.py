@@ -11,10 +11,10 @@ from rich.text import Text
 
 from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.report.data import Row, RunData, Trajectory, collect
+from overedit.tasks.report.formatting import markdown_table, rounded
 from overedit.tasks.report.html import protocol_name
 from overedit.tasks.report.main_tables import verdict
 from overedit.tasks.report.not_measured import gaps
-from overedit.tasks.warehouse.formatting import markdown_table, rounded
 from overedit.tasks.warehouse.warehouse import Warehouse
 
 _COLUMNS = ("method", "edits", "rel. %", "gen. %", "loc. %", "port. %", "cap. %", "ppl. ×", "s/edit", "collapse")

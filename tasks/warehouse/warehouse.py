@@ -25,7 +25,6 @@ from fsspec.implementations.local import LocalFileSystem
 
 from overedit.editing.storage.atomic import remove_leftovers, replace_file
 from overedit.tasks.warehouse.arrow_rows import Rows, conform, to_arrow
-from overedit.tasks.warehouse.formatting import format_rows
 from overedit.tasks.warehouse.outcome_sums import added_up, sums_of, to_footer
 from overedit.tasks.warehouse.parquet_checksum import SEAL, is_whole, seal, stored_checksum
 from overedit.tasks.warehouse.tables import TABLES
@@ -39,7 +38,7 @@ from overedit.tasks.warehouse.views import (
     view_names,
 )
 
-__all__ = ["KEY", "Partition", "Warehouse", "format_rows"]
+__all__ = ["KEY", "Partition", "Warehouse"]
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from overedit.tasks.warehouse.warehouse import Warehouse, format_rows
+from overedit.tasks.report.formatting import format_rows
+from overedit.tasks.warehouse.warehouse import Warehouse
 
 HOUSE = Path(__file__).resolve().parents[2]
 MOST_MORE = 0.10

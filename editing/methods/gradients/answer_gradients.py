@@ -19,8 +19,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from overedit.editing.methods.base import Progress, silent
+from overedit.editing.methods.gradients.cross_entropy import cross_entropy_gradient
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
-from overedit.editing.model.cross_entropy import cross_entropy_gradient
 from overedit.editing.model.hooks import frozen, standing_in, traced
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.partial_forward.batching import plan_batches

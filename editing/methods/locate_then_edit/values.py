@@ -28,8 +28,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel
 
 from overedit.editing.methods.base import Progress, silent
+from overedit.editing.methods.gradients.cross_entropy import cross_entropy_gradient
 from overedit.editing.methods.locate_then_edit.subjects import PromptSet
-from overedit.editing.model.cross_entropy import cross_entropy_gradient
 from overedit.editing.model.hooks import frozen
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.partial_forward.batching import plan_batches

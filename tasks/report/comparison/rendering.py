@@ -12,7 +12,7 @@ from rich.text import Text
 
 from overedit.tasks.report.comparison.compare import Comparison
 from overedit.tasks.report.comparison.differences import Difference
-from overedit.tasks.warehouse.formatting import markdown_table, rounded
+from overedit.tasks.report.formatting import markdown_table, rounded
 
 FORMATS = ("table", "markdown", "json")
 _SHORT = {

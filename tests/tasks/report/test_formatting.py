@@ -9,7 +9,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from overedit.tasks.warehouse.formatting import format_rows
+from overedit.tasks.report.formatting import format_rows
 
 RESULT = pa.table(
     {
