@@ -35,20 +35,23 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"aliases are not accepted{self.peek_event().start_mark}")
+            raise yaml.YAMLError(f"aliases are not accepted{self._mark()}")
         if self.depth > DEEPEST:
-            raise yaml.YAMLError(f"at most {DEEPEST} levels are accepted{self.peek_event().start_mark}")
+            raise yaml.YAMLError(f"at most {DEEPEST} levels are accepted{self._mark()}")
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def _mark(self) -> Any:
+        return self.peek_event().start_mark  # type: ignore[no-untyped-call]
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable) and key in seen:
-                raise yaml.YAMLError(f"the key {shown_value(key)} stands twice{key_node.start_mark}")
+                raise yaml.YAMLError(f"the key {shown_value(key)} occurs twice{key_node.start_mark}")
             seen |= {key} if isinstance(key, Hashable) else set()
         return super().construct_mapping(node, deep)
 
@@ -249,12 +252,14 @@ def _step(schema: dict[str, Any], part: str, definitions: dict[str, Any]) -> dic
     if part in mapping:
         return {"$ref": mapping[part]}
     if part.isdigit():
-        return schema.get("items") or next(iter(schema.get("prefixItems", [])), {})
-    return schema.get("properties", {}).get(part, {})
+        found: Any = schema.get("items") or next(iter(schema.get("prefixItems", [])), {})
+    else:
+        found = schema.get("properties", {}).get(part, {})
+    return dict(found)
 
 
 def _resolved(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
     for option in (schema, *schema.get("anyOf", []), *schema.get("allOf", [])):
         if "$ref" in option:
-            return definitions[option["$ref"].rsplit("/", 1)[-1]]
+            return dict(definitions[option["$ref"].rsplit("/", 1)[-1]])
     return schema

@@ -23,7 +23,7 @@ def orthogonalized(matrix: torch.Tensor, *, num_steps: int = 5) -> torch.Tensor:
     """
     a, b, c = _COEFFICIENTS
     wide = matrix.mT if matrix.size(0) > matrix.size(1) else matrix
-    x = wide / (wide.norm() + 1e-7)
+    x: torch.Tensor = wide / (wide.norm() + 1e-7)
     for _ in range(num_steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x

@@ -65,7 +65,7 @@ def curve_figure(warehouse: Warehouse, run: str, *, protocol: str = "generated")
     """
     data = collect(warehouse, run)
     _check_protocol(data, protocol)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(dict[Any, Any](_STYLE)):
         figure = Figure(figsize=(12, 3.9), layout="constrained")
         FigureCanvasAgg(figure)
         _draw_curve(figure, data, protocol)
@@ -114,7 +114,7 @@ def _save(draw: Draw, data: RunData, protocol: str, path: Path) -> None:
 
 
 def _picture(draw: Draw, data: RunData, protocol: str) -> bytes:
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(dict[Any, Any](_STYLE)):
         figure = Figure(figsize=(12, 3.9), dpi=160, layout="constrained")
         FigureCanvasAgg(figure)
         draw(figure, data, protocol)

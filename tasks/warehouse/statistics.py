@@ -98,4 +98,5 @@ def _most_lost(changed: NDArray[np.int64], alpha: float) -> NDArray[np.float64]:
     """For each number of changed items, the most lost items with which the test finds no loss."""
     from scipy.stats import binom
 
-    return binom.isf(alpha / 2, changed, 0.5)
+    lost: NDArray[np.float64] = binom.isf(alpha / 2, changed, 0.5)
+    return lost

@@ -152,7 +152,8 @@ def _run(
     run_head = head.forward
 
     def read(hidden_LAD: torch.Tensor) -> torch.Tensor:
-        return run_head(hidden_LAD.flatten(0, 1).index_select(0, real_R)[None])
+        logits_1RV: torch.Tensor = run_head(hidden_LAD.flatten(0, 1).index_select(0, real_R)[None])
+        return logits_1RV
 
     with torch.enable_grad(), traced(model, modules, gradients=True) as trace, standing_in({head: read}):
         logits_RV = model(input_ids=answers.ids_LT, **after.inputs).logits.flatten(0, 1)

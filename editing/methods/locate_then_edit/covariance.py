@@ -73,6 +73,7 @@ class SecondMoment:
         the smallest sufficient multiple of its mean diagonal is added to the diagonal, with a warning.
         """
         scale, added = float(self.matrix_II.diagonal().mean()), 0.0
+        factor_II: torch.Tensor
         factor_II, failed = torch.linalg.cholesky_ex(self.matrix_II)
         while bool(failed) and scale > 0 and math.isfinite(scale):
             added = max(10 * added, 1e-14 * scale)

@@ -148,7 +148,8 @@ class ShiftedSuffix:
         moved_BD = (flat[packed.shifted_B].to(shifts_BD.dtype) + shifts_BD).to(flat.dtype)
         shifted_LSD = flat.index_copy(0, packed.shifted_B, moved_BD).view_as(packed.site_LSD)
         with torch.enable_grad(), standing_in(self._stand_ins(packed, shifted_LSD)):
-            return self._model(inputs_embeds=packed.entering_LSD, **packed.inputs).logits[0]
+            logits_UV: torch.Tensor = self._model(inputs_embeds=packed.entering_LSD, **packed.inputs).logits[0]
+            return logits_UV
 
     def _stand_ins(self, packed: PackedPass, shifted_LSD: torch.Tensor) -> dict[nn.Module, Callable[..., Any]]:
         """Replacement forwards of a pass; the layers that do not run return the input of the first one that does."""
@@ -162,7 +163,8 @@ class ShiftedSuffix:
         run_head, run_layer = head.forward, self._layers[self._layer].forward
 
         def read(hidden_LSD: torch.Tensor) -> torch.Tensor:
-            return run_head(hidden_LSD.flatten(0, 1).index_select(0, packed.reads_U)[None])
+            logits_1UV: torch.Tensor = run_head(hidden_LSD.flatten(0, 1).index_select(0, packed.reads_U)[None])
+            return logits_1UV
 
         def skip(*_: Any, **__: Any) -> Any:
             return self._answer(packed.entering_LSD if self._inside else shifted_LSD)

@@ -58,7 +58,8 @@ class Suffix:
             self._entering_BTD = entering_RD[rows_BT]
         inputs = {"inputs_embeds": self._entering_BTD, "use_cache": False}
         output = functional_call(self.model, dict(parameters), (), inputs, tie_weights=False)
-        return output.logits[0]
+        logits_UV: torch.Tensor = output.logits[0]
+        return logits_UV
 
     def _skip(self, *_: Any, **__: Any) -> Any:
         return self._answer(self._entering_BTD)
@@ -81,4 +82,5 @@ class Suffix:
         return torch.zeros_like(flat).index_copy(0, self._reads_U, output_UD).view_as(hidden_BTD)
 
     def _read(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
-        return self._run_head(hidden_BTD.flatten(0, 1).index_select(0, self._reads_U)[None])
+        logits_1UV: torch.Tensor = self._run_head(hidden_BTD.flatten(0, 1).index_select(0, self._reads_U)[None])
+        return logits_1UV

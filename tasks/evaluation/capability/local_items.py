@@ -68,7 +68,8 @@ def _fewshot_split(config: Any) -> str | None:
         return str(fewshot.split)
     if fewshot.samples is not None:
         return None
-    return config.training_split or config.validation_split or config.test_split
+    split: str | None = config.training_split or config.validation_split or config.test_split
+    return split
 
 
 def _items(config: Any, path: Path, split: str, *, is_asked: bool = False) -> Any:

@@ -143,9 +143,9 @@ def test_a_file_without_permission(overedit: Run, files: dict[str, str], tmp_pat
     ("text", "words"),
     [
         ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "aliases are not accepted"),
-        ("name: r\nname: s\n", "the key 'name' stands twice"),
+        ("name: r\nname: s\n", "the key 'name' occurs twice"),
         ("order_seeds: [99999999999999999999]", "a number of 67 bits, at most 64 are accepted"),
-        ("methods: [{method: ft_m, method: rome}]\n", "the key 'method' stands twice"),
+        ("methods: [{method: ft_m, method: rome}]\n", "the key 'method' occurs twice"),
         ("a: " + "[" * 5000, "at most 20 levels are accepted"),
         ("a: 2001-99-99", "a value that cannot be (month must be in 1..12)"),
         ("a: " + "9" * 5000, "a value that cannot be (Exceeds the limit"),

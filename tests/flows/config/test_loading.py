@@ -76,7 +76,7 @@ def test_mistakes_name_key_value_and_what_is_accepted(content: dict[str, object]
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: 1\na: 2\n", "stands twice"),
+        ("a: 1\na: 2\n", "occurs twice"),
         ("- 1\n", "a mapping of keys to values is needed"),
         ("", "a mapping of keys to values is needed"),
         ("a: [1\n", "is not YAML"),
