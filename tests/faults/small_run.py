@@ -29,7 +29,7 @@ CODE = (
     ("overedit.editing.methods.locft_bf", "overedit.editing.trajectory.runner"),
     *(
         (f"overedit.tasks.{stage}", "overedit.tasks.engine.lazy", "overedit.tasks.engine.server")
-        for stage in ("evaluation.probing", "evaluation.perplexity", "capability.scoring")
+        for stage in ("evaluation.probing", "evaluation.perplexity", "evaluation.capability.scoring")
     ),
 )
 """Whose syntax trees the keys of its stages are made from."""

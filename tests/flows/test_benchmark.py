@@ -170,11 +170,12 @@ def test_what_fails_is_recorded_and_the_rest_goes_on_and_the_same_command_again_
     import torch
 
     import overedit.tasks.evaluation.evaluator as measuring
-    from overedit.editing.methods import ft_m
+    from overedit.editing.methods.registry import METHODS
     from overedit.flows.benchmark import benchmark
+    from overedit.tasks.editing_job import job
     from overedit.tasks.engine.base import EngineDiedError
 
-    tune, evaluate, turns = ft_m.fine_tune_depth_first, measuring.evaluate_checkpoint, iter(range(1, 100))
+    tune, evaluate, turns = METHODS["ft_m"].function, measuring.evaluate_checkpoint, iter(range(1, 100))
 
     def second_turn_too_large(*arguments: Any, **named: Any) -> Any:
         if next(turns) == 2:
@@ -189,7 +190,8 @@ def test_what_fails_is_recorded_and_the_rest_goes_on_and_the_same_command_again_
 
     config = BenchmarkConfig.model_validate(configuration(tmp_path, tiny_model))
     with monkeypatch.context() as broken:
-        broken.setattr(ft_m, "fine_tune_depth_first", second_turn_too_large)
+        too_large = METHODS["ft_m"]._replace(function=second_turn_too_large)
+        broken.setattr(job, "METHODS", {**METHODS, "ft_m": too_large})
         broken.setattr(measuring, "evaluate_checkpoint", deadly_at_four)
         with pytest.raises(RuntimeError, match=r"LocFT-BF failed: .*; FT-M failed: OutOfMemoryError"):
             benchmark(config)
