@@ -59,7 +59,11 @@ class EngineClient:
                 env=_environment(),
             )
         self._socket, self._lines = ours, ours.makefile("rb")
-        self._ask("start", model=asdict(model), options=options.model_dump(mode="json"))
+        try:
+            self._ask("start", model=asdict(model), options=options.model_dump(mode="json"))
+        except BaseException:
+            self.close()  # a process that refused the model would wait for the next request for good
+            raise
         self.start_seconds = time.perf_counter() - begun
         logger.info("%s started with %s in %.1f s", self.kind, model.name, self.start_seconds)
 
