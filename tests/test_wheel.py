@@ -82,7 +82,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (locked,) = {path for path in map(Path, sys.path) if path.name == "site-packages" and (path / "torch").is_dir()}
     (packages / "locked.pth").write_text(f"{locked}\n")  # its own .pth files, the editable checkout, are not followed
     command = folder / "bin" / "overedit"
-    command.write_text(f"#!{folder}/bin/python\nfrom overedit.flows.cli.main import main\nmain()\n")
+    start = "from overedit.flows.cli.main import main\nif __name__ == '__main__':\n    main()\n"
+    command.write_text(f"#!{folder}/bin/python\n{start}")
     command.chmod(0o755)
     return folder / "bin"
 

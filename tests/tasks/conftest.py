@@ -57,7 +57,7 @@ def transformers_engine(running_transformers: Engine) -> Iterator[Engine]:
     running_transformers.swap(None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # another engine of the same process that closes takes vLLM's groups along
 def running_vllm(small_model: Path) -> Iterator[Engine]:
     """In this process, where tests can look into it; in one of its own it is met in `test_own_process`."""
     pytest.importorskip("vllm")

@@ -7,8 +7,7 @@ pass runs the tokens from the shifted position on, through the layers above the 
 the shifted token's query, key and value are recomputed; the queries and output of the last attention, the last MLP and
 the head are computed only where logits are read. The backward pass ends at the shifts; no parameter gets a gradient.
 
-An MLP whose output is not simply added to the rest of its layer's output (a norm follows it) is shifted inside its
-layer, which then runs in every pass; whether that is so is tested on the model.
+An MLP whose output is not simply added to the rest of its layer's output (tested on the model) is shifted inside it.
 
 Shapes: B sequences, R tokens of all sequences, L packs (see `packing`), S tokens of a pack from the shifted positions
 on, U positions whose logits are read, D hidden size, H heads, V vocabulary.

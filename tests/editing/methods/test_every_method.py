@@ -14,7 +14,7 @@ from overedit.editing.methods.base import CovarianceOptions, EditResult, MethodC
 from overedit.editing.methods.registry import METHODS, AnyMethod
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.weights import applied, apply_update, checksum
-from tests.editing.model.test_hooks import num_hooks
+from tests.support.hooks import num_hooks
 from tests.support.quick_methods import config_of, covariance_of, quick_settings
 from tests.support.teachable_models import byte_tokenizer, some_requests
 from tests.support.tiny_models import tiny

@@ -22,11 +22,11 @@ from overedit.editing.methods.ultraedit import (
 from overedit.editing.model.tokenization import encode_requests
 from overedit.editing.model.weights import LowRank, applied, apply_update
 from overedit.editing.requests import EditRequest
-from tests.editing.methods.gradients.test_ridge import dense
-from tests.editing.model.test_tokenization import piece_tokenizer
 from tests.support.oracles import IGNORED, pad_pairs
 from tests.support.teachable_models import byte_tokenizer, some_requests
 from tests.support.tiny_models import tiny
+from tests.support.tokenizers import piece_tokenizer
+from tests.support.updates import dense
 
 RATE = 1e-3
 

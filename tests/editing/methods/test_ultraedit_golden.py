@@ -20,8 +20,8 @@ from overedit.editing.methods.ultraedit import (
 from overedit.editing.model.tokenization import encode_pairs, encode_requests
 from overedit.editing.model.weights import Delta, apply_update
 from overedit.editing.requests import EditRequest
-from tests.editing.methods.gradients.test_ridge import dense
 from tests.support.oracles import IGNORED, pad_pairs
+from tests.support.updates import dense
 
 
 class Case:

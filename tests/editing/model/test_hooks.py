@@ -7,13 +7,10 @@ import torch
 from torch import nn
 
 from overedit.editing.model.hooks import frozen, standing_in, traced
+from tests.support.hooks import num_hooks
 from tests.support.tiny_models import tiny
 
 IDS = torch.tensor([[5, 6, 7, 8]])
-
-
-def num_hooks(model: nn.Module) -> int:
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
 
 
 def test_records_what_enters_and_leaves() -> None:

@@ -21,7 +21,7 @@ from overedit.editing.methods.locate_then_edit.keys import at_subjects
 from overedit.editing.model import memory
 from overedit.editing.model.memory import OomHalver, says_out_of_memory
 from overedit.editing.model.tokenization import MarkedSequence
-from tests.editing.methods.gradients.test_answer_gradients import PAIRS, WEIGHTS, sites
+from tests.support.answer_pairs import PAIRS, WEIGHTS, sites
 from tests.support.teachable_models import byte_tokenizer, samples_of, teachable
 from tests.support.tiny_models import tiny
 

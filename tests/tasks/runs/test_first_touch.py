@@ -13,7 +13,7 @@ from tests.support.synthetic_run import fill
 
 HEAVY = ("torch", "transformers", "prefect", "vllm", "lm_eval", "matplotlib", "scipy", "datasets")
 QUERY = """
-from overedit.tasks.warehouse.formatting import format_rows
+from overedit.tasks.report.formatting import format_rows
 from overedit.tasks.warehouse.warehouse import Warehouse
 print(format_rows(Warehouse({root!r}).query({sql!r}), "csv"))
 """

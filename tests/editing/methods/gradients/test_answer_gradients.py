@@ -7,28 +7,14 @@ import torch
 from transformers import PreTrainedModel
 
 from overedit.editing.methods.gradients.answer_gradients import trace_answers
-from overedit.editing.model.anatomy import FAMILIES, Anatomy, stores_in_out
+from overedit.editing.model.anatomy import FAMILIES, stores_in_out
 from overedit.editing.model.hooks import Trace, traced
 from overedit.editing.model.tokenization import TokenPair
-from tests.editing.model.test_hooks import num_hooks
+from tests.support.answer_pairs import PAIRS, WEIGHTS, sites
+from tests.support.hooks import num_hooks
 from tests.support.oracles import IGNORED, pad_pairs
 from tests.support.teachable_models import snapshot, unchanged
 from tests.support.tiny_models import tiny
-
-PAIRS = [
-    TokenPair((5, 6, 7, 8, 9), (10, 11)),
-    TokenPair((12,), (13, 14, 15)),  # a prompt of one token leaves nothing in the cache
-    TokenPair((16, 17, 18, 19, 20, 21, 22, 23), (24,)),
-    TokenPair((25, 26), (27, 28, 29, 30)),
-]
-WEIGHTS = [0.5, 0.25, 2.0, 1.0]
-
-
-def sites(model: PreTrainedModel) -> list[str]:
-    """One projection low down and everything that can be edited in the middle layer."""
-    anatomy = Anatomy.of(model)
-    parts = [f"1.{part}" for part in anatomy.parts if part.endswith("_proj")]
-    return [anatomy.site_module(site) for site in ("0.o_proj", *parts)]
 
 
 def plain_loss(model: PreTrainedModel, pairs: list[TokenPair], names: list[str]) -> tuple[Trace, torch.Tensor]:

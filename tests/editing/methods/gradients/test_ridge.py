@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
 from overedit.editing.methods.gradients.ridge import ridge_update
 from overedit.editing.model.weights import Delta, LowRank
-
-
-def dense(change: Any) -> torch.Tensor:
-    return change.left @ change.right if isinstance(change, LowRank) else change.tensor
+from tests.support.updates import dense
 
 
 @pytest.mark.parametrize(("width_in", "width_out"), [(7, 5), (5, 7), (6, 6)])

@@ -23,11 +23,11 @@ from overedit.editing.methods.registry import METHODS
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
 from overedit.editing.model.weights import LowRank, applied, checksum
 from overedit.editing.requests import EditRequest
-from tests.editing.model.test_hooks import num_hooks
+from tests.support.hooks import num_hooks
+from tests.support.locate_then_edit import BARE, CONTEXTS, requests
 from tests.support.teachable_models import WORDS, byte_tokenizer
 from tests.support.tiny_models import tiny
 
-BARE, CONTEXTS = (("{}",),), (("{}",), ("Today, {}", "I heard. {}"))
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "gpt2": ("gpt2", {}),
@@ -40,19 +40,6 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     family, settings = SHAPES[request.param]
     return tiny(family, dtype=torch.float64, **settings)
-
-
-def requests(count: int = 4) -> list[EditRequest]:
-    subjects = ("Ulm", "the sea of Oslo", "Bo", "Zoë Karr", "nine men")
-    return [
-        EditRequest(
-            case_id=str(i),
-            prompt=f"{'They say ' * (i % 2)}{subjects[i]} is in",
-            subject=subjects[i],
-            target_new=WORDS[i],
-        )
-        for i in range(count)
-    ]
 
 
 def covariance(model: PreTrainedModel, sites: tuple[str, ...]) -> dict[str, SecondMoment]:

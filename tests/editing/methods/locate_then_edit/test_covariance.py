@@ -21,7 +21,7 @@ from overedit.editing.methods.locate_then_edit.covariance import SecondMoment, s
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import standing_in, traced
 from overedit.editing.model.weights import checksum
-from tests.editing.model.test_hooks import num_hooks
+from tests.support.hooks import num_hooks
 from tests.support.small_model import small_tokenizer
 from tests.support.teachable_models import byte_tokenizer
 from tests.support.tiny_models import tiny

@@ -14,7 +14,7 @@ from overedit.editing.methods.locate_then_edit.subjects import encode_prompt_set
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import traced
 from overedit.editing.model.tokenization import MarkedSequence
-from tests.editing.methods.locate_then_edit.test_algorithm import CONTEXTS, requests
+from tests.support.locate_then_edit import CONTEXTS, requests
 from tests.support.teachable_models import byte_tokenizer
 from tests.support.tiny_models import tiny
 

@@ -17,7 +17,7 @@ from overedit.editing.methods.locate_then_edit.values import ValueOptions
 from overedit.editing.model.anatomy import FAMILIES, Anatomy
 from overedit.editing.model.partial_forward.shifted_suffix import PackedPass, ShiftedSuffix
 from overedit.editing.model.tokenization import MarkedSequence
-from tests.editing.model.test_hooks import num_hooks
+from tests.support.hooks import num_hooks
 from tests.support.recorded_values import RecordedValues, recorded_values
 from tests.support.teachable_models import snapshot, teachable, unchanged
 from tests.support.tiny_models import SETTINGS, tiny
