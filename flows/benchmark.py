@@ -44,54 +44,55 @@ def run_title() -> str:
 def benchmark(config: BenchmarkConfig, wait: bool = False) -> str:
     """Edit along every trajectory, measure every checkpoint, publish.
 
-    A stage whose result is there already, made from the same inputs by the same code, is not run again: the same call
-    continues a run that was stopped, and does nothing to one that is complete.
+    A stage whose result exists, made from the same inputs by the same code, is not run again: the same call continues
+    a run that was stopped, and changes nothing in a complete one.
 
     Args:
         config: What to run.
-        wait: Where another process works on the run, wait until it has ended, and then do what it has left.
+        wait: If another process works on the run, wait for its end and then do what is left.
 
     Returns:
         The path of the report page.
 
     Raises:
         ValueError: The configuration does not fit the data or the model; nothing has been written then.
-        RuntimeError: A trajectory failed; the others are complete, and its failure is in the table `runs`. Or another
-            process works on the run, and nothing has been done.
+        RuntimeError: A trajectory failed (the others are complete; the table `runs` has the error), or another process
+            works on the run and nothing has been done.
     """
-    started_at = datetime.now(UTC)
-    plan = make_plan(config, show=shown)
-    with run_lock(plan.run.folder, wait=wait):
-        return run_plan(plan, started_at)
+    return run_alone(make_plan(config, show=shown), wait=wait)
 
 
 def flow_of(plan: Plan) -> Flow[..., str]:
-    """The same flow for a plan that is made already; the command line checks its input before a server starts."""
+    """The same flow for an existing plan: the command line checks its input before a server starts."""
 
     @flow(name="benchmark", flow_run_name=run_title, persist_result=False)
     def benchmark(config: BenchmarkConfig, wait: bool = False) -> str:
-        started_at = datetime.now(UTC)
-        with run_lock(plan.run.folder, wait=wait):
-            return run_plan(plan, started_at)
+        return run_alone(plan, wait=wait)
 
     return benchmark
 
 
+def run_alone(plan: Plan, *, wait: bool) -> str:
+    """Run a plan as the only process that works on the run."""
+    with run_lock(plan.run.folder, wait=wait):
+        return run_plan(plan, datetime.now(UTC))
+
+
 class Finished(NamedTuple):
-    """A run that has ended well."""
+    """A completed run."""
 
     run: Run
     server_is_lost: bool
-    """Prefect's server went away; at its exit this process would try, for seconds each, to report every task."""
+    """Prefect's server stopped answering; at exit, Prefect would retry the report of every task for seconds."""
 
 
 def run_benchmark(content: Mapping[str, Any], *, where: str, wait: bool = False) -> Finished:
-    """Run a benchmark, or continue it; a mistake in the input ends it before a server is started.
+    """Run a benchmark, or continue it; bad input is an error before a server starts.
 
     Args:
         content: The keys of a configuration.
-        where: What its errors call it.
-        wait: Where another process works on the run, wait until it has ended.
+        where: The name of the configuration in error messages.
+        wait: If another process works on the run, wait for its end.
 
     Raises:
         ValueError: The configuration does not fit.
@@ -108,9 +109,9 @@ def run_benchmark(content: Mapping[str, Any], *, where: str, wait: bool = False)
 
 
 def run_plan(plan: Plan, started_at: datetime) -> str:
-    """Edit, measure and publish, as the run's only process; see `benchmark`."""
+    """Edit, measure and publish; see `benchmark`. The caller holds the run's lock."""
     config = plan.config
-    write_configuration(plan.run, plan.config)
+    write_configuration(plan.run, config)
     for sentence in plan.can_see:
         logger.info(sentence)
     plan.run.warehouse.set_aside_damaged(plan.run.name)
@@ -120,14 +121,14 @@ def run_plan(plan: Plan, started_at: datetime) -> str:
         failed = {}
         for trajectory, edit_counts, edit_error in edited:
             errors = [edit_error, base[trajectory.order_seed]]
-            if errors[1] is None:  # without the pristine model's answers there is nothing to compare with
+            if errors[1] is None:  # every checkpoint is compared with the pristine model's answers
                 errors += [measure_or_fail(plan, plan.measured(trajectory, count), engine) for count in edit_counts]
             if any(errors):
                 failed[trajectory] = "; ".join(error for error in errors if error)
         store_costs_of_engine(plan, engine)
     if not (engine.starts or failed):
         logger.info("run %r was complete: nothing was edited or measured again", plan.run.name)
-    store_how_it_ended(plan, failed, started_at)
+    store_results_of_run(plan, failed, started_at)
     in_task(publish, plan.run, name="publish")
     if failed:
         raise RuntimeError("; ".join(f"{trajectory.label} failed: {error}" for trajectory, error in failed.items()))
@@ -135,7 +136,7 @@ def run_plan(plan: Plan, started_at: datetime) -> str:
 
 
 def edit_all(plan: Plan) -> list[tuple[Trajectory, list[int], str | None]]:
-    """Edit along every trajectory: (trajectory, the edit counts of its checkpoints, how it failed, if it did)."""
+    """Edit along every trajectory: (trajectory, the edit counts of its checkpoints, error message or None)."""
     failed: dict[Path, str] = {}
     if plan.config.trajectories_at_once > 1:
         arguments = (plan.queued_jobs(), plan.config.trajectories_at_once)
@@ -147,15 +148,15 @@ def edit_all(plan: Plan) -> list[tuple[Trajectory, list[int], str | None]]:
 
 
 def edit_or_fail(plan: Plan, trajectory: Trajectory, *, failed: str | None = None) -> tuple[list[int], str | None]:
-    """Edit along a trajectory; running out of memory or an unsolvable system is a result, not the end of the run.
+    """Edit along a trajectory; running out of memory, or a singular system, is a result and does not end the run.
 
     Args:
         plan: The run.
-        trajectory: Which one.
-        failed: How it failed already.
+        trajectory: The trajectory to edit.
+        failed: The error message, if editing has failed already.
 
     Returns:
-        The edit counts of its checkpoints, those before the failure if it failed; and how it failed.
+        The edit counts of its checkpoints (up to the failure, if there was one), and the error message or None.
     """
     name = f"edit {trajectory.label}, order {trajectory.order_seed}"
     folder, requests = plan.checkpoints_folder(trajectory), plan.planned(trajectory.order_seed)
@@ -170,10 +171,10 @@ def edit_or_fail(plan: Plan, trajectory: Trajectory, *, failed: str | None = Non
 
 
 def measure_or_fail(plan: Plan, measured: MeasuredCheckpoint, engine: LazyEngine) -> str | None:
-    """Measure one checkpoint, in a task run that says which; an engine that cannot do it is no end of the run.
+    """Measure one checkpoint, in a task run of its name; a failing engine does not end the run.
 
     Returns:
-        How it failed, if it did; what was measured of it before is stored.
+        The error message, or None; rows that were measured before the failure are stored.
     """
     name = f"measure {measured.point.trajectory} at {measured.point.edit_count}"
     try:
@@ -183,8 +184,8 @@ def measure_or_fail(plan: Plan, measured: MeasuredCheckpoint, engine: LazyEngine
     return None
 
 
-def store_how_it_ended(plan: Plan, failed: dict[Trajectory, str], started_at: datetime) -> None:
-    """Store the requests, and how each trajectory ended."""
+def store_results_of_run(plan: Plan, failed: dict[Trajectory, str], started_at: datetime) -> None:
+    """Store the requests, and the status of each trajectory."""
     for order_seed in plan.config.order_seeds:
         base = plan.base(order_seed)
         store_requests(base.point, base.requests, digest_of_requests=base.requests.digest, overwritten=base.overwritten)
@@ -202,5 +203,5 @@ def store_how_it_ended(plan: Plan, failed: dict[Trajectory, str], started_at: da
 
 
 def store_costs_of_engine(plan: Plan, engine: LazyEngine) -> None:
-    """Store a row for each start of the engine: one for all trajectories, unless it had to be started again."""
+    """Store a row per start of the engine: one per run, unless the engine was restarted."""
     store_engine_starts(plan.base(plan.config.order_seeds[0]).point, engine.starts)

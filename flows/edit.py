@@ -1,4 +1,4 @@
-"""One editing job from the command line: read, check, edit, and leave the checkpoint in a folder."""
+"""A single editing job: read and check the input, edit, and write the checkpoint into a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from overedit.editing.requests import EditRequest
 from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.flows.config.loading import validated, with_settings
 from overedit.flows.config.models import with_preset
-from overedit.flows.plan import check_corpora, check_model, check_requests
+from overedit.flows.plan import check_methods, check_requests
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job.job import EditingJob, run_editing_job
@@ -26,7 +26,7 @@ from overedit.tasks.system.progress import shown
 
 
 class EditConfig(BaseModel):
-    """What `overedit edit` can be told with `--set`; a method's own fields stand below `method`."""
+    """The keys of `overedit edit --set`; a method's own fields are below `method`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -44,11 +44,11 @@ class EditConfig(BaseModel):
 def edit_file(
     model: str, method: str, requests: Path, out: Path, *, dataset: str, settings: Sequence[str] = ()
 ) -> Checkpoint:
-    """Edit a model with the requests of a file, and leave the checkpoint's files in `out`.
+    """Edit a model with the requests of a file, and write the checkpoint into `out`.
 
     Raises:
         ValueError: Bad input; nothing has been written then.
-        HeldError: Another process is about to leave its checkpoint there.
+        HeldError: Another process is writing a checkpoint there.
     """
     config = validated(EditConfig, _content(model, method, requests, dataset, settings), where="overedit edit")
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / "checkpoint.json").is_file():
@@ -58,9 +58,8 @@ def edit_file(
     if count > len(everything):
         raise ValueError(f"num_edits: {count} edits are asked for, but {requests} holds {len(everything)} requests")
     reference = ModelReference(config.model, config.revision, config.dtype)
-    check_model(reference, (config.method,))
+    check_methods(reference, (config.method,))
     check_requests(reference, (config.method,), everything.first(count))
-    check_corpora(reference, (config.method,))
     job = EditingJob(
         model=reference,
         method=config.method,
@@ -68,14 +67,14 @@ def edit_file(
         turn_size=config.turn_size,
         seed=config.seed,
     )
-    beside = out.with_name(f".{out.name}.trajectory")
+    working_folder = out.with_name(f".{out.name}.trajectory")
     with file_lock(out.with_name(f".{out.name}.lock"), f"--out {out}"):
         try:
-            (checkpoint,) = run_editing_job(job, everything, beside, show=shown)
+            (checkpoint,) = run_editing_job(job, everything, working_folder, show=shown)
             shutil.rmtree(out, ignore_errors=True)
             checkpoint.folder.rename(out)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(working_folder, ignore_errors=True)
     return checkpoint.model_copy(update={"folder": out})
 
 
@@ -104,7 +103,7 @@ def request_records(requests: Iterable[EditRequest | Mapping[str, Any]]) -> list
     """Edit requests from mappings of their fields; those without a `case_id` are numbered from 1.
 
     Raises:
-        ValueError: One has a field that is wrong or missing, or there is none.
+        ValueError: A field is wrong or missing, or there is no request.
     """
     records = []
     for number, request in enumerate(requests, start=1):
@@ -118,7 +117,7 @@ def request_records(requests: Iterable[EditRequest | Mapping[str, Any]]) -> list
 
 
 def _content(model: str, method: str, requests: Path, dataset: str, settings: Sequence[str]) -> dict[str, Any]:
-    """The configuration; `--set epochs=5` means the method's field where there is no such key of the job."""
+    """The configuration; a setting that is not a key of the job, as in `--set epochs=5`, is one of the method."""
     jobs = set(EditConfig.model_fields)
     keys = [s if s.partition("=")[0].split(".")[0] in jobs else f"method.{s}" for s in settings]
     content = {"model": model, "dataset": {"name": dataset, "path": str(requests)}, "method": {"method": method}}

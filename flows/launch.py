@@ -1,4 +1,4 @@
-"""Running a flow from Python or the command line: with Prefect's server, and without it once that does not answer."""
+"""Running a flow from Python or the command line, with Prefect's server as long as it answers, else without."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 def execute(flow: Flow[..., Any], config: Any, *, wait: bool) -> tuple[Any, bool]:
-    """Run a flow to its end; it goes on without Prefect's server when that goes away.
+    """Run a flow; if Prefect's server stops answering, run the rest without it.
 
     Returns:
-        What the flow returns, and whether the server went away.
+        The flow's result, and whether the server was lost.
     """
     from httpx import HTTPError
     from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
@@ -26,19 +26,19 @@ def execute(flow: Flow[..., Any], config: Any, *, wait: bool) -> tuple[Any, bool
         return flow(config, wait=wait), False
     except (HTTPError, ConcurrencySlotAcquisitionError):
         logger.warning("Prefect's server went away; the run goes on without it, and its UI shows no more of it")
-        return flow.fn(config, wait=wait), True  # what is stored already is not done again
+        return flow.fn(config, wait=wait), True  # stages that are stored are not repeated
 
 
 def prepare_prefect() -> None:
-    """Set what a person would otherwise have to export for Prefect; what is set already stays."""
+    """Set Prefect's environment variables that a user would have to export; variables that are set are kept."""
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # failures are one line of our own
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # failures are one line of ours
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "3")  # 14 s: a run does not need the server that is gone
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "3")  # 14 s: a run can do without the server
 
 
 def prepare_logging() -> None:
-    """Show our own log on the terminal; of other packages warnings only, and of Prefect nothing."""
+    """Log to the terminal: Overedit's messages, the warnings of other packages, and nothing of Prefect."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(
         lambda record: (

@@ -1,4 +1,4 @@
-"""From a configuration to a plan: everything is read and checked here, before anything long starts or is written."""
+"""Makes a plan from a configuration: all input is read and checked before a long job starts or a file is written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from overedit.tasks.evaluation.capability.task_loading import TaskLoader
 from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint
 from overedit.tasks.evaluation.options import MeasureOptions
 from overedit.tasks.evaluation.questions import positions_asked
-from overedit.tasks.models.loading import context_length
+from overedit.tasks.models.loading import max_input_tokens
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.run import BASE, Run, TrajectoryPoint, short_name
 from overedit.tasks.system.progress import ShowProgress, counted, unseen
@@ -46,14 +46,14 @@ class Plan(NamedTuple):
     sources: SourceIndex
     """Keeps parsed source files, for the stage keys."""
     can_see: tuple[str, ...] = ()
-    """What losses of general ability the run will be able to see, in sentences."""
+    """The smallest loss of general ability that the run can detect, one sentence per benchmark."""
 
     def planned(self, order_seed: int) -> RequestStore:
         """The requests that will be edited, in their order."""
         return self.requests[order_seed].requests
 
     def checkpoints_folder(self, trajectory: Trajectory) -> Path:
-        """Where a trajectory's checkpoints lie."""
+        """The folder of a trajectory's checkpoints."""
         return self.run.folder / trajectory.name / f"order-{trajectory.order_seed}"
 
     def measure_options(self) -> MeasureOptions:
@@ -67,7 +67,7 @@ class Plan(NamedTuple):
         )
 
     def queued_jobs(self) -> list[QueuedJob]:
-        """One for each trajectory, for processes that read their own requests."""
+        """One editing job per trajectory, for processes that read their own requests."""
         several = len(self.config.order_seeds) > 1
         return [
             QueuedJob(
@@ -116,10 +116,10 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen) -> Plan:
 
     Args:
         config: What to run.
-        show: Shows the reading and the checking of the data, which takes minutes where it is millions of edits.
+        show: Shows the progress of reading and checking the data, which takes minutes for millions of edits.
 
     Raises:
-        ValueError: What does not fit, with the key, the value and what would be accepted.
+        ValueError: Input does not fit; the message has the key, the value and what is accepted.
     """
     if config.engine.kind == "vllm" and find_spec("vllm") is None:
         raise ValueError("engine.kind: vllm is not installed here; choose auto or transformers")
@@ -127,8 +127,7 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen) -> Plan:
     run = Run(name=config.name, home=config.home.resolve(), model=short_name(config.model), dataset=config.dataset.name)
     check_same_configuration(run, config)
     model = config.model_reference
-    check_model(model, config.methods)
-    check_corpora(model, config.methods)
+    check_methods(model, config.methods)
     requests = {}
     asked = set(positions_asked(config.edit_counts, config.evaluation.sample))
     for order_seed in config.order_seeds:
@@ -151,11 +150,14 @@ def _can_see(plan: Plan) -> tuple[str, ...]:
     return tuple(before_the_run(bases, plan.measure_options(), plan.loader))
 
 
-def check_model(model: ModelReference, methods: tuple[MethodConfig, ...]) -> None:
-    """Check that a model is of a known family and has the sites that methods edit; no weights are loaded.
+def check_methods(model: ModelReference, methods: tuple[MethodConfig, ...]) -> None:
+    """Check that a model has the sites that methods edit, and that their covariances can be read or computed.
+
+    No weights are loaded.
 
     Raises:
-        ValueError: It is not, or has not.
+        ValueError: The family is unknown, a site does not exist, or the corpus or file of a covariance cannot be read
+            or is of another model; the message has the key and the value.
     """
     config = model.load_config()
     try:
@@ -170,15 +172,6 @@ def check_model(model: ModelReference, methods: tuple[MethodConfig, ...]) -> Non
     for method in methods:
         for site in method.sites:
             anatomy.site_parameters(site)
-
-
-def check_corpora(model: ModelReference, methods: tuple[MethodConfig, ...]) -> None:
-    """Check that the texts, or the files, from which methods learn what the model's keys are can be read.
-
-    Raises:
-        ValueError: They cannot, or are of another model, with the key and the value.
-    """
-    for method in methods:
         options = method.covariance_options
         if options is not None:
             check_covariance(options, method.sites, model_digest=model.digest)
@@ -195,21 +188,21 @@ def check_requests(
     """Check that requests have what the methods need and fit into the model's context.
 
     Args:
-        model: Whose tokenizer and context length count.
+        model: The model, for its tokenizer and context length.
         methods: Their configurations.
         requests: In the order of editing.
-        asked: Positions of the requests whose probes will be asked, and are checked; all where not given.
-        progress: Told (requests checked, requests in all).
+        asked: Positions of the requests whose probes are asked, and therefore checked; None for all.
+        progress: Called with (requests checked, total requests).
 
     Raises:
-        ValueError: The first request that does not, by its case id.
+        ValueError: A request does not; the message has the case id of the first.
     """
     for method in methods:
         if method.needs_subject:
             _check_subjects(method.method, requests)
     tokenizer = AutoTokenizer.from_pretrained(model.locate(), revision=model.revision, trust_remote_code=False)
     watched = counted(requests, progress, len(requests))
-    check_lengths(watched, tokenizer, context_length(model.load_config()), asked=asked)
+    check_lengths(watched, tokenizer, max_input_tokens(model.load_config()), asked=asked)
 
 
 def _check_subjects(method: str, requests: RequestStore) -> None:

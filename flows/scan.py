@@ -1,4 +1,4 @@
-"""The scan: edit a pristine model with each request alone, and see which of them break it."""
+"""The scan: edit the pristine model with each request alone, and find the requests that break it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 
 from overedit.flows.config.models import ScanConfig
 from overedit.flows.config.run_identity import check_names, check_same_configuration, write_configuration
-from overedit.flows.plan import check_corpora, check_model, check_requests
+from overedit.flows.plan import check_methods, check_requests
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.evaluation.perplexity import corpus_texts
@@ -43,12 +43,12 @@ class ScanPlan(NamedTuple):
     run: Run
     model: ModelReference
     requests: RequestStore
-    """Which are scanned, in their order."""
+    """The requests to scan, in order."""
     texts: list[str]
     """On which perplexity is measured."""
 
     def scans(self) -> Iterator[MethodScan]:
-        """One for each method."""
+        """One scan per method."""
         config = self.config
         for label, method in zip(config.labels, config.methods, strict=True):
             seed = config.dataset.order_seed or 0
@@ -66,14 +66,13 @@ def make_scan_plan(config: ScanConfig, *, show: ShowProgress = unseen) -> ScanPl
         show: Shows the reading and the checking of the data.
 
     Raises:
-        ValueError: What does not fit, with the key, the value and what would be accepted.
+        ValueError: Input does not fit; the message has the key, the value and what is accepted.
     """
     check_names(config)
     run = Run(name=config.name, home=config.home.resolve(), model=short_name(config.model), dataset=config.dataset.name)
     check_same_configuration(run, config)
     model = config.model_reference
-    check_model(model, config.methods)
-    check_corpora(model, config.methods)
+    check_methods(model, config.methods)
     with show(f"Reading {config.dataset.path or config.dataset.name}", "edits") as progress:
         requests = load_requests(config.dataset, progress=progress).requests
     check_requests(model, config.methods, requests, asked=())
@@ -90,24 +89,24 @@ def scan_title() -> str:
 def scan(config: ScanConfig, wait: bool = False) -> str:
     """Edit with every request alone, measure perplexity, and save the hard cases as a dataset.
 
-    Parts that are stored already are not scanned again: the same call continues a scan that was stopped.
+    Parts that are stored are not scanned again: the same call continues a scan that was stopped.
 
     Args:
         config: What to scan.
-        wait: Where another process works on the run, wait until it has ended, and then do what it has left.
+        wait: If another process works on the run, wait for its end and then do what is left.
 
     Returns:
-        A line for each method: how many cases are hard, and where they lie.
+        A line per method: the number of hard cases, and their file.
 
     Raises:
         ValueError: The configuration does not fit the data or the model; nothing has been written then.
-        RuntimeError: Another process works on the run, and nothing has been done.
+        RuntimeError: Another process works on the run; nothing has been done.
     """
     return run_scan_plan(make_scan_plan(config, show=shown), wait=wait)
 
 
 def flow_of(plan: ScanPlan) -> Flow[..., str]:
-    """The same flow for a plan that is made already; the command line checks its input before a server starts."""
+    """The same flow for an existing plan: the command line checks its input before a server starts."""
 
     @flow(name="scan", flow_run_name=scan_title, persist_result=False)
     def scan(config: ScanConfig, wait: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""Counts how the house is built: rooms, circles, imports against the law, cohesion. `python tests/house.py [FOLDER]`.
+"""Measures the structure of the code: rooms, import cycles, the import law, cohesion. `python tests/house.py [FOLDER]`.
 
 A room is a folder directly below `editing/` or `tasks/`, with all below it, or a module directly there; `flows/` is
 one room. An import is counted once for each pair of files. Imports inside functions count like any other.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 FOLDERS = ("editing", "tasks", "flows")
 SMALL = 40
-"""Lines; a smaller file that is no method and no `__init__` is a shaving."""
+"""Lines below which a file counts as small, unless it is a method or an `__init__`."""
 
 LAW: dict[str, set[str]] = {
     # editing: the paper
@@ -83,8 +83,8 @@ LAW: dict[str, set[str]] = {
     "flows.launch": set(),
     "flows.cli": {"flows"},
 }
-"""Room, or part of one -> what it may import of its own top folder, itself apart: a name stands for all below it.
-`tasks` may import `editing`, `flows` both, nobody a folder to its right."""
+"""Room, or part of a room -> what it may import of its own top folder besides itself; a name includes all below it.
+`tasks` may import `editing`, `flows` may import both, and no folder one to its right."""
 
 
 class House:
@@ -188,7 +188,7 @@ class House:
         return max((chain(name, ()) for name in self.imports), key=len)
 
     @property
-    def shavings(self) -> list[str]:
+    def small_files(self) -> list[str]:
         """Files of fewer than `SMALL` lines that are no method and no `__init__`."""
         return [
             name
@@ -197,7 +197,7 @@ class House:
         ]
 
     def table(self) -> list[tuple[str, str]]:
-        """What is counted, as (what, number)."""
+        """The measurements, as (name, value)."""
         sizes = sorted(len(files) for files in self.rooms.values())
         directly = [name for name in self.lines if name.startswith("tasks.") and name.count(".") == 1]
         return [
@@ -210,7 +210,7 @@ class House:
             ("of them inside a room", f"{self.share_in_room:.0%}"),
             ("longest import chain, files", str(len(self.longest_chain))),
             ("modules directly in tasks/", str(len([name for name in directly if name not in self.packages]))),
-            (f"files under {SMALL} lines, no method, no __init__", str(len(self.shavings))),
+            (f"files under {SMALL} lines, no method, no __init__", str(len(self.small_files))),
         ]
 
 
@@ -239,7 +239,7 @@ if __name__ == "__main__":
     for title, items in (
         ("against the law", house.against_the_law),
         ("circle", house.circles),
-        ("small", house.shavings),
+        ("small", house.small_files),
     ):
         for item in items if "-v" in sys.argv else ():
             print(f"  {title}: {item}")

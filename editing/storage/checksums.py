@@ -1,6 +1,6 @@
-"""Checksums of JSON: files that contain their own checksum, so that a flipped bit is detected, and short digests.
+"""Checksums: JSON files that contain their own, so that a flipped bit is detected; digests of files and of values.
 
-The checksum is the first key, `sha256`, on the line after the brace, and covers all other bytes.
+The checksum of a JSON file is its first key, `sha256`, on the line after the brace, and covers all other bytes.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 _SEAL = re.compile(rb'\A\{\n "sha256": "([^"\n]*)",\n')
@@ -37,3 +38,13 @@ def unsealed(content: bytes) -> bytes:
 def digest(value: Any) -> str:
     """A short digest of a JSON-able value: the first 16 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits; the file is read in pieces.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

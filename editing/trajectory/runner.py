@@ -13,6 +13,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -142,24 +143,23 @@ class _Segment(NamedTuple):
     """Peak memory before an interruption."""
 
 
+@dataclass
 class _Editor:
-    """The model being edited: its edit count, the method's state, and the pristine values of the edited parameters."""
+    """The model being edited."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        requests: Sequence[EditRequest],
-        config: MethodConfig,
-        method: Method,
-        settings: TrajectorySettings,
-        progress: Progress,
-    ) -> None:
-        self.model, self.tokenizer, self.requests, self.config = model, tokenizer, requests, config
-        self.method, self.settings, self.progress = method, settings, progress
-        self.edit_count, self.turns = 0, 0
-        self.state: State = {}
-        self.base: dict[str, torch.Tensor] = {}
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    requests: Sequence[EditRequest]
+    config: MethodConfig
+    method: Method
+    settings: TrajectorySettings
+    progress: Progress
+    edit_count: int = 0
+    turns: int = 0
+    state: State = field(default_factory=dict)
+    """The method's state."""
+    base: dict[str, torch.Tensor] = field(default_factory=dict)
+    """The pristine values of the edited parameters."""
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take weights, state and counters from a checkpoint."""

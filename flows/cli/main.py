@@ -38,9 +38,9 @@ Settings = Annotated[
 def run(
     config: Annotated[Path, typer.Argument(help="A YAML file; see deployments/benchmarks/.")],
     settings: Settings = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for whoever works on this run now.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another process that works on this run.")] = False,
 ) -> None:
-    """Run a benchmark, or continue it; a run that is complete is left as it is."""
+    """Run a benchmark, or continue it; a complete run is not run again."""
     _benchmark(str(config), settings or [], wait=wait)
 
 
@@ -54,7 +54,7 @@ def demo(settings: Settings = None) -> None:
 def scan(
     config: Annotated[Path, typer.Argument(help="A YAML file; see deployments/benchmarks/scan-counterfact.yaml.")],
     settings: Settings = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for whoever works on this run now.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another process that works on this run.")] = False,
 ) -> None:
     """Edit with every request alone, find those that break the model, and save them as a dataset."""
     prepare_prefect()
@@ -107,8 +107,9 @@ def export(
     print(f"wrote {out}")
 
 
-for asks_for_results in (sql, report, compare):
-    app.command()(asks_for_results)
+app.command()(sql)
+app.command()(report)
+app.command()(compare)
 
 
 @app.command()
@@ -147,7 +148,7 @@ def suites() -> None:
 
 @app.command()
 def status(home: Home = Path()) -> None:
-    """Say which runs there are, how each trajectory ended, and how much disk each uses."""
+    """List the runs, the status of each trajectory, and the disk space it uses."""
     from overedit.tasks.runs.status import status_table
 
     if not home.is_dir():
@@ -241,8 +242,6 @@ def _benchmark(config: str, settings: Sequence[str], *, wait: bool = False) -> N
 
         with _stop_ends_with_130():
             run, server_is_lost = run_benchmark(content, where=where, wait=wait)
-    else:
-        print(f"run {run.name!r} is complete: nothing is edited or measured again", file=sys.stderr)
     Console().print(summary_table(run.warehouse, run.name))
     print(f"report: {run.report}")
     _leave(server_is_lost)
@@ -259,7 +258,7 @@ def _stop_ends_with_130() -> Iterator[None]:
 
 
 def _leave(server_is_lost: bool) -> None:
-    """End at once where Prefect would try, for seconds each, to report every task to a server that is gone."""
+    """Exit at once if the server is lost: Prefect would retry the report of every task for seconds."""
     if server_is_lost:
         sys.stdout.flush()
         os._exit(0)

@@ -1,4 +1,4 @@
-"""The verbs that ask for results: they read the warehouse and start nothing."""
+"""The commands that read results; they start no server and no engine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-Home = Annotated[Path, typer.Option(help="The folder in which warehouse/, runs/ and reports/ lie.")]
+Home = Annotated[Path, typer.Option(help="The folder of warehouse/, runs/ and reports/.")]
 
 
 def sql(
@@ -33,7 +33,7 @@ def report(
     ] = None,
     home: Home = Path(),
 ) -> None:
-    """Write a run's report page and pictures anew from the warehouse."""
+    """Write a run's report page and pictures from the warehouse."""
     from overedit.tasks.report.files import write_files
     from overedit.tasks.runs.run import check_name
     from overedit.tasks.warehouse.warehouse import Warehouse
@@ -52,7 +52,7 @@ def compare(
     protocol: Annotated[str, typer.Option(help="generated, teacher_forced or probability.")] = "generated",
     home: Home = Path(),
 ) -> None:
-    """Set two runs side by side: what differs in their settings, and what differs by more than chance."""
+    """Compare two runs: settings that differ, and numbers that differ by more than chance."""
     from overedit.tasks.report.comparison.compare import compare
     from overedit.tasks.report.comparison.rendering import (
         FORMATS,
@@ -75,7 +75,7 @@ def warehouse_folder(home: Path) -> Path:
     """The warehouse of a home.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no warehouse.
     """
     folder = home / "warehouse"
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""From a YAML file and `--set key=value` to a configuration, with errors that say what is accepted."""
+"""Reads a configuration from a YAML file and `--set key=value`; errors say what is accepted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KINDS = {
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader; it refuses keys that stand twice, great depth, and aliases (which can fill the memory)."""
+    """YAML's safe loader, which refuses duplicate keys, deep nesting, and aliases (they can exhaust the memory)."""
 
     depth = 0
 
@@ -101,7 +101,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def named_content(config: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """The keys of a configuration, and what its errors call it.
+    """The keys of a configuration, and its name in error messages.
 
     Args:
         config: A YAML file, the name of a configuration that comes with Overedit (`demo`), or the keys themselves.
@@ -120,7 +120,7 @@ def with_values(content: dict[str, Any], values: Mapping[str, Any]) -> dict[str,
     """A configuration with values put in; keys are dotted paths.
 
     Raises:
-        ValueError: A key leads nowhere.
+        ValueError: A key is below a value that has no keys.
     """
     for key, value in values.items():
         content = _put(content, key.split("."), value, _shortened(key))
@@ -133,7 +133,7 @@ def with_settings(content: dict[str, Any], settings: Sequence[str]) -> dict[str,
     Example: `with_settings(c, ["dataset.limit=500", "methods.0.epochs=10"])`.
 
     Raises:
-        ValueError: A setting is not `key=value`, or its key leads nowhere.
+        ValueError: A setting is not `key=value`, or its key is below a value that has no keys.
     """
     for setting in settings:
         key, equals, text = setting.partition("=")

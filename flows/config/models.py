@@ -25,14 +25,14 @@ from overedit.tasks.runs.run import NAME, folder_name
 
 
 class EditingConfig(BaseModel):
-    """A model, the requests, and the methods that edit it with them: what every kind of run is told."""
+    """The keys that every kind of run has: a model, the requests, and the methods that edit the model with them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str = Field(pattern=NAME)
     """The run's name; the same name with the same configuration continues the run."""
     home: Path = Path()
-    """The folder in which `warehouse/`, `runs/` and `reports/` lie."""
+    """The folder of `warehouse/`, `runs/` and `reports/`."""
     model: str = "pocket"
     """A Hugging Face model folder, a hub name, or `pocket` (the shipped model)."""
     revision: str | None = None
@@ -44,12 +44,12 @@ class EditingConfig(BaseModel):
     methods: tuple[AnyMethod, ...] = Field(min_length=1)
     """The methods to compare; a field left out takes the published preset for the model, where there is one."""
     covariance: CovarianceOptions | None = None
-    """The text of the keys' covariance, for all methods that need one and name none of their own."""
+    """The text of the keys' covariance, for all methods that need one and do not name their own."""
 
     @model_validator(mode="before")
     @classmethod
     def _fill_presets(cls, values: Any) -> Any:
-        """Let a method's fields that are left out take the run's covariance and the published preset for the model."""
+        """Fill in missing fields of methods from the run's covariance and the published preset for the model."""
         if not isinstance(values, dict) or not isinstance(values.get("methods"), list | tuple):
             return values
         model, covariance = str(values.get("model", "pocket")), values.get("covariance")
@@ -65,7 +65,7 @@ class EditingConfig(BaseModel):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What plots and tables call each method; two of a kind are told apart by the fields in which they differ."""
+        """Each method's name in plots and tables; of the same method, configurations are named by differing fields."""
         return tuple(_label(method, self.methods) for method in self.methods)
 
 
@@ -73,29 +73,29 @@ class BenchmarkConfig(EditingConfig):
     """One run: a model and a dataset, the methods, the edit counts to stop at, and what is measured there."""
 
     edit_counts: tuple[int, ...] = (1, 10, 100, 1000)
-    """Where each trajectory stops to be measured; 0, the pristine model, is always measured."""
+    """The edit counts at which each trajectory is measured; 0, the pristine model, is always measured."""
     turn_size: int = Field(default=100, ge=1)
     """The most edits that one call of a method takes (cumulative methods take all so far)."""
     order_seeds: tuple[Annotated[int, Field(ge=-(2**63), lt=2**63)], ...] = Field(default=(0,), min_length=1)
-    """Each orders the requests anew and makes one trajectory a method."""
+    """Seeds of the order of the requests; each makes one trajectory per method."""
     presets: tuple[str, ...] = ()
-    """Papers' own protocols (`overedit presets`): what they ask is filled in where nothing is given."""
+    """Papers' own protocols (`overedit presets`); they fill in the keys that are not given."""
     evaluation: EvaluationOptions = EvaluationOptions()
-    """Which cases and probes are asked, and how."""
+    """Which cases and probes are asked, and under which protocols."""
     perplexity: PerplexityOptions = PerplexityOptions()
     """The text on which perplexity is measured."""
     capability: CapabilityOptions = CapabilityOptions()
     """The general benchmarks, by lm-eval."""
     engine: EngineOptions = EngineOptions()
-    """What answers the prompts."""
+    """The engine that answers the prompts."""
     trajectories_at_once: int = Field(default=1, ge=1)
-    """How many trajectories are edited at once, each in a process of its own with its share of the processor's cores
-    and, where there are GPUs, one that it holds alone; it takes its own memory too. Changes no result."""
+    """How many trajectories are edited at once, each in its own process with a share of the processor's cores and, on a
+    machine with GPUs, a GPU of its own. Each needs its own memory. The results are the same."""
 
     @model_validator(mode="before")
     @classmethod
     def _fill_protocols(cls, values: Any) -> Any:
-        """Let what the presets ask for be what is not given; a name that is none is told of by its own field."""
+        """Fill in the values that the presets ask for; unknown names are reported by the field `presets` itself."""
         if not isinstance(values, dict) or not isinstance(values.get("presets"), list | tuple):
             return values
         asked = asked_of_run([PRESETS[name] for name in values["presets"] if name in tuple(PRESETS)], values)
@@ -119,15 +119,15 @@ class BenchmarkConfig(EditingConfig):
     def _gate_has_a_probe(self) -> Self:
         if self.capability.when == "gated" and self.perplexity.corpus is None:
             raise ValueError(
-                "capability.when: 'gated' needs perplexity.corpus, whose level says where capability is measured; "
-                "without one 'every', 'last' and 'never' are accepted"
+                "capability.when: 'gated' needs perplexity.corpus, since perplexity decides where capability is "
+                "measured; without one 'every', 'last' and 'never' are accepted"
             )
         return self
 
     @field_validator("edit_counts")
     @classmethod
     def _increasing(cls, counts: tuple[int, ...]) -> tuple[int, ...]:
-        edited = tuple(count for count in counts if count != 0)  # 0 is measured anyway
+        edited = tuple(count for count in counts if count != 0)  # 0 is always measured
         if not edited:
             raise ValueError(f"{list(counts)} names no count of edits; the pristine model, 0, is measured anyway")
         try:
@@ -138,7 +138,7 @@ class BenchmarkConfig(EditingConfig):
 
     @property
     def is_local(self) -> bool:
-        """Whether every input is a file here or comes with Overedit, so that none can change on a hub."""
+        """Whether every input is a local file or comes with Overedit, so that none can change on a hub."""
         covariances = [options for method in self.methods if (options := method.covariance_options) is not None]
         named = [self.model, *(options.corpus for options in covariances)]
         named += [] if self.perplexity.corpus is None else [str(self.perplexity.corpus)]
@@ -174,9 +174,9 @@ class ScanConfig(EditingConfig):
     """A scan for hard cases: every request is edited alone, and perplexity tells whether that broke the model."""
 
     perplexity: PerplexityOptions
-    """The text on which perplexity is measured, once an edit: some fifty sentences are enough to see a collapse."""
+    """The text on which perplexity is measured, once per edit: some fifty sentences are enough to detect a collapse."""
     seed: int = 0
-    """Of the editing."""
+    """Seed of the editing."""
 
     @model_validator(mode="after")
     def _measurable(self) -> ScanConfig:

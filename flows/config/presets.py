@@ -1,4 +1,4 @@
-"""What papers' protocols ask of a configuration: filled in where its user gave nothing."""
+"""Values that papers' protocols ask for, filled in where the user's configuration has none."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MOST = ("evaluation.max_rephrase", "evaluation.max_locality", "evaluation.max_t
 
 
 def check_known(name: object) -> str:
-    """A preset's name, if it is one.
+    """Check the name of a preset, and return it.
 
     Raises:
-        ValueError: It is none; says which is like it.
+        ValueError: There is no such preset; the message suggests a similar name.
     """
     if isinstance(name, str) and name in PRESETS:
         return name
@@ -29,17 +29,17 @@ def check_known(name: object) -> str:
 
 
 def asked_of_run(presets: Iterable[Preset], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What presets ask of a run together, but for what it was given; nested as a configuration is.
+    """The values that presets ask for together and the user did not give, nested as in a configuration.
 
-    Counts, protocols and probes are united, and of the numbers of prompts the highest is taken, as a preset scores
-    its own part of them. Everything else two presets must agree on.
+    Counts, protocols and probes are united, and the highest number of prompts is taken, since each preset scores its
+    own part of them. On everything else the presets must agree.
 
     Args:
         presets: The presets.
-        given: The configuration as its user gave it.
+        given: The user's configuration.
 
     Raises:
-        ValueError: Two presets ask for different things under a key that is not given; names both.
+        ValueError: Two presets ask for different values of a key that is not given; the message names both.
     """
     asked: dict[str, Any] = {}
     asker: dict[str, str] = {}
@@ -54,7 +54,7 @@ def asked_of_run(presets: Iterable[Preset], given: Mapping[str, Any]) -> dict[st
 
 
 def missing(presets: Iterable[Preset], given: Mapping[str, Any]) -> list[str]:
-    """What presets need of a configuration and cannot fill in, in words."""
+    """The values that presets need and cannot fill in, one message each."""
     return [
         f"{preset.name} needs {key}: {what}"
         for preset in presets
@@ -64,7 +64,7 @@ def missing(presets: Iterable[Preset], given: Mapping[str, Any]) -> list[str]:
 
 
 def presets_table() -> Table:
-    """The presets for the terminal."""
+    """A table of the presets for the terminal."""
     paper = Column("paper", max_width=13)  # so that on 80 columns no name of a measure is cut in two
     table = Table("preset", paper, "measures", "asks for", show_lines=True, padding=0)
     for preset in PRESETS.values():
@@ -91,7 +91,7 @@ def _together(key: str, one: Any, other: Any, names: Sequence[str]) -> Any:
 
 
 def _lines(nested: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
-    """Keys and values as a configuration file has them, which is narrower than dotted keys."""
+    """Keys and values as in a configuration file, which is narrower than dotted keys."""
     for key, value in nested.items():
         is_mapping = isinstance(value, Mapping)
         yield f"{'  ' * depth}{key}:" if is_mapping else f"{'  ' * depth}{key}: {_shown(value)}"
@@ -119,7 +119,7 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_given(given: Any, key: str) -> bool:
-    """Whether a configuration has a key; what is no mapping where the key leads is the user's whole."""
+    """Whether a configuration has a dotted key; a value that is not a mapping counts as given as a whole."""
     first, _, rest = key.partition(".")
     if not isinstance(given, Mapping):
         return given is not None

@@ -1,4 +1,4 @@
-"""A run's name: it stands for one configuration, which lies in the run's folder, and names what the run makes."""
+"""The identity of a run: one name has one configuration, which is kept in the run's folder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 def check_names(config: EditingConfig) -> None:
-    """Check that methods that differ do not share a folder.
+    """Check that different methods have different folders.
 
     Raises:
-        ValueError: Two would.
+        ValueError: Two methods would share a folder.
     """
     named: dict[str, Any] = {}
     for label, method in zip(config.labels, config.methods, strict=True):
@@ -28,10 +28,10 @@ def check_names(config: EditingConfig) -> None:
 
 
 def write_configuration(run: Run, config: EditingConfig) -> None:
-    """Leave a run's configuration in its folder, for the next time that the same name is used.
+    """Write the configuration into the run's folder, to be compared when the name is used again.
 
     Raises:
-        ValueError: Another one was left there since the plan was made.
+        ValueError: Another configuration was written there since the plan was made.
     """
     check_same_configuration(run, config)
     with replace_file(run.folder / "run.json") as stream:
@@ -39,10 +39,10 @@ def write_configuration(run: Run, config: EditingConfig) -> None:
 
 
 def check_same_configuration(run: Run, config: EditingConfig) -> None:
-    """Check that a run's name was not used for another one.
+    """Check that the name was not used with another configuration.
 
     Raises:
-        ValueError: It was; what differs.
+        ValueError: It was; the message lists the keys that differ.
     """
     path = run.folder / "run.json"
     before, now = _configuration_before(path), json.loads(_as_json(config))
@@ -59,13 +59,13 @@ def check_same_configuration(run: Run, config: EditingConfig) -> None:
 
 
 def _configuration_before(path: Path) -> dict[str, Any] | None:
-    """What a run was begun with; None where it was not, or where that cannot be read and is written anew."""
+    """The configuration in a run's folder; None if there is none, or if it is damaged and will be rewritten."""
     if not path.is_file():
         return None
     try:
         return dict(json.loads(unsealed(path.read_bytes())))
     except (ValueError, TypeError) as error:
-        logger.warning("passed over a damaged %s, which will be written anew: %s", path, error)
+        logger.warning("ignored a damaged %s, which will be rewritten: %s", path, error)
         return None
 
 

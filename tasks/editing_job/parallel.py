@@ -1,4 +1,4 @@
-"""Several trajectories at once, each edited in a process of its own.
+"""Edits several trajectories at once, each in its own process.
 
 A process reads its own requests, edits one trajectory, and leaves its checkpoints where the run expects them; the
 parent finds them there. It ends when its parent ends, for whatever reason: nothing goes on editing unattended.
@@ -35,7 +35,7 @@ SECONDS_BETWEEN_REPORTS = 0.5
 
 
 class QueuedJob(NamedTuple):
-    """An editing job, and where a process of its own finds the requests and puts the checkpoints."""
+    """An editing job with the sources and folders that a separate process needs."""
 
     job: EditingJob
     dataset: DatasetOptions
@@ -134,7 +134,7 @@ class _Processes:
 
     def begin(self, queued: QueuedJob) -> None:
         """Start a process for a job."""
-        context = multiprocessing.get_context("spawn")  # a fork would take over torch's threads as they stand
+        context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in an undefined state
         mine, theirs = context.Pipe()
         threads = editing_threads(self.num_processes)
         arguments = (queued.job, queued.dataset, queued.folder, queued.title, threads, theirs)
@@ -176,7 +176,7 @@ class _Processes:
 
 def _end_in_words(code: int) -> str:
     if code > 0:
-        return f"ended with exit code {code}; what it said of that is in the log"
+        return f"ended with exit code {code}; the reason is in the log"
     often = ", as the system does where memory runs out" if -code == signal.SIGKILL else ""
     return f"was ended by {signal.Signals(-code).name}{often}"
 
@@ -201,7 +201,7 @@ def _edit(
 
 
 def _end_with_parent() -> None:
-    """End at once when the parent is gone: whoever starts the run again must be alone with its files."""
+    """Exit when the parent has ended: the process that continues the run must be the only one that writes its files."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -240,7 +240,7 @@ def _send(messages: Connection, what: object) -> None:
 
 @contextmanager
 def _signals_for_the_parent() -> Iterator[None]:
-    """What is begun in the block hears neither Ctrl-C nor SIGTERM, which often go to all processes of a group.
+    """Block Ctrl-C and SIGTERM for processes started in this block; they are often sent to a whole process group.
 
     They are the parent's, who passes one stop on.
     """

@@ -1,4 +1,4 @@
-"""Editing, as Prefect tasks: one trajectory, or several at once in processes of their own."""
+"""Editing, as Prefect tasks: one trajectory, or several at once in separate processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def edit(
 
 @stage
 def edit_at_once(jobs: Sequence[QueuedJob], num_processes: int) -> dict[Path, str]:
-    """Edit several trajectories at once, each in a process of its own; see `edit_in_processes`."""
+    """Edit several trajectories at once, each in its own process; see `edit_in_processes`."""
     return edit_in_processes(jobs, num_processes, show=lines_in_flow)
 
 

@@ -23,7 +23,7 @@ from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.engine.tokenization import check_lengths, eos_ids, generation, windows
 from overedit.tasks.engine.transformers_batches import LocalModel
 from overedit.tasks.models.base_weights import BaseWeights, check_fit
-from overedit.tasks.models.loading import context_length, load_model
+from overedit.tasks.models.loading import load_model, max_input_tokens
 from overedit.tasks.models.reference import ModelReference
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class TransformersEngine:
         loaded, tokenizer = load_model(replace(model, dtype=options.dtype))
         # the published sampling settings and penalties do not apply to greedy decoding
         loaded.generation_config = GenerationConfig()
-        context = context_length(self._base.config)
+        context = max_input_tokens(self._base.config)
         self._max_length = min(options.max_model_len or context, context)
         self._ends = eos_ids(tokenizer, self._base.folder)
         self._local = LocalModel(loaded, tokenizer, self._max_length, self._ends, options.batch_tokens, OomHalver())

@@ -24,7 +24,7 @@ from overedit.tasks.engine.vllm_environment import (
 )
 from overedit.tasks.engine.vllm_weights import WriteResult, write_and_verify
 from overedit.tasks.models.base_weights import BaseWeights
-from overedit.tasks.models.loading import context_length
+from overedit.tasks.models.loading import max_input_tokens
 from overedit.tasks.models.reference import ModelReference
 
 logger = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ def _arguments(base: BaseWeights, options: EngineOptions, on_cpu: bool) -> dict[
     if options.kv_cache_gib is not None:
         arguments["kv_cache_memory_bytes"] = int(options.kv_cache_gib * 2**30)
     elif on_cpu:
-        context = options.max_model_len or context_length(base.config)
+        context = options.max_model_len or max_input_tokens(base.config)
         arguments["kv_cache_memory_bytes"] = kv_cache_bytes(base.config, dtype, context)
     return arguments | ({} if on_cpu else {"gpu_memory_utilization": options.gpu_memory_utilization})
 

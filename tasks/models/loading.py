@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from overedit.editing.model.anatomy import context_length
 from overedit.tasks.models.reference import ModelReference
 
 
@@ -44,9 +45,9 @@ def load_model(reference: ModelReference) -> LoadedModel:
     return LoadedModel(model.to(device).eval(), tokenizer)
 
 
-def context_length(config: Any) -> int:
-    """The longest sequence a model was made for, in tokens."""
-    return int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 1024))
+def max_input_tokens(config: PreTrainedConfig) -> int:
+    """The longest input that is given to a model, in tokens: its context, or 1,024 if its configuration has none."""
+    return context_length(config) or 1024
 
 
 def editing_threads(at_once: int = 1) -> int:

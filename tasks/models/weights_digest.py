@@ -14,7 +14,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from overedit.editing.storage.atomic import replace_file
-from overedit.editing.storage.checksums import digest
+from overedit.editing.storage.checksums import digest, file_sha256
 from overedit.tasks.system.cache import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -75,12 +75,6 @@ def folder_digest(folder: Path) -> str:
     for name, file in current.items():
         whole.update(f"{name}={file.sha256};".encode())
     return whole.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(record: Path) -> dict[str, FileDigest]:

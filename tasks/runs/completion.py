@@ -1,46 +1,49 @@
-"""Whether a run is complete and unchanged, found out from files alone, without importing what edits and measures.
+"""Tells from files alone whether a run is complete and unchanged, without importing the code that edits and measures.
 
 When a run has ended, `complete.json` in its folder records what was asked, a digest of Overedit's own files, package
-versions, the input files, and the SHA-256 of every file that the run left. As long as all of that holds, asking for the
-run again has nothing to do. Anything else, and any doubt, is left to the run itself, which looks at each stage.
+versions, the input files, and the SHA-256 of every file that the run left. As long as all of that is
+unchanged, a repeated run has nothing to do. In every other case the run itself checks each stage.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import overedit
 from overedit.editing.storage.atomic import replace_file
-from overedit.editing.storage.checksums import digest, sealed, unsealed
+from overedit.editing.storage.checksums import digest, file_sha256, sealed, unsealed
 from overedit.tasks.runs.run import Run, check_name, versions
+
+logger = logging.getLogger(__name__)
 
 FILE = "complete.json"
 _NOT_RESULTS = (FILE, "lock")
 
 
 def write_completion(run: Run, content: Mapping[str, Any]) -> None:
-    """Record that a run is complete; the caller knows that none of its inputs comes from a hub.
+    """Record that a run is complete. All its inputs must be local: a hub could change them.
 
     Args:
-        run: The run, which has ended without a failure.
-        content: The configuration as it was given, before presets and defaults.
+        run: A run that ended without a failure.
+        content: The configuration as the user gave it, before presets and defaults.
     """
     record = {
         "asked": _asked(content),
         "model": run.model,
         "dataset": run.dataset,
-        "files": {str(path.relative_to(run.home)): _sha256(path) for path in _files(run)},
+        "files": {str(path.relative_to(run.home)): file_sha256(path) for path in _files(run)},
     }
     with replace_file(run.folder / FILE) as stream:
         stream.write(sealed(json.dumps(record, indent=1) + "\n"))
 
 
 def completed_run(content: Mapping[str, Any]) -> Run | None:
-    """The run that a configuration asks for, if it is complete and nothing, to the byte, has changed since."""
+    """The run that a configuration describes, if it is complete and no byte of it has changed since; else None."""
     try:
         name = content["name"]
         check_name(name)
@@ -50,20 +53,23 @@ def completed_run(content: Mapping[str, Any]) -> Run | None:
         is_same = record["asked"] == _asked(content) and (home / "warehouse" / "warehouse.duckdb").is_file()
         if not is_same or {str(path.relative_to(home)) for path in _files(run)} != record["files"].keys():
             return None
-        return run if all(_sha256(home / path) == sha256 for path, sha256 in record["files"].items()) else None
+        if any(file_sha256(home / path) != sha256 for path, sha256 in record["files"].items()):
+            return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    logger.info("run %r was complete: nothing was edited or measured again", name)
+    return run
 
 
 def _asked(content: Mapping[str, Any]) -> str:
-    """Digest of all that the results follow from."""
+    """Digest of everything that determines the results."""
     inputs = {str(path): _stamp(path) for value in _texts(content) if (path := _existing(value)) is not None}
     plain = {key: value for key, value in content.items() if key not in ("home", "trajectories_at_once")}
     return digest([plain, inputs, _own_files(), versions()])
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text among the values of a configuration."""
+    """Every string among the values of a configuration."""
     if isinstance(value, str | Path):
         yield str(value)
     elif isinstance(value, Mapping):
@@ -76,7 +82,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _existing(text: str) -> Path | None:
-    """The file or folder that a value names, if it names one."""
+    """The file or folder that a value names, or None."""
     try:
         path = Path(text).expanduser()
         return path.resolve() if text and path.exists() else None
@@ -92,24 +98,19 @@ def _stamp(path: Path) -> list[Any]:
 
 
 def _own_files() -> str:
-    """Digest of every file that Overedit is made of."""
+    """Digest of every source and data file of Overedit."""
     home = Path(overedit.__path__[0])
     total = hashlib.sha256()
     for folder in (parent / name for name in ("editing", "tasks", "flows") for parent in (home, home.parent)):
         for path in sorted(folder.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
-                total.update(f"{path.relative_to(folder)} {_sha256(path)}\n".encode())
+                total.update(f"{path.relative_to(folder)} {file_sha256(path)}\n".encode())
     return total.hexdigest()
 
 
 def _files(run: Run) -> list[Path]:
-    """What a run left: its folder, its rows, its report and pictures."""
+    """The files of a run: its folder, its rows, its report and pictures."""
     folders = [run.folder, *(run.home / "warehouse").glob(f"*/run={run.name}")]
     found = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     found += [run.report, *run.report.parent.glob(f"{run.name}.*.png"), run.report.with_suffix(".png")]
     return sorted({path for path in found if path.name not in _NOT_RESULTS})
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

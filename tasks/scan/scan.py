@@ -33,7 +33,7 @@ from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.job import inputs_key, method_inputs
 from overedit.tasks.engine.tokenization import windows
 from overedit.tasks.engine.transformers_batches import LocalModel
-from overedit.tasks.models.loading import LoadedModel, context_length, editing_threads, load_model
+from overedit.tasks.models.loading import LoadedModel, editing_threads, load_model, max_input_tokens
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.run import TrajectoryPoint
 from overedit.tasks.system.gpu_locks import gpu_lock
@@ -163,7 +163,7 @@ class PerplexityProbe(NamedTuple):
             ValueError: No text has two tokens.
         """
         model, tokenizer = loaded
-        max_length = context_length(model.config)
+        max_length = max_input_tokens(model.config)
         local = LocalModel(model, tokenizer, max_length, [], _BATCH_TOKENS[model.device.type], OomHalver())
         pieces = [found for ids in encode_texts(tokenizer, texts) if (found := windows(ids, max_length - 1))]
         if not pieces:

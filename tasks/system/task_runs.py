@@ -1,4 +1,4 @@
-"""Prefect around a stage: task runs that say what they are, retries for disks and servers, progress in the UI.
+"""Prefect's part of a stage: named task runs, retries for disks and servers, progress in the UI.
 
 Used by the `task.py` of each room. Outside a flow run, where no server listens, a stage runs as a plain function.
 """
@@ -30,7 +30,7 @@ R = TypeVar("R")
 
 
 def in_task(work: Task[..., Any], *arguments: Any, name: str, tags: Sequence[str] = ()) -> Any:
-    """Call a task in a task run with a name of its own; outside a flow run, call its function."""
+    """Call a task in a named task run; outside a flow run, call its plain function."""
     if FlowRunContext.get() is None:
         return work.fn(*arguments)
     return work.with_options(task_run_name=name, tags=tags)(*arguments)

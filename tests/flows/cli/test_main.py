@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -212,7 +213,12 @@ def test_prefect_is_imported_after_its_settings_are_made() -> None:
 
 @pytest.mark.slow
 def test_a_complete_run_asked_again_starts_nothing(
-    overedit: Run, prefect_server: None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    overedit: Run,
+    prefect_server: None,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     method = {"method": "ft_m", "site": "1.down_proj", "max_steps": 2}
     content = configuration(tmp_path / "home", tiny_model, methods=[method], edit_counts=[1])
@@ -220,8 +226,9 @@ def test_a_complete_run_asked_again_starts_nothing(
     code, table, _ = overedit("run", "c.yaml")
     assert code == 0
     monkeypatch.setattr("overedit.flows.benchmark.run_benchmark", lambda *_, **__: pytest.fail("it is run again"))
-    again = overedit("run", "c.yaml")
-    assert again == (0, table, "run 'r' is complete: nothing is edited or measured again\n")
+    with caplog.at_level(logging.INFO):
+        assert overedit("run", "c.yaml")[:2] == (0, table)
+    assert "run 'r' was complete: nothing was edited or measured again" in caplog.text
     heavy = {"torch", "transformers", "prefect", "vllm", "lm_eval", "matplotlib"}
     loaded = f"print(sorted({heavy!r} & set(sys.modules)))"
     command = f"import sys; from overedit.flows.cli.main import main\ntry: main()\nfinally: {loaded}"
@@ -232,3 +239,4 @@ def test_a_complete_run_asked_again_starts_nothing(
         text=True,
     )
     assert shown.stdout == f"{table}[]\n", shown.stderr
+    assert shown.stderr == "run 'r' was complete: nothing was edited or measured again\n"

@@ -61,8 +61,8 @@ def test_a_gate_needs_a_probe() -> None:
     [
         (
             {"capability": {"when": "gated"}},
-            "capability.when: 'gated' needs perplexity.corpus, whose level says where capability is measured; "
-            "without one 'every', 'last' and 'never' are accepted",
+            "capability.when: 'gated' needs perplexity.corpus, since perplexity decides where capability is "
+            "measured; without one 'every', 'last' and 'never' are accepted",
         ),
         (
             {"presets": ["butterfly"]},

@@ -20,7 +20,7 @@ from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
 from overedit.editing.methods.registry import METHODS
 from overedit.editing.model.weights import Delta
 from overedit.editing.requests import EditRequest
-from overedit.flows.plan import check_corpora
+from overedit.flows.plan import check_methods
 from overedit.tasks.data.corpus import open_corpus, texts_digest
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job import covariance_cache as stage
@@ -326,4 +326,4 @@ def test_a_bad_corpus_is_found_before_anything_starts(
     monkeypatch.setattr(FtL, "covariance_options", options)
     monkeypatch.setattr(FtL, "sites", SITES)
     with pytest.raises(ValueError, match=message):
-        check_corpora(ModelReference(str(tiny_model)), (FtL(site="0.down_proj"),))
+        check_methods(ModelReference(str(tiny_model)), (FtL(site="0.down_proj"),))

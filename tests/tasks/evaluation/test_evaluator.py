@@ -30,6 +30,14 @@ class StartedEngine:
     def close(self) -> None: ...
 
 
+def pristine_model(home: Path) -> MeasuredCheckpoint:
+    """The pristine model of a run with one request."""
+    run = Run(name="r", home=home, model="m", dataset="d")
+    point = TrajectoryPoint(run=run, trajectory="base", method="none", order_seed=0, edit_count=0)
+    requests = RequestStore([EditRequest(case_id="1", prompt="a", target_new="b")])
+    return MeasuredCheckpoint(point, requests, {}, (1,), None, model_digest="0")
+
+
 @pytest.mark.parametrize("evaluated", [True, False], ids=["outcomes", "perplexity alone"])
 def test_the_engine_is_started_before_a_measures_clock_runs(
     evaluated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -41,10 +49,7 @@ def test_the_engine_is_started_before_a_measures_clock_runs(
         capability=CapabilityOptions(),
         engine=EngineOptions(kind="transformers"),
     )
-    run = Run(name="r", home=tmp_path, model="m", dataset="d")
-    point = TrajectoryPoint(run=run, trajectory="base", method="none", order_seed=0, edit_count=0)
-    requests = RequestStore([EditRequest(case_id="1", prompt="a", target_new="b")])
-    measured = MeasuredCheckpoint(point, requests, {}, (1,), None, model_digest="0")
+    measured = pristine_model(tmp_path)
     monkeypatch.setattr(lazy, "open_engine", lambda *_: StartedEngine())
     costs = [StageCost("generate", 0.5, 1), StageCost("score", 0.5, 1)]
     monkeypatch.setattr(
@@ -65,7 +70,9 @@ def test_the_engine_is_started_before_a_measures_clock_runs(
     monkeypatch.setattr("overedit.tasks.evaluation.evaluator.corpus_texts", texts)
     measure(measured, options, engine=engine, show=unseen)
     assert engine.starts == [("transformers", 3.0)]
-    stored = {row["stage"]: row["seconds"] for row in run.warehouse.rows("costs", point.partition)}
+    stored = {
+        row["stage"]: row["seconds"] for row in measured.point.run.warehouse.rows("costs", measured.point.partition)
+    }
     assert stored == {"generate": 0.5, "score": 0.5, "perplexity": 0.0}
 
 
@@ -76,10 +83,7 @@ def test_a_complete_checkpoint_starts_no_engine(tmp_path: Path, monkeypatch: pyt
         capability=CapabilityOptions(),
         engine=EngineOptions(kind="transformers"),
     )
-    run = Run(name="r", home=tmp_path, model="m", dataset="d")
-    point = TrajectoryPoint(run=run, trajectory="base", method="none", order_seed=0, edit_count=0)
-    requests = RequestStore([EditRequest(case_id="1", prompt="a", target_new="b")])
-    measured = MeasuredCheckpoint(point, requests, {}, (1,), None, model_digest="0")
+    measured = pristine_model(tmp_path)
     started: list[int] = []
     monkeypatch.setattr(lazy, "open_engine", lambda *_: started.append(1) or StartedEngine())
     monkeypatch.setattr(
