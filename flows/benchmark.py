@@ -139,7 +139,7 @@ def edit_all(plan: Plan) -> list[tuple[Trajectory, list[int], str | None]]:
     """Edit along every trajectory: (trajectory, the edit counts of its checkpoints, error message or None)."""
     failed: dict[Path, str] = {}
     if plan.config.trajectories_at_once > 1:
-        arguments = (plan.queued_jobs(), plan.config.trajectories_at_once)
+        arguments = (plan.queued_jobs(), plan.config.trajectories_at_once, plan.run.name)
         failed = in_task(edit_at_once, *arguments, name="edit several at once", tags=device_tags())
     return [
         (trajectory, *edit_or_fail(plan, trajectory, failed=failed.get(plan.checkpoints_folder(trajectory))))
