@@ -5,16 +5,17 @@
 #   make bench   speed, as ratios, with the operations counted beside
 #   make fuzz    thousands of damaged and hostile datasets, configurations and checkpoints
 #   make faults  a small run under 200 faults (FAULTS=, SEED=): killed, torn, flipped, no space; nothing may be lost
+#   make operation  scheduled runs as an operator has them: server, worker, PostgreSQL, a killed worker (6 minutes)
 #   make million a million edits one after another: memory, speed and what is remembered (40 minutes)
 #   make examples  rerun the documentation's queries against the demo's warehouse and paste the output
 #   make lock    compile the locks of versions from pyproject.toml
-#   make ui      the Prefect UI, with the runs made so far
+#   make ui      the Prefect UI, with the runs made so far in this folder
 SHELL := /bin/bash
 LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 STAMP := .venv/.installed-$(LOCK)
 PYTHON := .venv/bin/python
 
-.PHONY: demo test check examples fuzz faults million ui bench lock environment
+.PHONY: demo test check examples fuzz faults operation million ui bench lock environment
 .DEFAULT_GOAL := demo
 
 environment: $(STAMP)
@@ -43,11 +44,14 @@ fuzz: $(STAMP)
 faults: $(STAMP)
 	@OMP_NUM_THREADS=1 $(PYTHON) -m tests.faults.campaign --faults $(or $(FAULTS),200) --seed $(or $(SEED),0) --servers 3 --engines 3 $(ARGS)
 
+operation: $(STAMP)
+	@OVEREDIT_OPERATION=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/flows/operation $(ARGS)
+
 million: $(STAMP)
 	@$(PYTHON) tests/benchmarks/million.py $(ARGS)
 
 ui: $(STAMP)
-	@.venv/bin/overedit ui
+	@.venv/bin/overedit ui --home .
 
 bench: $(STAMP)
 	@for script in tests/benchmarks/bench_*.py; do $(PYTHON) $$script || exit 1; done

@@ -370,17 +370,6 @@ def told_to_prefect(name: str) -> dict[str, list[Any]]:
         }
 
 
-# --- servers listen to this machine alone ----------------------------------------------------------------------------
-
-
-def test_the_ui_listens_on_loopback(overedit: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands: list[list[str]] = []
-    monkeypatch.setattr("os.execv", lambda _, command: commands.append(command))
-    assert overedit("ui")[0] == 0
-    (command,) = commands
-    assert command[command.index("--host") + 1] == "127.0.0.1"
-
-
 # --- the page --------------------------------------------------------------------------------------------------------
 
 

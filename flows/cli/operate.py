@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
+from threading import Event, Thread, Timer
 from typing import Annotated
 
 import typer
@@ -18,6 +18,8 @@ import yaml
 from overedit.flows.launch import answering_server, default_home, prepare_operation
 
 WORK_POOL = "overedit"
+PATIENCE = 20.0
+"""Seconds that Prefect's server gets to stop."""
 
 ResultsHome = Annotated[
     Path | None, typer.Option("--home", help="The folder of the results; $OVEREDIT_HOME or ~/overedit if not given.")
@@ -90,13 +92,22 @@ def deploy(
 
 
 def _run_until_stopped(command: Sequence[str], settings: Mapping[str, str]) -> int:
-    """Run a command; SIGTERM and Ctrl-C stop it first, and its exit code is waited for."""
-    process = subprocess.Popen(command, env=os.environ | settings)
+    """Run a command; SIGTERM and Ctrl-C stop it, and its exit code is waited for."""
+    running: list[subprocess.Popen[bytes]] = []
+    asked = Event()
 
     def stop(*_: object) -> None:
-        process.terminate()
+        asked.set()
+        for process in running:
+            process.terminate()
+            late = Timer(PATIENCE, process.kill)  # a server that is still starting may not end
+            late.daemon = True
+            late.start()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    code = process.wait()
+    running.append(subprocess.Popen(command, env=os.environ | settings))
+    if asked.is_set():
+        stop()
+    code = running[0].wait()
     return code if code >= 0 else 128 - code

@@ -76,7 +76,7 @@ def test_the_report_opens_by_the_link_of_the_runs_own_artifact(operation: Operat
 def test_a_run_that_fails_notifies_the_webhook(operation: Operation, failing: str, webhook: Webhook) -> None:
     assert operation.ended(failing)["state_type"] == "FAILED"
     until(lambda: webhook.told or None, seconds=30, what="the webhook is told")
-    (told,) = (one for one in webhook.told if "absent.yaml" in one["subject"])
+    told = next(one for one in webhook.told if "absent.yaml" in one["subject"])
     assert told["subject"] == "Overedit: absent.yaml is Failed"
     assert "absent.yaml" in told["body"].splitlines()[0]
     assert failing in told["body"], "a link to the flow run"
