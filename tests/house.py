@@ -82,6 +82,7 @@ LAW: dict[str, set[str]] = {
     "flows.pocket_world": set(),
     "flows.deployed": {"flows.benchmark", "flows.scan", "flows.plan", "flows.config", "flows.launch"},
     "flows.deploy": set(),
+    "flows.server_log": set(),
     "flows.launch": set(),
     "flows.cli": {"flows"},
 }

@@ -50,18 +50,15 @@ def ui(
 
 
 def _logging_settings(folder: Path) -> dict[str, str]:
-    """The server's logging: Prefect's own, or the user's, without what is tried again and then succeeds.
-
-    On SQLite, Prefect 3.7.7 reports a locked database at every poll of a worker, in a hundred lines, and tries again;
-    between them nobody would see the scheduler's errors. What fails for good is logged by others.
-    """
+    """The server's logging: the user's, or else Prefect's own with a filter."""
     from prefect.logging.configuration import DEFAULT_LOGGING_SETTINGS_PATH
     from prefect.settings import PREFECT_LOGGING_SETTINGS_PATH
 
     if PREFECT_LOGGING_SETTINGS_PATH.value().exists():
         return {}
     content = yaml.safe_load(DEFAULT_LOGGING_SETTINGS_PATH.read_text(encoding="utf-8"))
-    content["loggers"]["docket.dependencies"] = {"level": "CRITICAL"}
+    content["filters"] = {"locked": {"()": "overedit.flows.server_log.WithoutLockedDatabase"}}
+    content["loggers"]["docket.dependencies"] = {"filters": ["locked"]}
     path = folder / "logging.yml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     return {"PREFECT_LOGGING_SETTINGS_PATH": str(path)}

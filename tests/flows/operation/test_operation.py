@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sqlite3
 from pathlib import Path
@@ -129,19 +130,22 @@ def test_deploying_again_makes_no_duplicates(operation: Operation, webhook: Webh
 
 
 def test_errors_of_the_scheduler_are_shown(operation: Operation) -> None:
-    """A schedule that cannot be read makes it fail, as SQLAlchemy 2.1 did at every one."""
+    """It fails when it inserts flow runs, as it did with SQLAlchemy 2.1; here because the database refuses them."""
     path = f"/deployments/{operation.deployment('scan/scan')['id']}/schedules"
-    (made,) = operation.ask("POST", path, [{"active": True, "schedule": {"interval": 86_400}}])
     file = operation.folder / "prefect" / "prefect.db"
+    refuse = "SELECT RAISE(ABORT, 'refused by a test')"
+    trigger = f"CREATE TRIGGER refuse BEFORE INSERT ON flow_run WHEN NEW.auto_scheduled BEGIN {refuse}; END"
     with sqlite3.connect(file, timeout=60) as database:
-        broken = ("UPDATE deployment_schedule SET schedule = '{}' WHERE id = ?", (made["id"],))
-        assert database.execute(*broken).rowcount == 1
+        database.execute(trigger)
+    (made,) = operation.ask("POST", path, [{"active": True, "schedule": {"interval": 86_400}}])
     try:
-        until(lambda: "Error scheduling deployment" in operation.said("ui") or None, seconds=90, what="the error")
-        assert "Traceback" in operation.said("ui")
+        until(lambda: "refused by a test" in operation.said("ui") or None, seconds=90, what="the scheduler's error")
     finally:
         with sqlite3.connect(file, timeout=60) as database:
-            database.execute("DELETE FROM deployment_schedule WHERE id = ?", (made["id"],))
+            database.execute("DROP TRIGGER refuse")
+        operation.ask("DELETE", f"{path}/{made['id']}")
+    assert re.search(r"ERROR .*schedule_\w*deployments", operation.said("ui"))
+    assert "mark_deployments_ready" not in operation.said("ui"), "what Prefect logs at every poll"
 
 
 @pytest.mark.parametrize("arguments", [("worker",), ("deploy",)])
