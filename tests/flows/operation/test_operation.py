@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.operation import Operation, Webhook, free_port, until
+from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +84,31 @@ def test_a_run_that_fails_notifies_the_webhook(operation: Operation, failing: st
     assert told["subject"] == "Overedit: absent.yaml is Failed"
     assert "absent.yaml" in told["body"].splitlines()[0]
     assert failing in told["body"], "a link to the flow run"
+
+
+ANNOUNCE = """
+from prefect import flow
+from overedit.tasks.system.task_runs import announce_moved_numbers
+
+@flow
+def gated():
+    announce_moved_numbers("3 numbers moved", "reliability of FT-M at 100 edits: 0.59 -> 0.06")
+
+announce_moved_numbers("4 numbers moved", "outside a flow run nobody is told")
+gated()
+"""
+
+
+def test_numbers_that_moved_notify_the_webhook(operation: Operation, webhook: Webhook) -> None:
+    done = subprocess.run([sys.executable, "-c", ANNOUNCE], env=operation.environment, cwd=REPOSITORY, timeout=120)
+    assert done.returncode == 0
+    told = until(
+        lambda: next((one for one in webhook.told if "numbers moved" in one["subject"]), None),
+        seconds=60,
+        what="the webhook is told",
+    )
+    assert told["subject"].endswith(": 3 numbers moved")
+    assert told["body"].startswith("reliability of FT-M at 100 edits: 0.59 -> 0.06\nhttp://127.0.0.1:")
 
 
 @pytest.mark.parametrize(
