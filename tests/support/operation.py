@@ -102,8 +102,14 @@ class Operation:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in reversed(self.processes):
-            self.stop(name)
+        try:
+            for name in reversed(self.processes):
+                self.stop(name)
+        finally:
+            for process in self.processes.values():
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)  # it is the first of a session of its own
+                    process.wait()
 
     def start(self, name: str, *arguments: str) -> None:
         """Start a command of Overedit in the background; what it says is kept below its name."""
