@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from overedit.tasks.report.comparison.differences import Difference, differences
+from overedit.tasks.report.comparison.differences import Difference, Point, differences, unmatched
 from overedit.tasks.report.comparison.settings import Setting, differing_settings
 from overedit.tasks.runs.run import display_names, unknown_run
 from overedit.tasks.warehouse.tables import Row
@@ -43,6 +43,10 @@ class Comparison(NamedTuple):
     """Trajectories that the other run does not have."""
     unfinished: list[str]
     """Runs whose settings are not stored yet."""
+    trajectories: dict[str, tuple[str, int, str]]
+    """Display name -> trajectory, order seed and label."""
+    unmatched: list[tuple[Point, int]]
+    """Measures of only one of the runs, with its number, 1 or 2."""
 
 
 class _Side(NamedTuple):
@@ -64,8 +68,8 @@ def compare(warehouse: Warehouse, first: str, second: str, *, protocol: str = "g
 
     Args:
         warehouse: Has the rows of both runs.
-        first: The name of a run.
-        second: The name of another run.
+        first: The name of a run, or of an instance, `RUN@INSTANCE`.
+        second: Another name of that kind.
         protocol: The protocol under which answers are scored.
 
     Raises:
@@ -75,10 +79,16 @@ def compare(warehouse: Warehouse, first: str, second: str, *, protocol: str = "g
         raise ValueError(f"compare: {first!r} is given twice; name two runs")
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol: {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
-    with warehouse.connect(sql=f"{_TRAJECTORIES}; {query_sql(_POINTS)}") as connection:
+    instances = [name for name in (first, second) if "@" in name]
+    with warehouse.connect(sql=f"{_TRAJECTORIES}; {query_sql(_POINTS)}", instances=instances) as connection:
         sides = _sides(warehouse, connection, first, second)
         _store_names(connection, sides)
-        found = differences(lambda name, **values: _rows(connection, query_sql(name), **values), protocol)
+
+        def ask(name: str, **values: Any) -> list[Row]:
+            return _rows(connection, query_sql(name), **values)
+
+        found = differences(ask, protocol)
+        only_one = unmatched(ask, protocol)
         if not found:
             raise ValueError(_nothing_in_common(connection, sides, protocol))
     one, other = sides
@@ -92,6 +102,12 @@ def compare(warehouse: Warehouse, first: str, second: str, *, protocol: str = "g
         only_first=[name for name in one.collapses if name not in other.collapses],
         only_second=[name for name in other.collapses if name not in one.collapses],
         unfinished=[side.run for side in sides if not side.ended],
+        trajectories={
+            name: (row["trajectory"], row["order_seed"], row["label"])
+            for side in sides
+            for name, row in side.collapses.items()
+        },
+        unmatched=only_one,
     )
 
 
