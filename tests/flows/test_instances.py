@@ -30,7 +30,9 @@ def execute(tiny_model: Path, tmp_path: Path) -> Execute:
     """Execute the run once more, and give its row of the table `instances`; its keys may be changed."""
 
     def once(**more: Any) -> dict[str, Any]:
-        config = configuration(tmp_path, tiny_model, **more)
+        texts = tmp_path / "more.txt"
+        texts.write_text("".join(f"The river of Land{i} runs to the sea.\n" for i in range(30)))
+        config = configuration(tmp_path, tiny_model, **({"perplexity": {"corpus": str(texts)}} | more))
         methods = more.get("methods", config["methods"][1:])
         plan = make_plan(BenchmarkConfig.model_validate(config | {"methods": methods}), changed=True)
         return run_alone(plan, wait=False, requested_by="test").row
@@ -162,7 +164,7 @@ def test_a_changed_configuration_is_an_instance_that_says_what_changed(
 ) -> None:
     first = execute()
     second = execute(edit_counts=[1, 4])
-    assert {change["key"] for change in json.loads(second["changes"])} == {"edit_counts"}
+    assert {change["key"] for change in json.loads(second["changes"])} == {"edit_counts", "requests_digest"}
     assert second["verdict"].endswith("not comparable")
     at = warehouse.query("SELECT DISTINCT edit_count FROM outcomes WHERE method <> 'none' ORDER BY 1")
     assert at["edit_count"].to_pylist() == [1, 4], "views have the newest instance alone"
@@ -192,4 +194,4 @@ def test_a_killed_instance_is_marked_as_stopped_by_the_next(
     assert [row["status"] for row in instances_of(warehouse, "r")] == ["stopped"]
     second = execute()
     assert (second["status"], second["verdict"]) == ("completed", "first instance")
-    assert second["num_computed"] == 2, "requests and the second engine start"
+    assert second["num_computed"] == 1, "the requests, which are stored at the end"

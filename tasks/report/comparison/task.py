@@ -47,6 +47,6 @@ def _failure(row: Row) -> str:
 
 
 def _files(warehouse: Warehouse, run: str, instance: str) -> set[str]:
-    """The names of an instance's files of results, without its costs."""
+    """The names of an instance's files of numbers that are compared."""
     rows = warehouse.rows("instance_files", {"run": run, "instance": instance})
-    return {row["file"] for row in rows if row["table_name"] != "costs"}
+    return {row["file"] for row in rows if row["table_name"] not in ("costs", "runs")}

@@ -67,7 +67,7 @@ def test_words() -> None:
     assert verdict_text(rows[1:2]) == "no number moved"
 
 
-SEEDS, CASES, PROBES = 5, 60, ("edit", "rephrase", "locality")
+SEEDS, CASES, PROBES = 5, 40, ("edit", "rephrase", "locality")
 
 
 def instance(warehouse: Warehouse, name: str, right: np.ndarray) -> None:
@@ -100,14 +100,14 @@ def test_noise_alone_raises_no_alarm_in_95_of_100_comparisons(tmp_path: Path) ->
     chances = rng.uniform(0.2, 0.95, (SEEDS, len(PROBES), CASES))
     warehouse = Warehouse(tmp_path)
     alarms = 0
-    for number in range(11):  # 10 independent pairs of neighbours in each of 10 rounds would take minutes: see below
+    for number in range(15):
         instance(warehouse, f"i{number:02}", rng.random(chances.shape) < chances)
-    pairs = [(first, second) for first in range(11) for second in range(first)][:20]
+    pairs = [(first, second) for first in range(15) for second in range(first)][:100]
     for first, second in pairs:
         verdict = judge(warehouse, "r", f"i{second:02}", f"i{first:02}", GateOptions(any_significant=True))
         assert len(verdict.rows) == SEEDS * len(PROBES)
         alarms += bool(verdict.failures)
-    assert alarms <= 1
+    assert alarms <= 5
 
     worse = rng.random(chances.shape) < chances - 0.15
     instance(warehouse, "worse", worse)
