@@ -66,14 +66,14 @@ def compare(
 ) -> None:
     """Compare two runs: settings that differ, and numbers that differ by more than chance."""
     from overedit.tasks.report.comparison.compare import compare
+    from overedit.tasks.report.comparison.gate import judged
+    from overedit.tasks.report.comparison.limits import GateOptions
     from overedit.tasks.report.comparison.rendering import (
         FORMATS,
         comparison_json,
         comparison_markdown,
         comparison_table,
     )
-    from overedit.tasks.report.comparison.gate import judged
-    from overedit.tasks.report.comparison.limits import GateOptions
     from overedit.tasks.warehouse.warehouse import Warehouse
 
     limits = GateOptions.parsed(fail_if or [])

@@ -226,7 +226,7 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("baseline", _text),
             pa.field("trajectory", _text),
             pa.field("label", _text),
-            pa.field("order_seed", _int),
+            pa.field("order_seed", _int),  # null if all orders were compared together
             pa.field("edit_count", _int),
             pa.field("kind", _text),  # outcome | capability | perplexity
             pa.field("measure", _text),

@@ -10,7 +10,6 @@ from overedit.tasks.report.comparison.compare import Comparison, compare
 from overedit.tasks.report.comparison.differences import Difference
 from overedit.tasks.report.comparison.limits import GateOptions
 from overedit.tasks.warehouse.tables import Row
-from overedit.tasks.warehouse.vocabulary import PROTOCOLS
 from overedit.tasks.warehouse.warehouse import Warehouse
 
 SIGNIFICANT = 0.05
@@ -37,8 +36,10 @@ class Verdict(NamedTuple):
         return [row for row in self.rows if row["failed"]]
 
 
-def judge(warehouse: Warehouse, run: str, baseline: str, instance: str, limits: GateOptions | None) -> Verdict:
-    """Compare an instance with the baseline, on the questions that both were asked.
+def judge(
+    warehouse: Warehouse, run: str, baseline: str, instance: str, limits: GateOptions | None, *, protocol: str
+) -> Verdict:
+    """Compare an instance with the baseline, on the questions that both were asked; orders of the edits are pooled.
 
     Args:
         warehouse: Has the rows of both.
@@ -46,10 +47,11 @@ def judge(warehouse: Warehouse, run: str, baseline: str, instance: str, limits: 
         baseline: One of its instances.
         instance: Another one.
         limits: What fails; None if nothing does.
+        protocol: The protocol under which answers are scored.
     """
     first, second = f"{run}@{baseline}", f"{run}@{instance}"
     try:
-        found = compare(warehouse, first, second, protocol=_protocol(warehouse, second))
+        found = compare(warehouse, first, second, protocol=protocol, pool_orders=True)
     except ValueError as error:  # no number in common
         return Verdict([], f"not comparable with the baseline: {error}")
     rows = [{"baseline": baseline} | row for row in _rows(found, limits or GateOptions())]
@@ -109,10 +111,3 @@ def _rows(found: Comparison, limits: GateOptions) -> list[Row]:
             | {"reason": f"measured in {where} only"}
         )
     return rows
-
-
-def _protocol(warehouse: Warehouse, instance: str) -> str:
-    """The first protocol under which an instance's answers are scored."""
-    sql = f"SELECT DISTINCT protocol FROM outcome_sums WHERE run = '{instance}'"
-    found = warehouse.query(sql, instances=[instance])["protocol"].to_pylist()
-    return next((protocol for protocol in PROTOCOLS if protocol in found), PROTOCOLS[0])

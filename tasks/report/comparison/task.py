@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 from overedit.tasks.report.comparison.gate import judge
 from overedit.tasks.report.comparison.limits import GateOptions
 from overedit.tasks.runs.instances import Instance, baseline_of, store_gates
 from overedit.tasks.system.task_runs import retried_stage
 from overedit.tasks.warehouse.tables import Row
+from overedit.tasks.warehouse.vocabulary import PROTOCOLS
 from overedit.tasks.warehouse.warehouse import Warehouse
 
 
@@ -27,7 +30,9 @@ def compare_with_baseline(instance: Instance, limits: GateOptions | None) -> Non
         gate = None if limits is None else "passed"
         instance.store(baseline=baseline, num_moved=0, verdict="no change, nothing recomputed", gate=gate)
         return
-    verdict = judge(warehouse, run, baseline, instance.name, limits)
+    asked = json.loads(instance.row["config"])["evaluation"]["protocols"]
+    protocol = next(protocol for protocol in PROTOCOLS if protocol in asked)
+    verdict = judge(warehouse, run, baseline, instance.name, limits, protocol=protocol)
     store_gates(instance, verdict.rows)
     gate = None if limits is None else "failed" if verdict.failures else "passed"
     instance.store(baseline=baseline, num_moved=len(verdict.moved), verdict=verdict.text, gate=gate)

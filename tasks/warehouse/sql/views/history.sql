@@ -61,12 +61,17 @@ numbers AS (
 labels AS (
     SELECT instance, run, trajectory, order_seed, any_value(label) AS label FROM runs_by_instance GROUP BY ALL
 ),
+-- a verdict on all orders of a trajectory together has no order_seed
 verdicts AS (
     SELECT
-        run, instance, trajectory, order_seed, edit_count,
+        g.run, g.instance, g.trajectory, o.order_seed, edit_count,
         CASE kind WHEN 'capability' THEN 'capability' WHEN 'perplexity' THEN 'perplexity' ELSE measure END AS measure,
         coalesce(protocol, '') AS under, verdict
-    FROM gates WHERE kind <> 'capability' OR measure = 'mean'
+    FROM gates AS g
+    JOIN (SELECT DISTINCT run, instance, trajectory, order_seed FROM numbers) AS o ON
+        o.run = g.run AND o.instance = g.instance AND o.trajectory = g.trajectory
+        AND (g.order_seed IS NULL OR g.order_seed = o.order_seed)
+    WHERE kind <> 'capability' OR measure = 'mean'
 ),
 baselines AS (
     SELECT run, max_by(instance, accepted_at) AS instance, true AS is_baseline FROM accepted GROUP BY run
