@@ -15,7 +15,7 @@ from rich.table import Column, Table
 
 import overedit
 from overedit.editing.storage.disk_space import NoSpaceError
-from overedit.flows.cli.results import Home, compare, report, sql
+from overedit.flows.cli.results import Home, compare, local_folder, publish, report, sql
 from overedit.flows.launch import prepare_logging, prepare_prefect
 from overedit.tasks.system.untrusted import printable
 
@@ -79,8 +79,11 @@ def scan(
 def edit(
     model: Annotated[str, typer.Option(help="A model folder, a hub name, or pocket.")],
     method: Annotated[str, typer.Option(help="One of: overedit methods.")],
-    requests: Annotated[Path, typer.Option(help="A file of edit requests (JSON, JSONL, Parquet).")],
-    out: Annotated[Path, typer.Option(help="The folder that receives weights.safetensors and checkpoint.json.")],
+    requests: Annotated[Path, typer.Option(help="A file of edit requests (JSON, JSONL, Parquet, CSV).")],
+    out: Annotated[
+        Path,
+        typer.Option(help="The folder that receives weights.safetensors and checkpoint.json.", callback=local_folder),
+    ],
     dataset: Annotated[str, typer.Option(help="How to read the file: one of overedit datasets, or file.")] = "file",
     settings: Settings = None,
 ) -> None:
@@ -97,7 +100,7 @@ def export(
     checkpoint: Annotated[
         Path, typer.Argument(help="A checkpoint folder (holds weights.safetensors, checkpoint.json).")
     ],
-    out: Annotated[Path, typer.Argument(help="The model folder to write.")],
+    out: Annotated[Path, typer.Argument(help="The model folder to write.", callback=local_folder)],
     model: Annotated[str | None, typer.Option(help="The base model, where it is not where it was.")] = None,
 ) -> None:
     """Turn base model and checkpoint into an ordinary Hugging Face model folder."""
@@ -110,6 +113,7 @@ def export(
 app.command()(sql)
 app.command()(report)
 app.command()(compare)
+app.command()(publish)
 
 
 @app.command()

@@ -25,6 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from overedit.editing.storage.atomic import remove_leftovers, replace_file
 from overedit.tasks.warehouse.arrow_rows import Rows, conform, to_arrow
+from overedit.tasks.warehouse.attached import in_schemas, names_in_words, register
 from overedit.tasks.warehouse.outcome_sums import added_up, sums_of, to_footer
 from overedit.tasks.warehouse.parquet_checksum import SEAL, is_whole, seal, stored_checksum
 from overedit.tasks.warehouse.tables import TABLES
@@ -152,21 +153,31 @@ class Warehouse:
                     tables.append(conform(table, pq.read_table(stream), schema))
         return list(pa.concat_tables(tables).to_pylist()) if tables else []
 
-    def connect(self, *, run: str | None = None, sql: str = "") -> duckdb.DuckDBPyConnection:
+    def connect(
+        self, *, run: str | None = None, sql: str = "", attach: Mapping[str, Warehouse] | None = None
+    ) -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB with the views of the tables and the query views; it locks no file.
 
-        It can read no file outside the root, and its settings are locked. The caller closes it.
+        It can read no file outside the root and those of attached warehouses, and its settings are locked. The caller
+        closes it.
 
         Args:
             run: Restrict the views to this run and compute every query view once, now: for a reader who needs them all.
             sql: The query to come: only the views that it needs are created, and views that its views build on are
                 computed once, now.
+            attach: Schema -> another warehouse, whose tables and views are in it, e.g. `nightly.leaderboard`.
+
+        Raises:
+            ValueError: A schema's name is not accepted.
         """
         connection = duckdb.connect(":memory:")
         computed = view_names() if run is not None else needed_twice(sql)
         self._create_views(connection, run, computed, needed(sql))
+        for other in in_schemas(connection, attach or {}):
+            other._create_views(connection, run, computed, needed(sql))
         # the views spell the root as a glob with escaped characters, so both spellings are allowed
-        allowed = ", ".join(literal(name) for name in {self.root, _escape_glob(self.root)})
+        roots = {self.root, *(other.root for other in (attach or {}).values())}
+        allowed = ", ".join(literal(name) for root in roots for name in {root, _escape_glob(root)})
         connection.execute(f"SET allowed_directories = [{allowed}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET python_enable_replacements = false")
@@ -174,19 +185,22 @@ class Warehouse:
         connection.execute("SET lock_configuration = true")
         return connection
 
-    def query(self, sql: str) -> pa.Table:
+    def query(self, sql: str, *, attach: Mapping[str, Warehouse] | None = None) -> pa.Table:
         """The result of one SELECT (or DESCRIBE, SUMMARIZE, SHOW) over the tables and views.
 
+        Args:
+            sql: The statement.
+            attach: As in `connect`.
+
         Raises:
-            ValueError: Not a single reading statement, an unknown table or column, or a file outside the root.
+            ValueError: Not a single reading statement, an unknown table or column, or a file outside the roots.
         """
-        with self.connect(sql=sql) as connection:
+        with self.connect(sql=sql, attach=attach) as connection:
             try:
                 check_reads_only(connection, sql)
                 return connection.sql(sql).to_arrow_table()
             except duckdb.CatalogException as error:
-                names = ", ".join([*TABLES, *view_names()])
-                raise ValueError(f"{first_line(error)} The tables and views are: {names}.") from error
+                raise ValueError(f"{first_line(error)} {names_in_words(attach)}") from error
             except duckdb.Error as error:
                 raise ValueError(first_line(error)) from error
 
@@ -223,7 +237,7 @@ class Warehouse:
         wanted: Collection[str] | None = None,
     ) -> None:
         if not self._is_local:
-            connection.register_filesystem(self._files)
+            register(connection, self._files)
         files = {table: self._glob(table, run) for table in TABLES}
         create_views(connection, files, run=run, computed=computed, wanted=wanted)
 
