@@ -7,6 +7,7 @@
 #   make faults  a small run under 200 faults (FAULTS=, SEED=): killed, torn, flipped, no space; nothing may be lost
 #   make million a million edits one after another: memory, speed and what is remembered (40 minutes)
 #   make examples  rerun the documentation's queries against the demo's warehouse and paste the output
+#   make docs    make docs/warehouse.md, the page of all tables and views, from the code
 #   make lock    compile the locks of versions from pyproject.toml
 #   make ui      the Prefect UI, with the runs made so far
 SHELL := /bin/bash
@@ -14,7 +15,7 @@ LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 STAMP := .venv/.installed-$(LOCK)
 PYTHON := .venv/bin/python
 
-.PHONY: demo test check examples fuzz faults million ui bench lock environment
+.PHONY: demo test check examples docs fuzz faults million ui bench lock environment
 .DEFAULT_GOAL := demo
 
 environment: $(STAMP)
@@ -36,6 +37,9 @@ check: $(STAMP)
 
 examples: $(STAMP)
 	@$(PYTHON) -m tests.docs.examples README.md docs/sql.md
+
+docs: $(STAMP)
+	@$(PYTHON) -m tests.docs.warehouse docs/warehouse.md
 
 fuzz: $(STAMP)
 	@OVEREDIT_FUZZ_INPUTS=$(or $(INPUTS),1500) $(PYTHON) -m pytest -q tests/fuzz $(ARGS)

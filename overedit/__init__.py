@@ -31,21 +31,31 @@ class Results:
         home: The folder that holds `warehouse/`, or the warehouse itself.
 
     Raises:
-        ValueError: There is no warehouse.
+        ValueError: There is no warehouse, or a URL is given.
     """
 
     def __init__(self, home: str | Path) -> None:
+        from overedit.tasks.runs.run import check_home
+
+        check_home(home)
         self.home = _home_of(Path(home))
 
-    def sql(self, query: str, *, format: Format = "arrow") -> Any:
+    def sql(self, query: str, *, format: Format = "arrow", attach: Mapping[str, str | Path] | None = None) -> Any:
         """The answer to one SELECT over the tables and views; nothing is ever written.
 
+        Args:
+            query: The SELECT.
+            format: Of the answer.
+            attach: Name -> another folder that holds a `warehouse/`: its tables and views are `name.leaderboard`, ...
+
         Raises:
-            ValueError: Not one reading statement, an unknown table, view or column, or an unknown format.
+            ValueError: Not one reading statement, an unknown table, view or column, an unknown format, or a folder
+                without a warehouse.
         """
         from overedit.tasks.warehouse.warehouse import Warehouse
 
-        return _converted(Warehouse(self.home / "warehouse").query(query), format)
+        others = {name: Warehouse(Results(home).home / "warehouse") for name, home in (attach or {}).items()}
+        return _converted(Warehouse(self.home / "warehouse").query(query, attach=others), format)
 
     def table(self, view: str, *, format: Format = "arrow") -> Any:
         """All rows of a table or view, e.g. `leaderboard`; raises as `sql` does."""

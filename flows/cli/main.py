@@ -15,7 +15,7 @@ from rich.table import Column, Table
 
 import overedit
 from overedit.editing.storage.disk_space import NoSpaceError
-from overedit.flows.cli.results import Home, accept, compare, history, report, sql
+from overedit.flows.cli.results import Home, accept, compare, history, local_folder, publish, report, sql
 from overedit.flows.launch import prepare_logging, prepare_prefect
 from overedit.tasks.system.untrusted import printable
 
@@ -87,8 +87,11 @@ def scan(
 def edit(
     model: Annotated[str, typer.Option(help="A model folder, a hub name, or pocket.")],
     method: Annotated[str, typer.Option(help="One of: overedit methods.")],
-    requests: Annotated[Path, typer.Option(help="A file of edit requests (JSON, JSONL, Parquet).")],
-    out: Annotated[Path, typer.Option(help="The folder that receives weights.safetensors and checkpoint.json.")],
+    requests: Annotated[Path, typer.Option(help="A file of edit requests (JSON, JSONL, Parquet, CSV).")],
+    out: Annotated[
+        Path,
+        typer.Option(help="The folder that receives weights.safetensors and checkpoint.json.", callback=local_folder),
+    ],
     dataset: Annotated[str, typer.Option(help="How to read the file: one of overedit datasets, or file.")] = "file",
     settings: Settings = None,
 ) -> None:
@@ -105,7 +108,7 @@ def export(
     checkpoint: Annotated[
         Path, typer.Argument(help="A checkpoint folder (holds weights.safetensors, checkpoint.json).")
     ],
-    out: Annotated[Path, typer.Argument(help="The model folder to write.")],
+    out: Annotated[Path, typer.Argument(help="The model folder to write.", callback=local_folder)],
     model: Annotated[str | None, typer.Option(help="The base model, where it is not where it was.")] = None,
 ) -> None:
     """Turn base model and checkpoint into an ordinary Hugging Face model folder."""
@@ -120,6 +123,7 @@ app.command()(report)
 app.command()(compare)
 app.command()(history)
 app.command()(accept)
+app.command()(publish)
 
 
 @app.command()

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-Home = Annotated[Path, typer.Option(help="The folder of warehouse/, runs/ and reports/.")]
+
+def local_folder(parameter: typer.CallbackParam, folder: Path) -> Path:
+    """The folder that an option or argument names; raises ValueError for a URL."""
+    from overedit.tasks.runs.run import check_home
+
+    check_home(folder, str(parameter.name))
+    return folder
+
+
+Home = Annotated[Path, typer.Option(help="The folder of warehouse/, runs/ and reports/.", callback=local_folder)]
 
 
 def sql(
@@ -19,13 +28,23 @@ def sql(
         list[str] | None,
         typer.Option(metavar="RUN@INSTANCE", help="Add the rows of an instance, whose run is RUN@INSTANCE."),
     ] = None,
+    attach: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]FOLDER", help="Another home, whose tables and views are NAME.leaderboard, ..."),
+    ] = None,
     home: Home = Path(),
 ) -> None:
-    """Ask the warehouse, read-only."""
+    """Ask the warehouse, read-only, or several at once."""
     from overedit.tasks.report.formatting import format_rows
+    from overedit.tasks.runs.run import check_home
+    from overedit.tasks.warehouse.attached import named_folders
     from overedit.tasks.warehouse.warehouse import Warehouse
 
-    print(format_rows(Warehouse(warehouse_folder(home)).query(query, instances=instance or []), output))
+    folders = named_folders(attach or [])
+    for folder in folders.values():
+        check_home(folder, "attach")
+    others = {name: Warehouse(warehouse_folder(folder, "--attach")) for name, folder in folders.items()}
+    print(format_rows(Warehouse(warehouse_folder(home)).query(query, instances=instance or [], attach=others), output))
 
 
 def report(
@@ -130,8 +149,26 @@ def accept(
     print(f"{run}: later instances are compared with {accepted}")
 
 
-def warehouse_folder(home: Path) -> Path:
+def publish(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="A run's name.")],
+    to: Annotated[str, typer.Option(help="mlflow or wandb.")],
+    project: Annotated[str, typer.Option(help="MLflow's experiment, W&B's project.")] = "overedit",
+    home: Home = Path(),
+) -> None:
+    """Copy a run's numbers, configuration and report to an experiment tracker, offline."""
+    from overedit.tasks.export.publish import publish
+
+    warehouse_folder(home)
+    for line in publish(home, name, to=to, project=project):
+        print(line)
+
+
+def warehouse_folder(home: Path, option: str = "--home") -> Path:
     """The warehouse of a home.
+
+    Args:
+        home: The folder that holds `warehouse/`.
+        option: The one that names it.
 
     Raises:
         ValueError: There is no warehouse.
@@ -139,6 +176,6 @@ def warehouse_folder(home: Path) -> Path:
     folder = home / "warehouse"
     if not folder.is_dir():
         raise ValueError(
-            f"there is no warehouse in {home.resolve()}; run a benchmark first, or name its folder with --home"
+            f"there is no warehouse in {home.resolve()}; run a benchmark first, or name its folder with {option}"
         )
     return folder

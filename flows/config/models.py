@@ -22,7 +22,7 @@ from overedit.tasks.evaluation.paper_protocols import PRESETS
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.pocket_world.shipped import WORLDS
 from overedit.tasks.report.comparison.limits import GateOptions
-from overedit.tasks.runs.run import NAME, folder_name
+from overedit.tasks.runs.run import NAME, folder_name, home_fault, name_fault
 
 
 class EditingConfig(BaseModel):
@@ -58,6 +58,22 @@ class EditingConfig(BaseModel):
             covariance = covariance.model_dump(exclude_unset=True)
         methods = [_with_covariance(method, covariance) for method in values["methods"]]
         return values | {"methods": [with_preset(method, model) for method in methods]}
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _name_in_words(cls, name: Any) -> Any:
+        """Say what is accepted in words: a message by `pattern` would show the expression alone."""
+        if isinstance(name, str) and (fault := name_fault(name)) is not None:
+            raise ValueError(fault)
+        return name
+
+    @field_validator("home", mode="before")
+    @classmethod
+    def _home_is_a_folder(cls, home: Any) -> Any:
+        """Refuse a URL, of which `Path` would make a folder `s3:`."""
+        if isinstance(home, str | Path) and (fault := home_fault(home)) is not None:
+            raise ValueError(fault)
+        return home
 
     @cached_property
     def model_reference(self) -> ModelReference:

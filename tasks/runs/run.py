@@ -57,9 +57,40 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: It does not match NAME.
     """
-    if re.fullmatch(NAME, name) is None:
-        accepted = "1 to 64 letters, digits, dots, hyphens and underscores, the first a letter or a digit"
-        raise ValueError(f"name: {shown_value(name)} is not a run's name; accepted: {accepted}")
+    if (fault := name_fault(name)) is not None:
+        raise ValueError(f"name: {shown_value(name)} is {fault}")
+
+
+def name_fault(name: str) -> str | None:
+    """What is wrong with a run's name, what is accepted, and a name like it that is; None if nothing is wrong."""
+    if re.fullmatch(NAME, name) is not None:
+        return None
+    accepted = "1 to 64 letters, digits, dots, hyphens and underscores, the first a letter or a digit"
+    similar = re.sub(r"[^A-Za-z0-9._-]+", "-", name[:_LONGEST_NAME]).strip("._-")[:64]
+    return f"not a run's name; accepted: {accepted}" + (f", e.g. {similar}" if re.fullmatch(NAME, similar) else "")
+
+
+def check_home(home: str | Path, key: str = "home") -> None:
+    """Check that a folder for results is on this machine.
+
+    Args:
+        home: As it was given, or as a path.
+        key: What the message calls it.
+
+    Raises:
+        ValueError: It is a URL.
+    """
+    if (fault := home_fault(home)) is not None:
+        raise ValueError(f"{key}: {shown_value(re.sub(':/+', '://', str(home), count=1))} is {fault}")
+
+
+def home_fault(home: str | Path) -> str | None:
+    """What is wrong with a folder for results, and what is accepted: `s3://bucket/x` would become a folder `s3:`."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(home)) is None:
+        return None
+    return (
+        "a URL; accepted: a folder of this machine, also one on which a bucket or share is mounted, e.g. /mnt/results"
+    )
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
 from overedit.editing.storage.atomic import remove_leftovers, replace_file
+from overedit.tasks.warehouse.attached import in_schemas, names_in_words, register
 from overedit.tasks.warehouse.files import TableFiles
 from overedit.tasks.warehouse.layout import HISTORY, folder_name
 from overedit.tasks.warehouse.tables import RESULTS, TABLES
@@ -29,11 +30,17 @@ class Warehouse(TableFiles):
     """The tables under one root, and the views over them; see `TableFiles`."""
 
     def connect(
-        self, *, run: str | None = None, sql: str = "", instances: Iterable[str] = ()
+        self,
+        *,
+        run: str | None = None,
+        sql: str = "",
+        instances: Iterable[str] = (),
+        attach: Mapping[str, Warehouse] | None = None,
     ) -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB with the views of the tables and the query views; it locks no file.
 
-        It can read no file outside the root, and its settings are locked. The caller closes it.
+        It can read no file outside the root and those of attached warehouses, and its settings are locked. The caller
+        closes it.
 
         Args:
             run: Restrict the views to this run, `RUN` or `RUN@INSTANCE`, and compute every query view once, now: for a
@@ -41,15 +48,19 @@ class Warehouse(TableFiles):
             sql: The query to come: only the views that it needs are created, and views that its views build on are
                 computed once, now.
             instances: `RUN@INSTANCE` names whose rows the views have in addition, with that name as their run.
+            attach: Schema -> another warehouse, whose tables and views are in it, e.g. `nightly.leaderboard`.
 
         Raises:
-            ValueError: There is no such instance.
+            ValueError: There is no such instance, or a schema's name is not accepted.
         """
         connection = duckdb.connect(":memory:")
         computed = view_names() if run is not None else needed_twice(sql)
         self._create_views(connection, run=run, instances=instances, computed=computed, wanted=needed(sql))
+        for other in in_schemas(connection, attach or {}):
+            other._create_views(connection, run=run, computed=computed, wanted=needed(sql))
         # the views spell the root as a glob with escaped characters, so both spellings are allowed
-        allowed = ", ".join(literal(name) for name in {self.root, _escape_glob(self.root)})
+        roots = {self.root, *(other.root for other in (attach or {}).values())}
+        allowed = ", ".join(literal(name) for root in roots for name in {root, _escape_glob(root)})
         connection.execute(f"SET allowed_directories = [{allowed}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET python_enable_replacements = false")
@@ -57,23 +68,25 @@ class Warehouse(TableFiles):
         connection.execute("SET lock_configuration = true")
         return connection
 
-    def query(self, sql: str, *, instances: Iterable[str] = ()) -> pa.Table:
+    def query(
+        self, sql: str, *, instances: Iterable[str] = (), attach: Mapping[str, Warehouse] | None = None
+    ) -> pa.Table:
         """The result of one SELECT (or DESCRIBE, SUMMARIZE, SHOW) over the tables and views.
 
         Args:
             sql: The query.
             instances: As in `connect`.
+            attach: As in `connect`.
 
         Raises:
-            ValueError: Not a single reading statement, an unknown table or column, or a file outside the root.
+            ValueError: Not a single reading statement, an unknown table or column, or a file outside the roots.
         """
-        with self.connect(sql=sql, instances=instances) as connection:
+        with self.connect(sql=sql, instances=instances, attach=attach) as connection:
             try:
                 check_reads_only(connection, sql)
                 return connection.sql(sql).to_arrow_table()
             except duckdb.CatalogException as error:
-                names = ", ".join([*TABLES, *view_names()])
-                raise ValueError(f"{first_line(error)} The tables and views are: {names}.") from error
+                raise ValueError(f"{first_line(error)} {names_in_words(attach)}") from error
             except duckdb.Error as error:
                 raise ValueError(first_line(error)) from error
 
@@ -114,7 +127,7 @@ class Warehouse(TableFiles):
         is_published: bool = False,
     ) -> None:
         if not self._is_local:
-            connection.register_filesystem(self._files)
+            register(connection, self._files)
         root = _FOLDER_OF_DATABASE if is_published and self._is_local else literal(_escape_glob(self.root) + "/")
         files: dict[str, list[Files]]
         if run is not None and "@" in run:

@@ -1,9 +1,13 @@
 -- Each headline number of every instance of a run: how the same measurement came out over time.
 --
--- instance     an execution of the run; ids sort by time. started_at, commit: when, and of which code
--- measure      reliability, generalization, locality, portability (under a protocol), capability (the mean over the
---              benchmarks' headline metrics) or perplexity
--- value        the number; n: the prompts, benchmarks or texts that it is a mean over
+-- instance     an execution of the run; ids sort by time
+-- started_at   when it started
+-- commit       git commit of its code
+-- measure      reliability, generalization, locality, portability, capability (the mean over the benchmarks' headline
+--              metrics) or perplexity
+-- protocol     of an outcome: generated | teacher_forced | probability; null for capability and perplexity
+-- value        the number
+-- n            the prompts, benchmarks or texts that it is a mean over
 -- low, high    95 % interval: Wilson's for outcomes, from the benchmarks' standard errors for capability; null for
 --              perplexity
 -- verdict      of the comparison with the baseline: moved | within noise | not comparable; null if it was not compared
