@@ -76,7 +76,16 @@ def flow_of(plan: Plan, *, requested_by: str = "python") -> Flow[..., str]:
 
 
 class GateFailedError(RuntimeError):
-    """The run is complete, and a number fell below the baseline by more than the gate tolerates."""
+    """The run is complete, and a number fell below the baseline by more than the gate tolerates.
+
+    Args:
+        message: The numbers.
+        instance: The instance, which is complete.
+    """
+
+    def __init__(self, message: str, instance: Instance) -> None:
+        super().__init__(message)
+        self.instance = instance
 
 
 def run_alone(plan: Plan, *, wait: bool, requested_by: str = "python") -> Instance:
@@ -191,14 +200,14 @@ def end_instance(plan: Plan, instance: Instance, failed: dict[Trajectory, str]) 
     if failed:
         raise RuntimeError(error)
     if instance.row["gate"] == "failed":
-        raise GateFailedError(f"the gate failed: {failures_text(plan.run.warehouse, instance)}")
+        raise GateFailedError(f"the gate failed: {failures_text(instance)}", instance)
 
 
 def edit_all(plan: Plan) -> list[tuple[Trajectory, list[int], str | None]]:
     """Edit along every trajectory: (trajectory, the edit counts of its checkpoints, error message or None)."""
     failed: dict[Path, str] = {}
     if plan.config.trajectories_at_once > 1:
-        arguments = (plan.queued_jobs(), plan.config.trajectories_at_once)
+        arguments = (plan.queued_jobs(), plan.config.trajectories_at_once, plan.run.name)
         failed = in_task(edit_at_once, *arguments, name="edit several at once", tags=device_tags())
     return [
         (trajectory, *edit_or_fail(plan, trajectory, failed=failed.get(plan.checkpoints_folder(trajectory))))

@@ -5,12 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prefect import Flow
 
 logger = logging.getLogger(__name__)
+
+LOCAL_SERVER = "http://127.0.0.1:4200/api"
+"""The server that `overedit ui` starts."""
+
+SEEN_TAG = "overedit"
+"""The tag of every flow run; deployments/automations.yaml looks at no others."""
 
 
 def execute(flow: Flow[..., Any], config: Any, *, wait: bool) -> tuple[Any, bool]:
@@ -20,10 +27,12 @@ def execute(flow: Flow[..., Any], config: Any, *, wait: bool) -> tuple[Any, bool
         The flow's result, and whether the server was lost.
     """
     from httpx import HTTPError
+    from prefect import tags
     from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
     try:
-        return flow(config, wait=wait), False
+        with tags(SEEN_TAG):
+            return flow(config, wait=wait), False
     except (HTTPError, ConcurrencySlotAcquisitionError):
         logger.warning("Prefect's server went away; the run goes on without it, and its UI shows no more of it")
         return flow.fn(config, wait=wait), True  # stages that are stored are not repeated
@@ -31,10 +40,42 @@ def execute(flow: Flow[..., Any], config: Any, *, wait: bool) -> tuple[Any, bool
 
 def prepare_prefect() -> None:
     """Set Prefect's environment variables that a user would have to export; variables that are set are kept."""
+    prepare_operation()
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # failures are one line of ours
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "3")  # 14 s: a run can do without the server
+
+
+def prepare_operation() -> None:
+    """The same for Prefect's server, its workers and their flow runs, whose errors are Prefect's to show."""
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "overedit")  # our lines are logs of the flow run
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")  # and others stay on the terminal
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")  # seconds; automations.yaml counts on it
+
+
+def default_home() -> Path:
+    """The folder of the results of deployed flows: $OVEREDIT_HOME, or ~/overedit."""
+    return Path(os.environ.get("OVEREDIT_HOME") or "~/overedit").expanduser()
+
+
+def answering_server() -> str:
+    """The URL of the API of the server that is set for Prefect, or of `overedit ui`'s where none is.
+
+    Raises:
+        RuntimeError: No server answers there.
+    """
+    import httpx
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value() or LOCAL_SERVER
+    try:
+        httpx.get(f"{url}/health", timeout=10)
+    except httpx.HTTPError as error:
+        raise RuntimeError(
+            f"no Prefect server answers at {url} ({error}); start one with: overedit ui, or set PREFECT_API_URL"
+        ) from error
+    return url
 
 
 def prepare_logging() -> None:

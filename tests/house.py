@@ -73,13 +73,16 @@ LAW: dict[str, set[str]] = {
         "tasks.warehouse",
         "tasks.system",
     },
-    # flows: the protocol; each may import all of tasks and editing. No flow imports a flow.
+    # flows: the protocol; each may import all of tasks and editing. No flow imports a flow, except `deployed`, which
+    # gives two of them the parameters of a form.
     "flows.config": set(),
     "flows.plan": {"flows.config"},
     "flows.benchmark": {"flows.plan", "flows.config", "flows.launch"},
     "flows.scan": {"flows.plan", "flows.config"},
     "flows.edit": {"flows.plan", "flows.config"},
     "flows.pocket_world": set(),
+    "flows.end_state": {"flows.benchmark", "flows.plan"},
+    "flows.deployed": {"flows.end_state", "flows.scan", "flows.plan", "flows.config", "flows.launch"},
     "flows.deploy": set(),
     "flows.launch": set(),
     "flows.cli": {"flows"},

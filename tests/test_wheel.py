@@ -59,6 +59,7 @@ def test_it_installs_overedit_alone_and_every_file_of_it(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"overedit"}
     expected = {f"overedit/{name}" for folder in ("editing", "tasks", "flows") for name in shipped(folder)}
     expected |= {f"overedit/benchmarks/{Path(name).name}" for name in shipped("deployments/benchmarks")}
+    expected |= {f"overedit/deployments/{name}" for name in ("__init__.py", "automations.yaml", "prefect.yaml")}
     assert names == expected | {"overedit/__init__.py", "overedit/py.typed"}
 
 
@@ -66,7 +67,11 @@ def test_every_package_is_named_in_the_project_file() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     folders = {path.parent for top in ("editing", "tasks", "flows") for path in (REPOSITORY / top).rglob("*.py")}
     rooms = {".".join(("overedit", *folder.relative_to(REPOSITORY).parts)) for folder in folders}
-    assert set(project["tool"]["setuptools"]["packages"]) == rooms | {"overedit", "overedit.benchmarks"}
+    assert set(project["tool"]["setuptools"]["packages"]) == rooms | {
+        "overedit",
+        "overedit.benchmarks",
+        "overedit.deployments",
+    }
 
 
 @pytest.fixture(scope="module")

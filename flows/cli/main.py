@@ -15,6 +15,7 @@ from rich.table import Column, Table
 
 import overedit
 from overedit.editing.storage.disk_space import NoSpaceError
+from overedit.flows.cli.operate import deploy, ui, worker
 from overedit.flows.cli.results import Home, accept, compare, history, local_folder, publish, report, sql
 from overedit.flows.launch import prepare_logging, prepare_prefect
 from overedit.tasks.system.untrusted import printable
@@ -220,20 +221,9 @@ def prune(
     print(f"{'would free' if dry_run else 'freed'} {num_bytes:,} bytes")
 
 
-@app.command()
-def deploy() -> None:
-    """Register the scheduled deployments, their work pool and the GPU's limit with the Prefect server."""
-    prepare_prefect()
-    from overedit.flows.deploy import deploy_all
-
-    deploy_all()
-
-
-@app.command()
-def ui() -> None:
-    """Start the Prefect server with its UI on this machine's loopback address."""
-    prepare_prefect()
-    os.execv(sys.executable, [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"])
+app.command()(deploy)
+app.command()(worker)
+app.command()(ui)
 
 
 def main() -> None:

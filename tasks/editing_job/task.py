@@ -12,7 +12,7 @@ from overedit.tasks.editing_job.parallel import QueuedJob, edit_in_processes
 from overedit.tasks.runs.records import store_checkpoint
 from overedit.tasks.runs.run import TrajectoryPoint
 from overedit.tasks.system.stage_key import SourceIndex
-from overedit.tasks.system.task_runs import lines_in_flow, shown_in_flow, stage
+from overedit.tasks.system.task_runs import shown_in_flow, stage
 
 
 @stage
@@ -38,14 +38,16 @@ def edit(
         The edit counts of the checkpoints.
     """
     title = f"Editing with {label}"
-    checkpoints = run_editing_job(job, requests, folder, show=shown_in_flow, title=title, sources=sources)
+    checkpoints = run_editing_job(
+        job, requests, folder, show=shown_in_flow(point.run.name), title=title, sources=sources
+    )
     return store_checkpoints(point, checkpoints)
 
 
 @stage
-def edit_at_once(jobs: Sequence[QueuedJob], num_processes: int) -> dict[Path, str]:
-    """Edit several trajectories at once, each in its own process; see `edit_in_processes`."""
-    return edit_in_processes(jobs, num_processes, show=lines_in_flow)
+def edit_at_once(jobs: Sequence[QueuedJob], num_processes: int, run: str) -> dict[Path, str]:
+    """Edit several trajectories of a run at once, each in its own process; see `edit_in_processes`."""
+    return edit_in_processes(jobs, num_processes, show=shown_in_flow(run, lines=True))
 
 
 def store_checkpoints(point: TrajectoryPoint, checkpoints: Sequence[Checkpoint]) -> list[int]:

@@ -14,4 +14,4 @@ def measure_checkpoint(
     measured: MeasuredCheckpoint, options: MeasureOptions, engine: LazyEngine, loader: TaskLoader
 ) -> None:
     """Ask every probe, the perplexity and the general benchmarks of one checkpoint, unless they are stored already."""
-    measure(measured, options, engine=engine, show=shown_in_flow, loader=loader)
+    measure(measured, options, engine=engine, show=shown_in_flow(measured.point.run.name), loader=loader)

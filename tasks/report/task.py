@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from httpx import HTTPError
@@ -15,9 +16,10 @@ from overedit.editing.storage.atomic import remove_leftovers
 from overedit.tasks.report.data import RunData
 from overedit.tasks.report.files import write_report
 from overedit.tasks.report.freshness import is_current
+from overedit.tasks.report.server import report_link
 from overedit.tasks.report.summary import summary_markdown
 from overedit.tasks.runs.run import Run
-from overedit.tasks.system.task_runs import retried_stage
+from overedit.tasks.system.task_runs import artifact_key, retried_stage
 from overedit.tasks.system.untrusted import one_line
 
 logger = logging.getLogger(__name__)
@@ -48,10 +50,14 @@ def _publish_artifacts(run: Run, data: RunData, pictures: Mapping[str, Path]) ->
 
 
 def _create_artifacts(run: Run, data: RunData, pictures: Mapping[str, Path]) -> None:
-    create_markdown_artifact(key="leaderboard", markdown=summary_markdown(data), description="The tables")
-    for key, picture in pictures.items():
+    key = partial(artifact_key, run=run.name)
+    create_markdown_artifact(key=key("leaderboard"), markdown=summary_markdown(data), description="The tables")
+    for kind, picture in pictures.items():
         image = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
-        create_image_artifact(key=key, image_url=image, description=key.replace("-", " ").capitalize())
+        create_image_artifact(key=key(kind), image_url=image, description=kind.replace("-", " ").capitalize())
     create_link_artifact(
-        key="report", link=run.report.as_uri(), link_text=run.report.name, description="The report page"
+        key=key("report"),
+        link=report_link(run.name),
+        link_text=run.report.name,
+        description=f"The report page, served by overedit ui; the file is {run.report}",
     )

@@ -21,4 +21,4 @@ def scan(job: ScanJob, requests: RequestStore, texts: Sequence[str], point: Traj
         point: Under which the rows are stored.
         label: What the progress calls the method.
     """
-    run_scan(job, requests, texts, point, label=label, show=shown_in_flow)
+    run_scan(job, requests, texts, point, label=label, show=shown_in_flow(point.run.name))

@@ -6,6 +6,7 @@ Used by the `task.py` of each room. Outside a flow run, where no server listens,
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ParamSpec, TypeVar
@@ -19,8 +20,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from overedit.editing.methods.base import Progress
+from overedit.editing.storage.checksums import digest
 from overedit.editing.storage.disk_space import NoSpaceError
-from overedit.tasks.system.progress import shown
+from overedit.tasks.system.progress import ShowProgress, shown
 from overedit.tasks.system.untrusted import one_line
 
 logger = logging.getLogger(__name__)
@@ -60,25 +62,36 @@ def device_tags() -> list[str]:
     return ["gpu"] if torch.cuda.is_available() else []
 
 
-def shown_in_flow(title: str, unit: str) -> AbstractContextManager[Progress]:
-    """Progress on the terminal and as an artifact in the UI."""
-    return shown(title, unit, artifact=progress_artifact())
+def artifact_key(kind: str, run: str) -> str:
+    """The key of a run's artifact; Prefect's keys hold lowercase letters, digits and hyphens."""
+    name = re.sub("[^a-z0-9]+", "-", run.lower()).strip("-")
+    return f"{kind}-{name}" if name == run else f"{kind}-{name}-{digest(run)}"  # other names may become the same one
 
 
-def lines_in_flow(title: str, unit: str) -> AbstractContextManager[Progress]:
-    """The same as lines of text, for several pieces of work at once."""
-    return shown(title, unit, artifact=progress_artifact(), lines=True)
+def shown_in_flow(run: str, *, lines: bool = False) -> ShowProgress:
+    """Progress of a run on the terminal and as an artifact in the UI.
+
+    Args:
+        run: The run's name.
+        lines: Lines of text instead of a bar, for several pieces of work at once.
+    """
+
+    def show(title: str, unit: str) -> AbstractContextManager[Progress]:
+        return shown(title, unit, artifact=progress_artifact(run), lines=lines)
+
+    return show
 
 
-def progress_artifact() -> Callable[[float, str], None] | None:
-    """A function that shows (percent, text) as a progress artifact of the flow run; None outside one."""
-    return None if FlowRunContext.get() is None else _ProgressArtifact()
+def progress_artifact(run: str) -> Callable[[float, str], None] | None:
+    """A function that shows (percent, text) as a progress artifact of a run; None outside a flow run."""
+    return None if FlowRunContext.get() is None else _ProgressArtifact(artifact_key("progress", run))
 
 
 class _ProgressArtifact:
     """A progress bar in the UI; after the server has failed to answer once, it is not asked again."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: str) -> None:
+        self._key = key
         self._identifier: UUID | None = None
         self._is_lost = False
 
@@ -89,7 +102,7 @@ class _ProgressArtifact:
             if self._identifier is not None:
                 update_progress_artifact(self._identifier, progress=percent, description=text)
             else:
-                made = create_progress_artifact(progress=percent, key="progress", description=text)
+                made = create_progress_artifact(progress=percent, key=self._key, description=text)
                 assert isinstance(made, UUID)  # outside an event loop it is not a coroutine
                 self._identifier = made
         except HTTPError as error:

@@ -18,9 +18,10 @@ def finished(prefect_server: None, tiny_model: Path, tmp_path_factory: pytest.Te
     from overedit.flows.benchmark import benchmark
 
     folder = tmp_path_factory.mktemp("run")
-    keys = ("leaderboard", "report", "progress", "collapse-curve", "retention", "perplexity-capability")
-    before = {key: Artifact.get(key) for key in keys}  # of other tests' runs on the same server
+    kinds = ("leaderboard", "report", "progress", "collapse-curve", "retention", "perplexity-capability")
+    keys = {kind: f"{kind}-r" for kind in kinds}
+    before = {kind: Artifact.get(key) for kind, key in keys.items()}  # of other tests' runs on the same server
     config = BenchmarkConfig.model_validate(configuration(folder, tiny_model))
     assert Path(benchmark(config)) == folder / "reports" / "r.html"
-    made = {key: Artifact.get(key) for key in keys}
-    return FinishedRun(folder, config, {key: None if made[key] == before[key] else made[key] for key in keys})
+    made = {kind: Artifact.get(key) for kind, key in keys.items()}
+    return FinishedRun(folder, config, {kind: None if made[kind] == before[kind] else made[kind] for kind in kinds})

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from overedit.flows.config.loading import read_yaml, validated, with_settings
 from overedit.flows.config.models import BenchmarkConfig, ScanConfig
+from overedit.flows.config.short_form import ShortForm
+from overedit.flows.deployed import run_tags
+from overedit.flows.launch import SEEN_TAG, prepare_operation
 from tests.support.paths import REPOSITORY
 
 DEPLOYMENTS = REPOSITORY / "deployments"
@@ -22,13 +28,45 @@ def test_every_benchmark_file_is_a_configuration(path: Path) -> None:
     assert config.name == path.stem
 
 
-def test_the_deployments_are_scheduled_and_their_parameters_fit() -> None:
-    deployments = yaml.safe_load((DEPLOYMENTS / "prefect.yaml").read_text())["deployments"]
-    assert {d["name"] for d in deployments} == {"nightly", "weekly"}
-    for deployment in deployments:
-        assert deployment["entrypoint"] == "flows/benchmark.py:benchmark"
-        assert deployment["schedules"][0]["cron"]
-        validated(BenchmarkConfig, deployment["parameters"]["config"], where=deployment["name"])
+def deployments() -> dict[str, Any]:
+    return {each["name"]: each for each in yaml.safe_load((DEPLOYMENTS / "prefect.yaml").read_text())["deployments"]}
+
+
+def test_nightly_and_weekly_are_scheduled() -> None:
+    assert set(deployments()) == {"nightly", "weekly", "benchmark", "scan"}
+    assert {name for name, each in deployments().items() if each["schedules"]} == {"nightly", "weekly"}
+    assert all(each["schedules"][0]["cron"] for each in deployments().values() if each["schedules"])
+
+
+@pytest.mark.parametrize("name", ["nightly", "weekly", "benchmark", "scan"])
+def test_a_deployment_is_a_configuration_and_its_tags_say_of_what(name: str) -> None:
+    deployment = deployments()[name]
+    module, _, function = deployment["entrypoint"].rpartition(".")
+    flow = getattr(import_module(module), function)
+    flow.validate_parameters(deployment["parameters"])
+    given = dict(deployment["parameters"])
+    values = {"edit_counts": given.pop("edit_counts", None), "dataset.limit": given.pop("limit", None)}
+    values |= {"perplexity.corpus": given.pop("corpus", None)}
+    model = ScanConfig if name == "scan" else BenchmarkConfig
+    config = validated(model, ShortForm(**given, values=values).content(), where=name)
+    scheduled = {*run_tags(config), name} if deployment["schedules"] else set()
+    assert set(deployment["tags"]) == {SEEN_TAG, *scheduled}
+
+
+def test_the_heartbeats_that_the_automation_waits_for_are_sent_by_every_flow_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ("PREFECT_LOGGING_EXTRA_LOGGERS", "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW")
+    for name in (*names, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"):
+        monkeypatch.delenv(name, raising=False)
+    prepare_operation()
+    for deployment in deployments().values():
+        settings = deployment["work_pool"]["job_variables"]["env"]
+        assert settings == {name: os.environ[name] for name in settings}
+        assert set(settings) == {*names, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"}
+    automations = yaml.safe_load((DEPLOYMENTS / "automations.yaml").read_text())
+    (dead,) = (each for each in automations if each["name"] == "overedit-dead-runs")
+    assert dead["trigger"]["within"] == 3 * int(os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
 
 
 def test_a_field_left_out_takes_the_published_preset() -> None:

@@ -106,7 +106,7 @@ def test_a_process_that_is_killed_is_one_trajectory_that_failed(
             os.kill(begun_first.pid, signal.SIGKILL)
         yield lambda done, total: None
 
-    monkeypatch.setattr("overedit.tasks.editing_job.task.lines_in_flow", show)
+    monkeypatch.setattr("overedit.tasks.editing_job.task.shown_in_flow", lambda run, lines: show)
     why = "RuntimeError: its process was ended by SIGKILL, as the system does where memory runs out"
     with pytest.raises(RuntimeError, match=f"^LocFT-BF failed: {why}$"):
         run_plan(plan, datetime.now(UTC))

@@ -32,7 +32,7 @@ class FinishedRun(NamedTuple):
     """Its home."""
     config: BenchmarkConfig
     artifacts: dict[str, Any]
-    """Key -> the newest artifact of this key when the run had ended; None where there was none."""
+    """Kind -> the run's newest artifact of this kind when it had ended; None where there was none."""
 
 
 def configuration(folder: Path, model: Path, **more: Any) -> dict[str, Any]:

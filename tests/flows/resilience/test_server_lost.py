@@ -76,7 +76,7 @@ def test_progress_that_cannot_be_told_is_told_no_more(
         raise httpx.ConnectError("Connection refused")
 
     monkeypatch.setattr(task_runs, "create_progress_artifact", refused)
-    artifact = task_runs._ProgressArtifact()
+    artifact = task_runs._ProgressArtifact("progress-r")
     for percent in (1.0, 2.0, 3.0):
         artifact(percent, "edits")
     assert asked == [1]

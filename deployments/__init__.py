@@ -1,0 +1,1 @@
+"""The timetable and the automations, as `overedit deploy` registers them."""

@@ -1,0 +1,82 @@
+"""The commands that operate scheduled runs: Prefect's server with its UI, a worker, and the deployments."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Thread
+from typing import Annotated
+
+import typer
+
+from overedit.flows.launch import answering_server, default_home, prepare_operation
+
+WORK_POOL = "overedit"
+
+ResultsHome = Annotated[
+    Path | None, typer.Option("--home", help="The folder of the results; $OVEREDIT_HOME or ~/overedit if not given.")
+]
+
+
+def ui(
+    home: ResultsHome = None,
+    port: Annotated[int | None, typer.Option(help="Of Prefect's server; 4200 if not given.")] = None,
+    reports_port: Annotated[int, typer.Option(help="Of the reports and the site.")] = 4201,
+) -> None:
+    """Start Prefect's server with its UI, and a server of the reports and the site, on the loopback address."""
+    from overedit.tasks.report.server import reports_server
+
+    prepare_operation()
+    home = (home or default_home()).absolute()
+    try:
+        reports = reports_server(home, reports_port)
+    except OSError as error:
+        raise RuntimeError(f"--reports-port: port {reports_port} cannot be used: {error.strerror}") from error
+    with reports:
+        Thread(target=reports.serve_forever, daemon=True).start()
+        print(f"reports and site of {home}: http://127.0.0.1:{reports.server_port}", flush=True)
+        command = ["server", "start", "--host", "127.0.0.1", *(["--port", str(port)] if port else [])]
+        code = _run_until_stopped([sys.executable, "-m", "prefect", *command])
+        reports.shutdown()
+    raise typer.Exit(code)
+
+
+def worker(home: ResultsHome = None) -> None:
+    """Start a worker that runs what is due or was started by hand; results go to the home."""
+    prepare_operation()
+    home = (home or default_home()).absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    settings = {"PREFECT_API_URL": answering_server(), "OVEREDIT_HOME": str(home)}
+    print(f"results go to {home}", flush=True)
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL]
+    os.execve(sys.executable, command, os.environ | settings)
+
+
+def deploy(
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="Notify this address of failed runs by POST, as JSON.")
+    ] = None,
+) -> None:
+    """Register the deployments, their work pool and the automations with Prefect's server."""
+    prepare_operation()
+    from overedit.flows.deploy import deploy_all
+
+    for line in deploy_all(answering_server(), webhook=webhook):
+        print(line)
+
+
+def _run_until_stopped(command: Sequence[str]) -> int:
+    """Run a command; SIGTERM and Ctrl-C stop it first, and its exit code is waited for."""
+    process = subprocess.Popen(command)
+
+    def stop(*_: object) -> None:
+        process.terminate()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    code = process.wait()
+    return code if code >= 0 else 128 - code
