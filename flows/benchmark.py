@@ -154,13 +154,12 @@ def run_plan(plan: Plan, *, requested_by: str = "python") -> Instance:
     for sentence in (*plan.can_see, *filter(None, [shown_changes(instance.row)])):
         logger.info(sentence)
     try:
-        failed = edit_and_measure(plan, instance)
+        end_instance(plan, instance, edit_and_measure(plan, instance))
     except BaseException as error:  # also a stop on request: the instance must not look as if it still ran
-        instance.store_files(all_done=False)
-        status = "failed" if isinstance(error, Exception) else "stopped"
-        instance.store(status=status, error=one_line(error))
+        if instance.row["ended_at"] is None:
+            instance.store_files(all_done=False)
+            instance.store(status="failed" if isinstance(error, Exception) else "stopped", error=one_line(error))
         raise
-    end_instance(plan, instance, failed)
     return instance
 
 

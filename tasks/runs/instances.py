@@ -20,7 +20,7 @@ from typing import Any
 from overedit.tasks.runs.run import Run, hardware
 from overedit.tasks.system.code_version import code_version
 from overedit.tasks.system.packages import versions
-from overedit.tasks.warehouse.tables import Row
+from overedit.tasks.warehouse.tables import TABLES, Row
 from overedit.tasks.warehouse.warehouse import Warehouse
 
 _KEY = "instance"  # an instance's own rows are replaced, not kept
@@ -92,7 +92,7 @@ def begin(
             _store(warehouse, "instances", run.name, earlier["instance"], [earlier | {"status": "stopped"}])
     commit, dirty = code_version()
     started_at = datetime.now(UTC)
-    row: Row = {
+    row: Row = dict.fromkeys(TABLES["instances"].names) | {
         "run": run.name,
         "instance": f"{started_at:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}",
         "started_at": started_at,
