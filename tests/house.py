@@ -46,6 +46,7 @@ LAW: dict[str, set[str]] = {
     "tasks.editing_job": {"tasks.data", "tasks.models", "tasks.runs", "tasks.warehouse", "tasks.system"},
     "tasks.report": {"tasks.warehouse", "tasks.runs", "tasks.system"},
     "tasks.report.comparison": {"tasks.report.formatting", "tasks.warehouse", "tasks.runs", "tasks.system"},
+    "tasks.site": {"tasks.report.web_page", "tasks.warehouse", "tasks.runs", "tasks.system"},
     "tasks.pocket_model": {"tasks.engine", "tasks.models", "tasks.pocket_world", "tasks.system"},
     "tasks.scan": {
         "tasks.editing_job",

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 
 import overedit
 from overedit.editing.storage.disk_space import NoSpaceError
-from overedit.flows.cli.results import Home, compare, report, sql
+from overedit.flows.cli.results import Home, compare, report, site, sql
 from overedit.flows.launch import prepare_logging, prepare_prefect
 from overedit.tasks.system.untrusted import printable
 
@@ -110,6 +110,7 @@ def export(
 app.command()(sql)
 app.command()(report)
 app.command()(compare)
+app.command()(site)
 
 
 @app.command()
