@@ -26,7 +26,8 @@ def numbers_data(rows: SiteRows, reports: Mapping[str, str]) -> dict[str, Any]:
     series = _series(rows.points)
     details = {row["run"]: row for row in rows.runs}
     recorded = {row["run"] for row in rows.instances}
-    runs, lines = [], []
+    runs: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     for run, group in groupby(rows.trajectories, key=lambda row: row["run"]):
         own = list(group)
         names = display_names(own, show_order=len({row["order_seed"] for row in own}) > 1)

@@ -1,6 +1,8 @@
 // The curves: a line per trajectory over edit counts or categories, such as ages.
 // A chart may bring functions of its own: `extras(line, point, x, y)` draws more at a point, `says(line, point)` adds to
 // its row of the tooltip, `places` has the tooltip's words for the categories, and `rules` the categories to be marked.
+const MOST_TOLD = 16; // rows of a tooltip
+
 const isShown = (chart) =>
   chart.preset ? chart.preset === state.preset : !(state.preset && chart.group === "curve" && chart.by === "protocol");
 
@@ -42,7 +44,7 @@ const drawChart = (chart, plot) => {
   const rule = element("line", { class: "rule", y1: top, y2: bottom, visibility: "hidden" });
   svg.append(rule);
   plot.append(svg);
-  listenToCurves(chart, plot, svg, series, x, rule, width);
+  listenToCurves(chart, plot, svg, series, { x, y }, rule, width);
 };
 
 const drawSeries = (chart, { line, points, members }, x, y, faint) => {
@@ -68,7 +70,7 @@ const drawSeries = (chart, { line, points, members }, x, y, faint) => {
   return parts;
 };
 
-const listenToCurves = (chart, plot, svg, series, x, rule, width) => {
+const listenToCurves = (chart, plot, svg, series, { x, y }, rule, width) => {
   const places = [...new Set(series.flatMap((one) => one.points.map((point) => point.x)))].sort((a, b) => a - b);
   let now = -1;
   const hide = () => { tip.hidden = true; rule.setAttribute("visibility", "hidden"); now = -1; };
@@ -79,7 +81,11 @@ const listenToCurves = (chart, plot, svg, series, x, rule, width) => {
     rule.setAttribute("x2", x.at(here));
     rule.setAttribute("visibility", "visible");
     const where = chart.places ? chart.places[here] : chart.categories ? `${chart.categories[here]} edits ago` : edits(here);
-    const rows = series.flatMap((one) => one.points.filter((point) => point.x === here).map((point) => curveRow(chart, one, point)));
+    const told = series.flatMap((one) => one.points.filter((point) => point.x === here).map((point) => [one, point]));
+    const height = clientY - svg.getBoundingClientRect().top, distance = ([, point]) => Math.abs(y.at(point.y) - height);
+    const kept = new Set(told.length > MOST_TOLD ? [...told].sort((one, other) => distance(one) - distance(other)).slice(0, MOST_TOLD) : told);
+    const rows = told.filter((one) => kept.has(one)).map(([one, point]) => curveRow(chart, one, point));
+    if (kept.size < told.length) rows.push(tipRow(null, "", `and ${count(told.length - kept.size)} farther away`));
     tell(`${chart.title}, ${where}`, rows, clientX, clientY);
   };
   const nearest = (clientX) => {

@@ -64,15 +64,14 @@ const ticksOf = (instances) => {
 
 const drawCharts = () => {
   const measures = [...new Set(state.run.numbers.filter((one) => one.count === state.count).map((one) => one.measure))].sort((a, b) => inOrder(a) - inOrder(b) || a.localeCompare(b));
-  const place = document.querySelector("#curve .charts");
-  place.replaceChildren();
-  for (const measure of measures) {
+  const figures = measures.map((measure) => {
     const chart = chartOf(measure), figure = element("figure"), caption = element("figcaption"), plot = element("div", { class: "plot", tabindex: 0 });
     caption.append(element("h3", {}, chart.title), chart.hint);
     figure.append(caption, plot);
-    place.append(figure);
-    drawChart(chart, plot);
-  }
+    return { chart, figure, plot };
+  });
+  document.querySelector("#curve .charts").replaceChildren(...figures.map((one) => one.figure)); // all, or the first one would be too wide
+  for (const { chart, plot } of figures) drawChart(chart, plot);
 };
 
 // ---- the tables

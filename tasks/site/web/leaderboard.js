@@ -48,12 +48,12 @@ const COLUMNS = [
     key: "run", name: "Run", isText: true, value: (line) => data.runs[line.run].name,
     fill: (cell, line) => { const run = data.runs[line.run]; cell.append(run.report ? link(run.report, run.name) : run.name); },
   },
-  { key: "model", name: "Model", isText: true, value: (line) => line.model },
+  { key: "model", name: "Model", isText: true, isLong: true, value: (line) => line.model },
   { key: "dataset", name: "Data", isText: true, value: (line) => line.dataset },
   { key: "edits", name: "Edits", value: editsOf, fill: (cell, line) => cell.append(editsOf(line) === null ? DASH : count(editsOf(line))) },
   ...["reliability", "generalization", "locality", "portability", "capability"].map(share),
-  amount("perplexity", "Perplexity ×"),
-  amount("seconds", "Seconds"),
+  amount("perplexity", "Perpl. ×"),
+  amount("seconds", "s/edit"),
   {
     key: "collapse", name: "Collapse at", isText: true, value: (line) => line.collapse_at ?? (line.measured === null ? null : Infinity),
     fill: (cell, line) => {
@@ -106,7 +106,7 @@ const drawRuns = (sort) => {
   const all = data.runs.map((run, index) => ({ ...run, lines: data.lines.filter((line) => line.run === index) }));
   const columns = [
     { key: "run", name: "Run", isText: true, value: (run) => run.name },
-    { key: "models", name: "Model", isText: true, value: (run) => run.models.join(", ") },
+    { key: "models", name: "Model", isText: true, isLong: true, value: (run) => run.models.join(", ") },
     { key: "datasets", name: "Data", isText: true, value: (run) => run.datasets.join(", ") },
     {
       key: "lines", name: "Trajectories", value: (run) => run.lines.length,

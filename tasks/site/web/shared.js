@@ -1,6 +1,6 @@
 // Shared by the pages of the site: the address, filters, and tables that can be sorted.
 const byId = (id) => document.getElementById(id);
-const MOST_ROWS = 300; // a table shows so many until the reader asks for more
+const MOST_ROWS = 100; // a table shows so many until the reader asks for more
 
 // ---- the address: what the reader chose is its hash
 const readAddress = () => new URLSearchParams(location.hash.slice(1));
@@ -41,7 +41,7 @@ const sorted = (rows, columns, sort) => {
   return [...rows].sort(order);
 };
 
-// A column: {key, name, isText, value: row -> what is sorted, fill: (cell, row) -> its content; without it the value}
+// A column: {key, name, isText, isLong, isLow (small is good), value: row -> what is sorted, fill: (cell, row) -> its content; without it the value}
 const drawTable = (place, columns, rows, sort, onSort, all = false) => {
   const table = element("table"), head = element("tr"), body = element("tbody");
   for (const column of columns) {
@@ -62,9 +62,9 @@ const drawTable = (place, columns, rows, sort, onSort, all = false) => {
   for (const row of some) {
     const made = element("tr");
     for (const column of columns) {
-      const cell = element("td", column.isText ? { class: "text" } : {});
+      const cell = element("td", column.isText ? { class: column.isLong ? "text long" : "text" } : {});
       if (column.fill) column.fill(cell, row);
-      else cell.append(said(column.value(row)));
+      else cell.append(...breakable(said(column.value(row))));
       made.append(cell);
     }
     body.append(made);
@@ -86,6 +86,7 @@ const drawTable = (place, columns, rows, sort, onSort, all = false) => {
 
 const DASH = "–";
 const said = (value) => (value === null || value === undefined || value === "" ? DASH : typeof value === "number" ? short(value) : String(value));
+const breakable = (text) => text.split(/(?<=[/_,])/).flatMap((part, index) => (index ? [element("wbr"), part] : [part])); // long names
 const small = (text, kind = "") => element("small", kind ? { class: kind } : {}, text);
 const link = (href, text) => element("a", { href }, text);
 const duration = (seconds) => {
