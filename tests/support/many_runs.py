@@ -75,7 +75,7 @@ def with_instances(rows: SiteRows, run: str = "nightly", *, nights: int = 30) ->
         instances.append(
             {"run": run, "instance": id, "started_at": began + timedelta(days=night)}
             | {"ended_at": began + timedelta(days=night, seconds=312.4), "status": "completed", "error": None}
-            | {"commit": f"{night:040x}", "dirty": night == CHANGED, "versions": json.dumps({"torch": "2.13.0"})}
+            | {"commit": f"{night:07x}{0:033x}", "dirty": night == CHANGED, "versions": json.dumps({"torch": "2.13.0"})}
             | {"hardware": "2 CPU cores (x86_64)", "requested_by": "schedule of benchmark/nightly"}
             | {"changes": json.dumps(changes), "num_computed": 14 if changes else 0, "num_shared": 30}
             | {

@@ -38,7 +38,7 @@ const chartOf = (measure) => {
     y: isAmount(measure) ? "positive" : "share",
     over: "instance",
     categories: ticksOf(instances),
-    places: instances.map((one) => `${one.began ?? ""} · ${shortId(one.id)}${one.is_baseline ? " · baseline" : ""}`),
+    places: instances.map((one) => `${one.began ?? ""} · ${shortId(one.id)}${one.commit ? ` · commit ${one.commit.slice(0, 7)}` : ""}${one.is_baseline ? " · baseline" : ""}`),
     lines: { all: own.map((one) => ({ line: one.line, points: one.points.map(([x, y, low, high, n]) => ({ x, y, low, high, n })) })) },
     missing: "not measured under this protocol",
     rules: instances.flatMap((one, index) => (one.is_baseline ? [index] : [])),
@@ -120,7 +120,7 @@ const folded = (title, content) => {
 const drawInstances = (sort = "-began") => {
   const { instances } = state.run;
   const columns = [
-    { key: "began", name: "Instance", isText: true, value: (one) => one.number,
+    { key: "began", name: "Instance", isText: true, isLong: true, value: (one) => one.number,
       fill: (cell, one) => {
         cell.append(one.id, small(`${one.began ?? ""}${one.seconds === null ? "" : `, ${duration(one.seconds)}`}`));
         if (one.is_baseline) cell.append(small("baseline"));
@@ -135,7 +135,7 @@ const drawInstances = (sort = "-began") => {
       } },
     { key: "commit", name: "Commit", isText: true, value: (one) => one.commit,
       fill: (cell, one) => { cell.append(one.commit ? one.commit.slice(0, 10) : DASH); cell.title = one.commit ?? ""; if (one.dirty) cell.append(small("with uncommitted changes")); } },
-    { key: "changes", name: "What changed", isText: true, value: (one) => one.changes.length,
+    { key: "changes", name: "What changed", isText: true, isLong: true, value: (one) => one.changes.length,
       fill: (cell, one) => cell.append(one.changes.length > 2 ? folded(`${count(one.changes.length)} changes`, listed(one)) : one.changes.length ? listed(one) : DASH) },
     { key: "files", name: "Files", value: (one) => one.computed,
       fill: (cell, one) => { cell.append(one.computed === null ? DASH : `${count(one.computed)} new`); if (one.shared !== null) cell.append(small(`${count(one.shared)} taken over`)); } },
