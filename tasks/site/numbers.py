@@ -6,6 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
@@ -95,9 +96,9 @@ def short(value: float | None) -> float | None:
     return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
 
 
-def minute(time: Any) -> str | None:
-    """A time to the minute, e.g. `2026-11-30 03:15`; None without one."""
-    return time.strftime("%Y-%m-%d %H:%M") if time is not None else None
+def minute(time: datetime | None) -> str | None:
+    """A time to the minute in UTC, e.g. `2026-11-30 03:15`, whatever the zone of this machine; None without one."""
+    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M") if time is not None else None
 
 
 def parsed(text: str | None) -> Any:

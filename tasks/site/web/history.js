@@ -122,7 +122,7 @@ const drawInstances = (sort = "-began") => {
   const columns = [
     { key: "began", name: "Instance", isText: true, isLong: true, value: (one) => one.number,
       fill: (cell, one) => {
-        cell.append(one.id, small(`${one.began ?? ""}${one.seconds === null ? "" : `, ${duration(one.seconds)}`}`));
+        cell.append(one.id, small(`${one.began ? `${one.began} UTC` : ""}${one.seconds === null ? "" : `, ${duration(one.seconds)}`}`));
         if (one.is_baseline) cell.append(small("baseline"));
         for (const { at, by, note } of one.accepted) cell.append(small(`accepted ${at ?? ""} by ${by ?? "unknown"}${note ? `: ${note}` : ""}`));
       } },

@@ -39,7 +39,7 @@ const COLUMNS = [
   {
     key: "method", name: "Method", isText: true, value: (line) => line.label,
     fill: (cell, line) => {
-      cell.append(link(`curves.html#${addressOf([["line", line.id]])}`, line.label));
+      cell.append(link(`curves.html#${addressOf([["line", line.id]])}`, line.label.replace("(order ", "(order\u00a0")));
       if (line.status === "failed") { cell.append(small("failed", "bad")); cell.title = line.error ?? ""; }
       if (line.status === null) cell.append(small("not ended"));
     },
@@ -116,7 +116,7 @@ const drawRuns = (sort) => {
         if (run.unfinished) cell.append(small(`${count(run.unfinished)} not ended`));
       },
     },
-    { key: "begun", name: "Begun", isText: true, value: (run) => run.begun },
+    { key: "begun", name: "Begun, UTC", isText: true, value: (run) => run.begun },
     { key: "engine", name: "Engine", isText: true, value: (run) => run.engine },
     { key: "hardware", name: "Hardware", isText: true, value: (run) => run.hardware },
     {

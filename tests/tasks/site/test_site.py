@@ -6,9 +6,11 @@ import json
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -143,6 +145,14 @@ def test_the_history_holds_instances_numbers_and_gates(rows: SiteRows) -> None:
     verdicts = [run["words"][gate[9]] for gate in number["gates"]]
     assert verdicts == (CHANGED - 1) * ["within noise"] + (30 - CHANGED) * ["moved"]
     assert number["points"][CHANGED][1] == pytest.approx(number["points"][0][1] / 2, abs=0.02)
+
+
+def test_times_are_utc_wherever_the_site_is_written(rows: SiteRows) -> None:
+    instances = with_instances(rows)
+    elsewhere = [
+        row | {"started_at": row["started_at"].astimezone(ZoneInfo("Asia/Tokyo"))} for row in instances.instances
+    ]
+    assert render_pages(replace(instances, instances=elsewhere), {}) == render_pages(instances, {})
 
 
 def test_without_instances_the_history_is_empty(rows: SiteRows) -> None:
