@@ -58,10 +58,10 @@ class Results:
 
 
 class Run(Results):
-    """One run's results.
+    """One run's results: its newest instance's, or those of an earlier one.
 
     Args:
-        name: The run's name.
+        name: The run's name, or `RUN@INSTANCE`.
         home: The folder that holds `warehouse/`, `runs/` and `reports/`.
     """
 
@@ -71,8 +71,17 @@ class Run(Results):
 
     def table(self, view: str, *, format: Format = "arrow") -> Any:
         """The run's rows of a table or view; raises as `sql` does."""
+        from overedit.tasks.warehouse.warehouse import Warehouse
+
         name = self.name.replace("'", "''")
-        return self.sql(f"SELECT * FROM \"{_identifier(view)}\" WHERE run = '{name}'", format=format)
+        sql = f"SELECT * FROM \"{_identifier(view)}\" WHERE run = '{name}'"
+        instances = [self.name] if "@" in self.name else []
+        return _converted(Warehouse(self.home / "warehouse").query(sql, instances=instances), format)
+
+    def instances(self, *, format: Format = "arrow") -> Any:
+        """The run's instances, a row each, the oldest first; `Run(f"{run.name}@{instance}")` has their results."""
+        name = self.name.partition("@")[0].replace("'", "''")
+        return self.sql(f"SELECT * FROM instances WHERE run = '{name}' ORDER BY instance", format=format)
 
     @property
     def report(self) -> Path:
@@ -103,12 +112,13 @@ class DatasetInfo(NamedTuple):
     """Where its rows come from."""
 
 
-def run(config: str | Path | Mapping[str, Any], *, wait: bool = False, **settings: Any) -> Run:
+def run(config: str | Path | Mapping[str, Any], *, wait: bool = False, changed: bool = False, **settings: Any) -> Run:
     """Run a benchmark, or continue it; a run that is complete is left as it is.
 
     Args:
         config: A YAML file, the name of a configuration that comes with Overedit (`demo`), or a mapping of its keys.
         wait: Where another process works on the run, wait until it has ended.
+        changed: Accept that the run's name was used with another configuration: run it as a new instance.
         settings: Keys of the configuration to change, dotted ones as `**{"methods.0.epochs": 10}`.
 
     Raises:
@@ -126,7 +136,7 @@ def run(config: str | Path | Mapping[str, Any], *, wait: bool = False, **setting
         prepare_prefect()
         from overedit.flows.benchmark import run_benchmark
 
-        found = run_benchmark(content, where=where, wait=wait).run
+        found = run_benchmark(content, where=where, wait=wait, changed=changed).run
     return Run(found.name, found.home)
 
 

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 
 import overedit
 from overedit.editing.storage.disk_space import NoSpaceError
-from overedit.flows.cli.results import Home, compare, report, site, sql
+from overedit.flows.cli.results import Home, accept, compare, history, report, site, sql
 from overedit.flows.launch import prepare_logging, prepare_prefect
 from overedit.tasks.system.untrusted import printable
 
@@ -33,21 +33,29 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the configuration.")
 ]
 
+Changed = Annotated[
+    bool,
+    typer.Option(
+        "--changed", help="The configuration of this name has changed: run it as a new instance; earlier rows stay."
+    ),
+]
+
 
 @app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="A YAML file; see deployments/benchmarks/.")],
     settings: Settings = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another process that works on this run.")] = False,
+    changed: Changed = False,
 ) -> None:
     """Run a benchmark, or continue it; a complete run is not run again."""
-    _benchmark(str(config), settings or [], wait=wait)
+    _benchmark(str(config), settings or [], wait=wait, changed=changed)
 
 
 @app.command()
-def demo(settings: Settings = None) -> None:
+def demo(settings: Settings = None, changed: Changed = False) -> None:
     """Run the benchmark on the pocket world: a small model that knows its facts, edited until it breaks."""
-    _benchmark("demo", settings or [])
+    _benchmark("demo", settings or [], changed=changed)
 
 
 @app.command()
@@ -110,6 +118,8 @@ def export(
 app.command()(sql)
 app.command()(report)
 app.command()(compare)
+app.command()(history)
+app.command()(accept)
 app.command()(site)
 
 
@@ -181,11 +191,26 @@ def verify(
 def prune(
     name: Annotated[str, typer.Argument(help="A run's name.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    instances: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Remove rows instead: of all but the newest N instances and the baseline."
+        ),
+    ] = None,
     home: Home = Path(),
 ) -> None:
     """Remove the weights of a run's checkpoints, but the newest and those around the collapse; every row stays."""
     from overedit.tasks.runs.prune import prune_run, prune_table
+    from overedit.tasks.runs.prune_instances import prune_instances
 
+    if instances is not None:
+        pruned = prune_instances(home, name, keep=instances, dry_run=dry_run)
+        would = "would remove" if dry_run else "removed"
+        print(
+            f"{would} the rows of {len(pruned.instances):,} instances: {pruned.num_files:,} files, "
+            f"{pruned.num_bytes:,} bytes"
+        )
+        return
     prunings = prune_run(home, name, dry_run=dry_run)
     Console().print(prune_table(prunings))
     num_bytes = sum(pruning.num_bytes for pruning in prunings)
@@ -229,7 +254,7 @@ def _end(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _benchmark(config: str, settings: Sequence[str], *, wait: bool = False) -> None:
+def _benchmark(config: str, settings: Sequence[str], *, wait: bool = False, changed: bool = False) -> None:
     from overedit.flows.config.loading import named_content, with_settings
     from overedit.tasks.report.summary import summary_table
     from overedit.tasks.runs.completion import completed_run
@@ -242,7 +267,9 @@ def _benchmark(config: str, settings: Sequence[str], *, wait: bool = False) -> N
         from overedit.flows.benchmark import run_benchmark
 
         with _stop_ends_with_130():
-            run, server_is_lost = run_benchmark(content, where=where, wait=wait)
+            run, server_is_lost = run_benchmark(
+                content, where=where, wait=wait, changed=changed, requested_by="command line"
+            )
     Console().print(summary_table(run.warehouse, run.name))
     print(f"report: {run.report}")
     _leave(server_is_lost)

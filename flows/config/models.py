@@ -21,6 +21,7 @@ from overedit.tasks.evaluation.options import EvaluationOptions, PerplexityOptio
 from overedit.tasks.evaluation.paper_protocols import PRESETS
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.pocket_world.shipped import WORLDS
+from overedit.tasks.report.comparison.limits import GateOptions
 from overedit.tasks.runs.run import NAME, folder_name
 
 
@@ -88,6 +89,8 @@ class BenchmarkConfig(EditingConfig):
     """The general benchmarks, by lm-eval."""
     engine: EngineOptions = EngineOptions()
     """The engine that answers the prompts."""
+    gate: GateOptions | None = None
+    """What fails the run when it is compared with the accepted instance of the same name."""
     trajectories_at_once: int = Field(default=1, ge=1)
     """How many trajectories are edited at once, each in its own process with a share of the processor's cores and, on a
     machine with GPUs, a GPU of its own. Each needs its own memory. The results are the same."""

@@ -14,9 +14,6 @@ from overedit.tasks.site.numbers import minute, parsed, short
 from overedit.tasks.site.queries import SiteRows
 from overedit.tasks.warehouse.tables import Row
 
-Key = tuple[int, int, str, str | None]
-"""A number: index of the trajectory, edit count, measure, protocol."""
-
 
 def history_data(rows: SiteRows, reports: Mapping[str, str]) -> dict[str, Any]:
     """The runs that have instances, ready for JSON.
@@ -43,28 +40,55 @@ def _by_run(rows: Iterable[Row]) -> defaultdict[str, list[Row]]:
 
 def _run(run: str, instances: list[Row], history: list[Row], gates: list[Row], accepted: list[Row]) -> dict[str, Any]:
     places = {row["instance"]: index for index, row in enumerate(instances)}
-    trajectories = {(row["trajectory"], row["order_seed"]): row for row in [*history, *gates]}
+    trajectories = {(row["trajectory"], row["order_seed"]): row for row in history}
     ids = sorted(trajectories)
-    lines = {id: index for index, id in enumerate(ids)}
-    numbers: dict[Key, dict[str, Any]] = {}
-    for row in history:
-        if row["instance"] in places:
-            values = [short(row[name]) for name in ("value", "low", "high")]
-            _number(numbers, row, lines)["points"].append([places[row["instance"]], *values, row["n"]])
     baselines = {row["instance"] for row in history if row["is_baseline"]}
     words: dict[str, int] = {}
-    for row in gates:
-        if row["instance"] in places:
-            _number(numbers, row, lines)["gates"].append(_gate(row, places, words))
     return {
         "name": run,
         "lines": _lines([trajectories[id] for id in ids]),
         "instances": [
             _instance(row, places, accepted) | {"is_baseline": row["instance"] in baselines} for row in instances
         ],
-        "numbers": list(numbers.values()),
+        "numbers": _numbers([row for row in history if row["instance"] in places], ids, places),
+        "comparisons": _comparisons([row for row in gates if row["instance"] in places], ids, places, words),
         "words": list(words),
     }
+
+
+def _numbers(history: list[Row], ids: list[tuple[str, int]], places: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Each headline number, with a point [instance, value, low, high, n] for each instance that has it."""
+    numbers: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in history:
+        key = (row["trajectory"], row["order_seed"], row["edit_count"], row["measure"], row["protocol"])
+        line = ids.index((row["trajectory"], row["order_seed"]))
+        number = numbers.setdefault(key, _named(row) | {"line": line, "points": []})
+        values = [short(row[name]) for name in ("value", "low", "high")]
+        number["points"].append([places[row["instance"]], *values, row["n"]])
+    return list(numbers.values())
+
+
+def _comparisons(
+    gates: list[Row], ids: list[tuple[str, int]], places: Mapping[str, int], words: dict[str, int]
+) -> list[dict[str, Any]]:
+    """Each number that was compared, of the lines that it belongs to: one, or all orders of a trajectory together."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in gates:
+        key = tuple(row[name] for name in ("trajectory", "order_seed", "edit_count", "measure", "part", "protocol"))
+        if key not in found:
+            lines = [
+                index
+                for index, (trajectory, seed) in enumerate(ids)
+                if trajectory == row["trajectory"] and row["order_seed"] in (seed, None)
+            ]
+            named = {"name": row["label"] or row["trajectory"], "part": row["part"], "lines": lines, "gates": []}
+            found[key] = _named(row) | named
+        found[key]["gates"].append(_gate(row, places, words))
+    return list(found.values())
+
+
+def _named(row: Row) -> dict[str, Any]:
+    return {"count": row["edit_count"], "measure": row["measure"], "protocol": row["protocol"]}
 
 
 def _lines(rows: list[Row]) -> list[dict[str, Any]]:
@@ -76,16 +100,6 @@ def _lines(rows: list[Row]) -> list[dict[str, Any]]:
         {"name": name, "color": trajectories.index(row["trajectory"]), "order": orders.index(row["order_seed"])}
         for name, row in zip(names, rows, strict=True)
     ]
-
-
-def _number(numbers: dict[Key, dict[str, Any]], row: Row, lines: Mapping[tuple[str, int], int]) -> dict[str, Any]:
-    """The entry of a row's number; it is made at the first call."""
-    line = lines[row["trajectory"], row["order_seed"]]
-    key: Key = (line, row["edit_count"], row["measure"], row["protocol"])
-    if key not in numbers:
-        names = ("line", "count", "measure", "protocol")
-        numbers[key] = dict(zip(names, key, strict=True)) | {"points": [], "gates": []}
-    return numbers[key]
 
 
 def _gate(row: Row, places: Mapping[str, int], words: dict[str, int]) -> list[Any]:

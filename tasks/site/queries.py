@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
-from overedit.tasks.warehouse.tables import TABLES, Row
-from overedit.tasks.warehouse.views import query_sql, view_names
+from overedit.tasks.warehouse.tables import Row
+from overedit.tasks.warehouse.views import query_sql
 from overedit.tasks.warehouse.warehouse import Warehouse
 
 
@@ -22,14 +22,8 @@ class SiteRows:
     accepted: list[Row] = field(default_factory=list)
 
 
-_OF_INSTANCES = ("instances", "history", "gates", "accepted")
-"""Queries of tables and views by the same names, which a warehouse without instances does not have."""
-
-
 def read_rows(warehouse: Warehouse) -> SiteRows:
     """Read what the pages show."""
-    known = {*TABLES, *view_names()}
-    names = [one.name for one in fields(SiteRows) if one.name not in _OF_INSTANCES or one.name in known]
-    queries = {name: query_sql(f"site/{name}") for name in names}
+    queries = {one.name: query_sql(f"site/{one.name}") for one in fields(SiteRows)}
     with warehouse.connect(sql="; ".join(queries.values())) as connection:
         return SiteRows(**{name: connection.sql(sql).to_arrow_table().to_pylist() for name, sql in queries.items()})

@@ -1,8 +1,8 @@
 """The Arrow schemas of the warehouse's tables: the only definition of their columns.
 
-Every table except `requests` starts with the same identity columns, on which any two can be joined. A trajectory is one
-model x method x dataset x order seed, edited from 0 to its last edit count. `edit_count` 0 is the pristine model: its
-rows belong to the trajectory `base` (method `none`) and are shared by all methods of the run.
+Every table of results except `requests` starts with the same identity columns, on which any two can be joined. A
+trajectory is one model x method x dataset x order seed, edited from 0 to its last edit count. `edit_count` 0 is the
+pristine model: its rows belong to the trajectory `base` (method `none`) and are shared by all methods of the run.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ Row: TypeAlias = dict[str, Any]
 """A row of a table, a view or a query: column -> value."""
 
 _text, _int, _float, _bool = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+_time = pa.timestamp("us", tz="UTC")
+_INSTANCE = [pa.field("run", _text, nullable=False), pa.field("instance", _text, nullable=False)]
 
 IDENTITY: list[pa.Field] = [
     pa.field("run", _text, nullable=False),
@@ -38,7 +40,7 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("engine", _text),
             pa.field("versions", _text),  # JSON: package -> version
             pa.field("hardware", _text),
-            pa.field("started_at", pa.timestamp("us", tz="UTC")),
+            pa.field("started_at", _time),
             pa.field("status", _text),  # completed | failed
             pa.field("error", _text),
         ]
@@ -180,5 +182,83 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("verified", _bool),  # swap: the engine's tensors have the checkpoint's checksums
         ]
     ),
+    # one row per execution of a run
+    "instances": pa.schema(
+        [
+            *_INSTANCE,
+            pa.field("started_at", _time),
+            pa.field("ended_at", _time),
+            pa.field("status", _text),  # running | completed | failed | stopped
+            pa.field("error", _text),
+            pa.field("commit", _text),  # git commit of the code; null outside a repository
+            pa.field("dirty", _bool),  # whether the code differs from the commit
+            pa.field("versions", _text),  # JSON: package -> version
+            pa.field("model_digest", _text),
+            pa.field("requests_digest", _text),
+            pa.field("hardware", _text),
+            pa.field("host", _text),
+            pa.field("requested_by", _text),  # e.g. command line, schedule of benchmark/nightly
+            pa.field("config", _text),  # the whole run configuration, JSON
+            pa.field("changes", _text),  # JSON: [{"key", "before", "after"}] since the previous instance
+            pa.field("num_computed", _int),  # files of rows that this instance made
+            pa.field("num_shared", _int),  # files of rows that it took over from earlier ones
+            pa.field("baseline", _text),  # the instance that it was compared with
+            pa.field("num_moved", _int),  # headline numbers that moved since the baseline
+            pa.field("verdict", _text),  # in words
+            pa.field("gate", _text),  # passed | failed; null without a gate or a baseline
+            pa.field("flow_run_id", _text),
+        ]
+    ),
+    # one row per file of rows of an instance
+    "instance_files": pa.schema(
+        [
+            *_INSTANCE,
+            pa.field("table_name", _text),
+            pa.field("path", _text),  # below the warehouse, while the rows are current
+            pa.field("file", _text),  # its name
+            pa.field("computed", _bool),  # made by this instance
+        ]
+    ),
+    # one row per headline number of an instance that was compared with the baseline
+    "gates": pa.schema(
+        [
+            *_INSTANCE,
+            pa.field("baseline", _text),
+            pa.field("trajectory", _text),
+            pa.field("label", _text),
+            pa.field("order_seed", _int),  # null if all orders were compared together
+            pa.field("edit_count", _int),
+            pa.field("kind", _text),  # outcome | capability | perplexity
+            pa.field("measure", _text),
+            pa.field("protocol", _text),  # of outcomes
+            pa.field("before", _float),
+            pa.field("after", _float),
+            pa.field("difference", _float),  # after - before; of perplexities after / before
+            pa.field("low", _float),  # 95 % interval of the difference
+            pa.field("high", _float),
+            pa.field("n", _int),  # pairs
+            pa.field("p_value", _float),
+            pa.field("p_adjusted", _float),  # Holm's, over all numbers of the comparison
+            pa.field("verdict", _text),  # moved | within noise | not comparable
+            pa.field("reason", _text),  # why it is not comparable
+            pa.field("limit", _float),  # the difference that the gate tolerates; null without one
+            pa.field("failed", _bool),
+        ]
+    ),
+    # one row per acceptance; the newest names the baseline
+    "accepted": pa.schema(
+        [
+            *_INSTANCE,
+            pa.field("accepted_at", _time),
+            pa.field("accepted_by", _text),
+            pa.field("note", _text),
+        ]
+    ),
 }
 """Table name -> its Arrow schema."""
+
+INSTANCE_TABLES = ("instances", "instance_files", "gates", "accepted")
+"""Tables about executions of runs."""
+
+RESULTS = tuple(table for table in TABLES if table not in INSTANCE_TABLES)
+"""Tables of results: the rows of an earlier instance move to the history when newer ones replace them."""

@@ -104,8 +104,13 @@ def with_instances(rows: SiteRows, run: str = "nightly", *, nights: int = 30) ->
             if after != value:
                 numbers |= {"low": max(0.0, after - 0.1), "high": after + 0.1}
             history.append(known | {"value": after, "is_baseline": night == 0} | numbers)
-            if night:
-                gates.append(known | _gate(ids[0], row["value"], after, hits, row["measure"]) | {"n": row["n"]})
+            if night and row["order_seed"] == 0:  # two orders are compared together
+                gate = known | _gate(ids[0], row["value"], after, hits, row["measure"]) | {"n": row["n"]}
+                gates.append(
+                    gate | {"order_seed": None, "part": "held_out" if row["measure"] == "perplexity" else None}
+                )
+                if row["measure"] == "capability":
+                    gates.append(gates[-1] | {"part": "arithmetic"})
     accepted = [{"run": run, "instance": ids[0], "accepted_at": began, "accepted_by": "ada", "note": BREAKING}]
     return replace(rows, instances=instances, history=history, gates=gates, accepted=accepted)
 
@@ -115,7 +120,7 @@ def _gate(baseline: str, before: float, after: float, hits: bool, measure: str) 
         nothing = dict.fromkeys(("before", "after", "difference", "low", "high", "p_adjusted", "limit"))
         reason = {"verdict": "not comparable", "reason": "the items changed", "failed": False}
         return {"baseline": baseline} | nothing | reason
-    difference = after - before
+    difference = after / before if measure == "perplexity" else after - before
     numbers = {"before": before, "after": after, "difference": difference, "low": difference - 0.05}
     verdict = {"verdict": "moved" if hits else "within noise", "reason": None, "failed": hits}
     limits = {"high": difference + 0.05, "p_adjusted": 1e-6 if hits else 1.0, "limit": -0.02}

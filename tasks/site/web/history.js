@@ -10,27 +10,22 @@ const shortId = (id) => (id.includes("-") ? id.slice(id.lastIndexOf("-") + 1) : 
 
 // ---- what the gates said
 const GATE = ["instance", "baseline", "before", "after", "difference", "low", "high", "n", "p", "verdict", "reason", "limit", "failed"];
-const gatesOf = (number) => number.gates.map((row) => {
+const gatesOf = (comparison) => comparison.gates.map((row) => {
   const gate = Object.fromEntries(GATE.map((name, place) => [name, row[place]]));
   for (const name of ["verdict", "reason"]) gate[name] = gate[name] === null ? null : state.run.words[gate[name]];
   return gate;
 });
-const signed = (value, shownAs) => `${value < 0 ? "−" : "+"}${shownAs(Math.abs(value))}`;
-const differenceOf = (measure, gate) => {
-  if (gate.difference === null) return DASH;
-  const shownAs = isAmount(measure) ? short : (value) => (100 * value).toFixed(1);
-  return signed(gate.difference, shownAs) + (isAmount(measure) ? "" : " points");
-};
-const intervalOf = (measure, gate) => {
-  const shownAs = isAmount(measure) ? short : (value) => (100 * value).toFixed(1);
-  return gate.low === null || gate.high === null ? "" : `${signed(gate.low, shownAs)} to ${signed(gate.high, shownAs)}`;
-};
+const signed = (value) => `${value < 0 ? "−" : "+"}${(100 * Math.abs(value)).toFixed(1)}`;
+const changed = (measure, value) => (isAmount(measure) ? `× ${short(value)}` : signed(value)); // of perplexities the ratio
+const differenceOf = (measure, gate) => (gate.difference === null ? DASH : `${changed(measure, gate.difference)}${isAmount(measure) ? "" : " points"}`);
+const intervalOf = (measure, gate) => (gate.low === null || gate.high === null ? "" : `${changed(measure, gate.low)} to ${changed(measure, gate.high)}`);
 
 // ---- the charts
 const lookOf = (gate) => (gate.failed ? "failed" : gate.verdict === "moved" ? "moved" : gate.verdict === "not comparable" ? "unknown" : null);
 const chartOf = (measure) => {
   const own = state.run.numbers.filter((one) => one.measure === measure && one.count === state.count && (one.protocol === null || one.protocol === state.protocol));
-  const gates = new Map(own.flatMap((one) => gatesOf(one).map((gate) => [`${one.line} ${gate.instance}`, gate])));
+  const compared = state.run.comparisons.filter((one) => one.measure === measure && one.count === state.count && (one.protocol === null || one.protocol === state.protocol) && (one.part === null || isAmount(measure)));
+  const gates = new Map(compared.flatMap((one) => gatesOf(one).flatMap((gate) => one.lines.map((line) => [`${line} ${gate.instance}`, gate]))));
   const { instances } = state.run, at = (line, point) => gates.get(`${line} ${point.x}`);
   return {
     title: titleOf(measure),
@@ -77,7 +72,7 @@ const drawCharts = () => {
 // ---- the tables
 const drawGates = (sort = "verdict") => {
   const { run } = state;
-  const all = run.numbers.flatMap((number) => gatesOf(number).filter((gate) => gate.instance === state.instance).map((gate) => ({ ...gate, number })));
+  const all = run.comparisons.flatMap((number) => gatesOf(number).filter((gate) => gate.instance === state.instance).map((gate) => ({ ...gate, number })));
   const rows = all.filter((row) => !state.verdict || row.verdict === state.verdict);
   const of = (row, value) => (value === null ? DASH : isAmount(row.number.measure) ? short(value) : (100 * value).toFixed(1));
   const columns = [
@@ -87,9 +82,10 @@ const drawGates = (sort = "verdict") => {
         if (row.failed) cell.append(small(row.limit === null ? "the gate failed" : `the gate failed: limit ${row.limit}`, "bad"));
         if (row.reason) cell.append(small(row.reason));
       } },
-    { key: "method", name: "Method", isText: true, value: (row) => run.lines[row.number.line].name },
-    { key: "measure", name: "Measure", isText: true, value: (row) => `${inOrder(row.number.measure)} ${row.number.measure} ${row.number.protocol ?? ""}`,
-      fill: (cell, row) => { cell.append(titleOf(row.number.measure)); if (row.number.protocol) cell.append(small(nameOf(row.number.protocol))); } },
+    { key: "method", name: "Method", isText: true, value: (row) => row.number.name,
+      fill: (cell, row) => { cell.append(row.number.name); if (row.number.lines.length > 1) cell.append(small(`${count(row.number.lines.length)} orders together`)); } },
+    { key: "measure", name: "Measure", isText: true, value: (row) => `${inOrder(row.number.measure)} ${row.number.measure} ${row.number.part ?? ""} ${row.number.protocol ?? ""}`,
+      fill: (cell, row) => { cell.append(titleOf(row.number.measure)); for (const more of [row.number.part, row.number.protocol]) if (more) cell.append(small(nameOf(more))); } },
     { key: "edits", name: "Edits", value: (row) => row.number.count, fill: (cell, row) => cell.append(count(row.number.count)) },
     { key: "before", name: "Before", value: (row) => row.before, fill: (cell, row) => cell.append(of(row, row.before)) },
     { key: "after", name: "After", value: (row) => row.after, fill: (cell, row) => cell.append(of(row, row.after)) },

@@ -141,8 +141,15 @@ def test_the_history_holds_instances_numbers_and_gates(rows: SiteRows) -> None:
         if names[one["line"]] == "UltraEdit (order 0)"
         and (one["measure"], one["protocol"], one["count"]) == ("reliability", "generated", 100)
     )
-    assert len(number["points"]) == 30 and len(number["gates"]) == 29
-    verdicts = [run["words"][gate[9]] for gate in number["gates"]]
+    assert len(number["points"]) == 30
+    (comparison,) = (
+        one
+        for one in run["comparisons"]
+        if one["name"] == "UltraEdit"
+        and (one["measure"], one["protocol"], one["count"]) == ("reliability", "generated", 100)
+    )
+    assert [names[line] for line in comparison["lines"]] == ["UltraEdit (order 0)", "UltraEdit (order 1)"]
+    verdicts = [run["words"][gate[9]] for gate in comparison["gates"]]
     assert verdicts == (CHANGED - 1) * ["within noise"] + (30 - CHANGED) * ["moved"]
     assert number["points"][CHANGED][1] == pytest.approx(number["points"][0][1] / 2, abs=0.02)
 
@@ -188,7 +195,7 @@ def test_it_follows_the_warehouse(tmp_path: Path, reports: Path) -> None:
     (out / ".nojekyll").touch()
     (out / "CNAME").write_text("results.example.org")
     (reports / "zsre-qwen.html").write_text("a newer report")
-    for folder in (tmp_path / "warehouse").glob("*/run=counterfact"):
+    for folder in (tmp_path / "warehouse").glob("*/counterfact"):
         shutil.rmtree(folder)
     write_site(warehouse, out, reports=reports)
     assert set(contents(out)) == {*FILES, "reports/zsre-qwen.html", ".nojekyll", "CNAME"}
