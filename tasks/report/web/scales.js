@@ -98,7 +98,8 @@ const drawAxes = (svg, x, y, { left, right, top, bottom }, name) => {
   }
   for (const [tick, text] of x.ticks) {
     svg.append(element("line", { class: "axis", x1: x.at(tick), x2: x.at(tick), y1: bottom, y2: bottom + 5 }));
-    svg.append(element("text", { x: x.at(tick), y: bottom + 19, "text-anchor": "middle" }, text));
+    const isWide = x.at(tick) + text.length * 3.4 > right + 22; // it would leave the chart
+    svg.append(element("text", { x: isWide ? right + 22 : x.at(tick), y: bottom + 19, "text-anchor": isWide ? "end" : "middle" }, text));
   }
   svg.append(element("text", { x: (left + right) / 2, y: bottom + 38, "text-anchor": "middle" }, name));
 };

@@ -84,7 +84,7 @@ const drawGates = (sort = "verdict") => {
       } },
     { key: "method", name: "Method", isText: true, value: (row) => row.number.name,
       fill: (cell, row) => { cell.append(row.number.name); if (row.number.lines.length > 1) cell.append(small(`${count(row.number.lines.length)} orders together`)); } },
-    { key: "measure", name: "Measure", isText: true, value: (row) => `${inOrder(row.number.measure)} ${row.number.measure} ${row.number.part ?? ""} ${row.number.protocol ?? ""}`,
+    { key: "measure", name: "Measure", isText: true, isLong: true, value: (row) => `${inOrder(row.number.measure)} ${row.number.measure} ${row.number.part ?? ""} ${row.number.protocol ?? ""}`,
       fill: (cell, row) => { cell.append(titleOf(row.number.measure)); for (const more of [row.number.part, row.number.protocol]) if (more) cell.append(small(nameOf(more))); } },
     { key: "edits", name: "Edits", value: (row) => row.number.count, fill: (cell, row) => cell.append(count(row.number.count)) },
     { key: "before", name: "Before", value: (row) => row.before, fill: (cell, row) => cell.append(of(row, row.before)) },
