@@ -12,6 +12,7 @@ from overedit.flows.benchmark import GateFailedError, run_alone
 from overedit.flows.plan import Plan
 from overedit.tasks.report.comparison.task import moved_text
 from overedit.tasks.runs.instances import Instance
+from overedit.tasks.site.site import write_site
 
 MOVED_EVENT = "overedit.numbers-moved"
 """The event that deployments/automations.yaml waits for."""
@@ -38,7 +39,9 @@ def run_to_state(plan: Plan, *, requested_by: str) -> State[str]:
 
 
 def _show(instance: Instance) -> None:
-    """Put the verdict into the flow run's name, and emit an event if numbers moved."""
+    """Write the site anew, put the verdict into the flow run's name, and emit an event if numbers moved."""
+    home = instance.run.home
+    write_site(instance.run.warehouse, home / "site", reports=home / "reports")
     context, verdict = FlowRunContext.get(), instance.row["verdict"]
     if context is None or context.flow_run is None:
         return

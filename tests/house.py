@@ -47,6 +47,7 @@ LAW: dict[str, set[str]] = {
     "tasks.report": {"tasks.warehouse", "tasks.runs", "tasks.system"},
     "tasks.report.comparison": {"tasks.report.formatting", "tasks.warehouse", "tasks.runs", "tasks.system"},
     "tasks.export": {"tasks.warehouse", "tasks.runs", "tasks.system"},
+    "tasks.site": {"tasks.report.web_page", "tasks.warehouse", "tasks.runs", "tasks.system"},
     "tasks.pocket_model": {"tasks.engine", "tasks.models", "tasks.pocket_world", "tasks.system"},
     "tasks.scan": {
         "tasks.editing_job",

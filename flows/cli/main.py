@@ -16,7 +16,7 @@ from rich.table import Column, Table
 import overedit
 from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.flows.cli.operate import deploy, ui, worker
-from overedit.flows.cli.results import Home, accept, compare, history, local_folder, publish, report, sql
+from overedit.flows.cli.results import Home, accept, compare, history, local_folder, publish, report, site, sql
 from overedit.flows.launch import prepare_logging, prepare_prefect
 from overedit.tasks.system.untrusted import printable
 
@@ -125,6 +125,7 @@ app.command()(compare)
 app.command()(history)
 app.command()(accept)
 app.command()(publish)
+app.command()(site)
 
 
 @app.command()

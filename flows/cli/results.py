@@ -163,6 +163,17 @@ def publish(
         print(line)
 
 
+def site(
+    out: Annotated[Path, typer.Argument(help="The folder to write: new, empty, or a site already.")],
+    home: Home = Path(),
+) -> None:
+    """Write static pages over all runs: leaderboard, curves, history, and the runs' reports."""
+    from overedit.tasks.site.site import write_site
+    from overedit.tasks.warehouse.warehouse import Warehouse
+
+    print(f"wrote {write_site(Warehouse(warehouse_folder(home)), out, reports=home / 'reports')}")
+
+
 def warehouse_folder(home: Path, option: str = "--home") -> Path:
     """The warehouse of a home.
 
