@@ -33,11 +33,11 @@ Config = TypeVar("Config", bound=EditingConfig)
 
 _KINDS_OF_TAGS = ("model:", "dataset:", "method:")
 
-MethodName = Annotated[str, Field(json_schema_extra={"enum": list(METHODS)})]
-"""A method; the form offers their names."""
-
-DatasetName = Annotated[str, Field(json_schema_extra={"enum": list(DATASETS)})]
-"""A dataset; the form offers their names."""
+# Types of the parameters. What is empty, or 0, is not given. With None as default, the form would offer a choice of types
+# for each parameter, and would be refused where one is left out.
+Number = Annotated[int, Field(ge=0)]
+Choice = Annotated[str, Field(json_schema_extra={"enum": ["", *DATASETS]})]
+Choices = list[Annotated[str, Field(json_schema_extra={"enum": list(METHODS)})]]
 
 
 def flow_run_title() -> str:
@@ -49,15 +49,15 @@ def flow_run_title() -> str:
 
 @flow(name="benchmark", flow_run_name=flow_run_title, persist_result=False)
 def benchmark(
-    config: str | None = None,
-    name: str | None = None,
-    model: str | None = None,
-    dataset: DatasetName | None = None,
-    methods: list[MethodName] | None = None,
-    edit_counts: list[int] | None = None,
-    limit: int | None = None,
-    settings: dict[str, Any] | None = None,
-    home: str | None = None,
+    config: str = "",
+    name: str = "",
+    model: str = "",
+    dataset: Choice = "",
+    methods: Choices = [],  # noqa: B006
+    edit_counts: list[Number] = [],  # noqa: B006
+    limit: Number = 0,
+    settings: dict[str, Any] = {},  # noqa: B006
+    home: str = "",
 ) -> State[str]:
     """Edit a model with each method, stop at each edit count, measure what was learned and what broke, publish.
 
@@ -70,15 +70,15 @@ def benchmark(
         dataset: Where the edits come from. Your own file needs dataset.path in the settings.
         methods: The methods to compare, with their settings in the configuration or those published for the model.
         edit_counts: The numbers of edits at which the model is measured, in increasing order.
-        limit: The most edits to read from the dataset.
+        limit: The most edits to read from the dataset; 0 for as many as the configuration says.
         settings: Further keys of a configuration, such as {"turn_size": 10, "perplexity.corpus": "pocket"}.
         home: The folder of the results. Left out, it is OVEREDIT_HOME on the worker, or ~/overedit.
 
     Returns:
         A state whose name says whether numbers moved since the accepted instance, with the path of the report page.
     """
-    values = {"edit_counts": edit_counts or None, "dataset.limit": limit} | (settings or {})
-    form = ShortForm(config, name, model, dataset, methods, values)
+    values = {"edit_counts": edit_counts, "dataset.limit": limit}
+    form = ShortForm(config, name, model, dataset, methods, values, settings)
     with _prepared(home):
         plan = make_plan(_checked(BenchmarkConfig, form), show=shown, changed=True)
         return run_to_state(plan, requested_by=requested_by())
@@ -86,15 +86,15 @@ def benchmark(
 
 @flow(name="scan", flow_run_name=flow_run_title, persist_result=False)
 def scan(
-    config: str | None = None,
-    name: str | None = None,
-    model: str | None = None,
-    dataset: DatasetName | None = None,
-    methods: list[MethodName] | None = None,
-    corpus: str | None = None,
-    limit: int | None = None,
-    settings: dict[str, Any] | None = None,
-    home: str | None = None,
+    config: str = "",
+    name: str = "",
+    model: str = "",
+    dataset: Choice = "",
+    methods: Choices = [],  # noqa: B006
+    corpus: str = "",
+    limit: Number = 0,
+    settings: dict[str, Any] = {},  # noqa: B006
+    home: str = "",
 ) -> str:
     """Edit a model with each request alone, find those that break it by themselves, and save them as a dataset.
 
@@ -107,22 +107,22 @@ def scan(
         dataset: Where the edits come from. Your own file needs dataset.path in the settings.
         methods: The methods to scan with, with their settings in the configuration or those published for the model.
         corpus: The text on which perplexity is measured: a file, a dataset on the hub, or pocket.
-        limit: The most edits to read from the dataset.
+        limit: The most edits to read from the dataset; 0 for as many as the configuration says.
         settings: Further keys of a configuration, such as {"perplexity.limit": 50, "dataset.path": "/data/rows.json"}.
         home: The folder of the results. Left out, it is OVEREDIT_HOME on the worker, or ~/overedit.
 
     Returns:
         A line per method: the number of hard cases, and their file.
     """
-    values = {"perplexity.corpus": corpus or None, "dataset.limit": limit} | (settings or {})
-    form = ShortForm(config, name, model, dataset, methods, values)
+    values = {"perplexity.corpus": corpus, "dataset.limit": limit}
+    form = ShortForm(config, name, model, dataset, methods, values, settings)
     with _prepared(home):
         plan = make_scan_plan(_checked(ScanConfig, form), show=shown)
         return run_scan_plan(plan, wait=False)
 
 
 @contextmanager
-def _prepared(home: str | None) -> Iterator[None]:
+def _prepared(home: str) -> Iterator[None]:
     """Work in the home, below which relative paths are, and log what Overedit says of its progress.
 
     Raises:

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Annotated
 
 import typer
+import yaml
 
 from overedit.flows.launch import answering_server, default_home, prepare_operation
 
@@ -36,13 +38,31 @@ def ui(
         reports = reports_server(home, reports_port)
     except OSError as error:
         raise RuntimeError(f"--reports-port: port {reports_port} cannot be used: {error.strerror}") from error
-    with reports:
+    with reports, TemporaryDirectory() as folder:
         Thread(target=reports.serve_forever, daemon=True).start()
         print(f"reports and site of {home}: http://127.0.0.1:{reports.server_port}", flush=True)
         command = ["server", "start", "--host", "127.0.0.1", *(["--port", str(port)] if port else [])]
-        code = _run_until_stopped([sys.executable, "-m", "prefect", *command])
+        code = _run_until_stopped([sys.executable, "-m", "prefect", *command], _logging_settings(Path(folder)))
         reports.shutdown()
     raise typer.Exit(code)
+
+
+def _logging_settings(folder: Path) -> dict[str, str]:
+    """The server's logging: Prefect's own, or the user's, without what is tried again and then succeeds.
+
+    On SQLite, Prefect 3.7.7 reports a locked database at every poll of a worker, in a hundred lines, and tries again;
+    between them nobody would see the scheduler's errors. What fails for good is logged by others.
+    """
+    from prefect.logging.configuration import DEFAULT_LOGGING_SETTINGS_PATH
+    from prefect.settings import PREFECT_LOGGING_SETTINGS_PATH
+
+    if PREFECT_LOGGING_SETTINGS_PATH.value().exists():
+        return {}
+    content = yaml.safe_load(DEFAULT_LOGGING_SETTINGS_PATH.read_text(encoding="utf-8"))
+    content["loggers"]["docket.dependencies"] = {"level": "CRITICAL"}
+    path = folder / "logging.yml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return {"PREFECT_LOGGING_SETTINGS_PATH": str(path)}
 
 
 def worker(home: ResultsHome = None) -> None:
@@ -69,9 +89,9 @@ def deploy(
         print(line)
 
 
-def _run_until_stopped(command: Sequence[str]) -> int:
+def _run_until_stopped(command: Sequence[str], settings: Mapping[str, str]) -> int:
     """Run a command; SIGTERM and Ctrl-C stop it first, and its exit code is waited for."""
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, env=os.environ | settings)
 
     def stop(*_: object) -> None:
         process.terminate()

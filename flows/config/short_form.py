@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from overedit.editing.storage.checksums import digest
@@ -15,18 +16,20 @@ _LONGEST_NAME = 64  # characters of a run's name
 
 
 class ShortForm(NamedTuple):
-    """What a form gives; None, and what is empty, is not given."""
+    """What a form gives; what is empty, or 0, is not given."""
 
-    config: str | None = None
+    config: str = ""
     """A shipped configuration or a YAML file, which the other values change; without it they are the configuration."""
-    name: str | None = None
+    name: str = ""
     """The run's name; left out, the configuration's if nothing is changed, else one made of model, dataset, methods."""
-    model: str | None = None
-    dataset: str | None = None
-    methods: Sequence[str] | None = None
+    model: str = ""
+    dataset: str = ""
+    methods: Sequence[str] = ()
     """Methods by name."""
-    values: Mapping[str, Any] | None = None
-    """Further dotted keys."""
+    values: Mapping[str, Any] = MappingProxyType({})
+    """Values of dotted keys."""
+    settings: Mapping[str, Any] = MappingProxyType({})
+    """Values of further dotted keys, empty ones included."""
 
     @property
     def where(self) -> str:
@@ -47,7 +50,8 @@ class ShortForm(NamedTuple):
             content["dataset"] = {"name": self.dataset}  # the keys of another dataset do not fit this one
         if self.methods:
             content["methods"] = _methods(content.get("methods"), self.methods)
-        content = with_values(content, {key: value for key, value in (self.values or {}).items() if value is not None})
+        given = {key: value for key, value in self.values.items() if value}
+        content = with_values(content, given | dict(self.settings))
         if self.name:
             content["name"] = self.name
         elif content != configured and content.get("name") == configured.get("name"):

@@ -38,19 +38,33 @@ def test_nightly_and_weekly_are_scheduled() -> None:
     assert all(each["schedules"][0]["cron"] for each in deployments().values() if each["schedules"])
 
 
+@pytest.mark.parametrize("name", ["nightly", "weekly"])
+def test_a_scheduled_deployment_is_a_configuration_and_its_tags_say_of_what(name: str) -> None:
+    deployment = deployments()[name]
+    assert deployment["parameters"] == {"config": name}
+    config = validated(BenchmarkConfig, ShortForm(config=name).content(), where=name)
+    assert config.name == name
+    assert set(deployment["tags"]) == {SEEN_TAG, name, *run_tags(config)}
+
+
 @pytest.mark.parametrize("name", ["nightly", "weekly", "benchmark", "scan"])
-def test_a_deployment_is_a_configuration_and_its_tags_say_of_what(name: str) -> None:
+def test_a_deployments_flow_takes_its_parameters(name: str) -> None:
     deployment = deployments()[name]
     module, _, function = deployment["entrypoint"].rpartition(".")
     flow = getattr(import_module(module), function)
     flow.validate_parameters(deployment["parameters"])
-    given = dict(deployment["parameters"])
-    values = {"edit_counts": given.pop("edit_counts", None), "dataset.limit": given.pop("limit", None)}
-    values |= {"perplexity.corpus": given.pop("corpus", None)}
-    model = ScanConfig if name == "scan" else BenchmarkConfig
-    config = validated(model, ShortForm(**given, values=values).content(), where=name)
-    scheduled = {*run_tags(config), name} if deployment["schedules"] else set()
-    assert set(deployment["tags"]) == {SEEN_TAG, *scheduled}
+    assert SEEN_TAG in deployment["tags"]
+    assert set(flow.parameters.properties) >= {
+        "config",
+        "name",
+        "model",
+        "dataset",
+        "methods",
+        "limit",
+        "settings",
+        "home",
+    }
+    assert all("anyOf" not in each for each in flow.parameters.properties.values()), "one plain field each in the form"
 
 
 def test_the_heartbeats_that_the_automation_waits_for_are_sent_by_every_flow_run(

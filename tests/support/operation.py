@@ -88,7 +88,7 @@ class Operation:
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(folder / "prefect" / "storage"),
             "PREFECT_API_URL": f"{self.server}/api",
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
             "OVEREDIT_REPORTS_URL": f"http://127.0.0.1:{self.reports_port}",
             "OMP_NUM_THREADS": "1",
             **(settings or {}),
@@ -149,9 +149,18 @@ class Operation:
         except httpx.HTTPError:
             return None
 
+    def answer(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """An answer of Prefect's API, which says 503 for a moment when SQLite is locked."""
+
+        def answered() -> httpx.Response | None:
+            answer = httpx.request(method, f"{self.server}/api{path}", json=body, timeout=30)
+            return None if answer.status_code == 503 else answer
+
+        return until(answered, seconds=60, what=f"{method} {path} is answered")
+
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """An answer of Prefect's API."""
-        answer = httpx.request(method, f"{self.server}/api{path}", json=body, timeout=30)
+        """The content of an answer."""
+        answer = self.answer(method, path, body)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
