@@ -21,16 +21,13 @@ def commands_in_blocks(page: str) -> list[str]:
 
 def overedit_calls(command: str) -> Iterator[list[str]]:
     """The words after `overedit` of each call in a shell command, e.g. `["ui", "--home", "X"]`."""
-    call: list[str] | None = None
-    for word in [*shlex.split(command, comments=True), ";"]:
-        if word in _ENDS or word.endswith(";"):
-            if call:
-                yield call
-            call = None
-        elif call is not None:
-            call.append(word)
-        elif word.rpartition("/")[2] == "overedit":
-            call = []
+    words = [*shlex.split(command, comments=True), ";"]
+    while words:
+        end = next(index for index, word in enumerate(words) if word in _ENDS)
+        first, *call = [word for word in words[:end] if not re.match(r"[A-Z_]+=", word)] or [""]
+        if first.rpartition("/")[2] == "overedit":
+            yield call
+        words = words[end + 1 :]
 
 
 def mistake(call: list[str]) -> str | None:
