@@ -33,8 +33,8 @@ Config = TypeVar("Config", bound=EditingConfig)
 
 _KINDS_OF_TAGS = ("model:", "dataset:", "method:")
 
-# Types of the parameters. What is empty, or 0, is not given. With None as default, the form would offer a choice of types
-# for each parameter, and would be refused where one is left out.
+# Types of the parameters. What is empty, or 0, is not given. With None as default, the form would offer a choice of
+# types for each parameter, and would be refused where one is left out.
 Number = Annotated[int, Field(ge=0)]
 Choice = Annotated[str, Field(json_schema_extra={"enum": ["", *DATASETS]})]
 Choices = list[Annotated[str, Field(json_schema_extra={"enum": list(METHODS)})]]
