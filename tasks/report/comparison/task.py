@@ -48,8 +48,9 @@ def _compared(instance: Instance, limits: GateOptions | None) -> Row:
     protocol = next(protocol for protocol in PROTOCOLS if protocol in asked)
     verdict = judge(warehouse, run, baseline, instance.name, limits, protocol=protocol)
     store_gates(instance, verdict.rows)
+    text = verdict.text if instance.row["num_computed"] else f"nothing recomputed, {verdict.text}"
     gate = None if limits is None else "failed" if verdict.failures else "passed"
-    return {"baseline": baseline, "num_moved": len(verdict.moved), "verdict": verdict.text, "gate": gate}
+    return {"baseline": baseline, "num_moved": len(verdict.moved), "verdict": text, "gate": gate}
 
 
 def failures_text(instance: Instance) -> str:
