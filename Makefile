@@ -8,6 +8,7 @@
 #   make operation  scheduled runs as an operator has them: server, worker, PostgreSQL, a killed worker (6 minutes)
 #   make million a million edits one after another: memory, speed and what is remembered (40 minutes)
 #   make examples  rerun the documentation's queries against the demo's warehouse and paste the output
+#   make docs    make docs/warehouse.md, the page of all tables and views, from the code
 #   make lock    compile the locks of versions from pyproject.toml
 #   make ui      the Prefect UI, with the runs made so far in this folder
 SHELL := /bin/bash
@@ -15,7 +16,7 @@ LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 STAMP := .venv/.installed-$(LOCK)
 PYTHON := .venv/bin/python
 
-.PHONY: demo test check examples fuzz faults operation million ui bench lock environment
+.PHONY: demo test check examples docs fuzz faults operation million ui bench lock environment
 .DEFAULT_GOAL := demo
 
 environment: $(STAMP)
@@ -37,6 +38,9 @@ check: $(STAMP)
 
 examples: $(STAMP)
 	@$(PYTHON) -m tests.docs.examples README.md docs/sql.md
+
+docs: $(STAMP)
+	@$(PYTHON) -m tests.docs.warehouse docs/warehouse.md
 
 fuzz: $(STAMP)
 	@OVEREDIT_FUZZ_INPUTS=$(or $(INPUTS),1500) $(PYTHON) -m pytest -q tests/fuzz $(ARGS)

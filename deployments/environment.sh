@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv from a lock:  deployments/environment.sh cpu|cuda
+#   without Overedit itself, which changes more often (a container's layer):  deployments/environment.sh cpu|cuda packages
 # Compiles the locks anew:  deployments/environment.sh lock
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -35,6 +36,7 @@ echo "Setting up .venv from deployments/locks/$1.txt (once) ..."
 backend=()
 if [ "$1" = cpu ] && ! compgen -G "${UV_FIND_LINKS:-/nonexistent}/torch-*+cpu*.whl" >/dev/null; then backend=(--torch-backend cpu); fi
 "$uv" pip install --python .venv/bin/python --quiet --no-deps --compile-bytecode "${backend[@]}" -r "deployments/locks/$1.txt"
+if [ "${2:-}" = packages ]; then exit; fi
 "$uv" pip install --python .venv/bin/python --quiet --no-deps --no-build-isolation --editable .
 # mypy reads the package as it is installed: overedit/ with the three folders inside.
 mkdir -p .venv/mypy/overedit

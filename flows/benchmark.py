@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from prefect import Flow, flow
 from prefect.runtime import flow_run
 
+from overedit.editing.storage.checksums import digest
 from overedit.flows.config.loading import validated
 from overedit.flows.config.models import BenchmarkConfig, Trajectory
 from overedit.flows.config.run_identity import write_configuration
@@ -22,8 +23,10 @@ from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.engine.options import engine_kind
 from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint
 from overedit.tasks.evaluation.task import measure_checkpoint
+from overedit.tasks.report.comparison.task import compare_with_baseline, failures_text
 from overedit.tasks.report.task import publish
 from overedit.tasks.runs.completion import write_completion
+from overedit.tasks.runs.instances import Instance, accept, baseline_of, begin, shown_changes
 from overedit.tasks.runs.records import store_engine_starts, store_requests, store_run
 from overedit.tasks.runs.run import Run
 from overedit.tasks.system.locks import check_run_is_free, run_lock
@@ -59,23 +62,46 @@ def benchmark(config: BenchmarkConfig, wait: bool = False) -> str:
         RuntimeError: A trajectory failed (the others are complete; the table `runs` has the error), or another process
             works on the run and nothing has been done.
     """
-    return run_alone(make_plan(config, show=shown), wait=wait)
+    return str(run_alone(make_plan(config, show=shown), wait=wait).run.report)
 
 
-def flow_of(plan: Plan) -> Flow[..., str]:
+def flow_of(plan: Plan, *, requested_by: str = "python") -> Flow[..., str]:
     """The same flow for an existing plan: the command line checks its input before a server starts."""
 
     @flow(name="benchmark", flow_run_name=run_title, persist_result=False)
     def benchmark(config: BenchmarkConfig, wait: bool = False) -> str:
-        return run_alone(plan, wait=wait)
+        return str(run_alone(plan, wait=wait, requested_by=requested_by).run.report)
 
     return benchmark
 
 
-def run_alone(plan: Plan, *, wait: bool) -> str:
-    """Run a plan as the only process that works on the run."""
+class GateFailedError(RuntimeError):
+    """The run is complete, and a number fell below the baseline by more than the gate tolerates.
+
+    Args:
+        message: The numbers.
+        instance: The instance, which is complete.
+    """
+
+    def __init__(self, message: str, instance: Instance) -> None:
+        super().__init__(message)
+        self.instance = instance
+
+
+def run_alone(plan: Plan, *, wait: bool, requested_by: str = "python") -> Instance:
+    """Run a plan as the only process that works on the run, and record the instance.
+
+    Args:
+        plan: The checked run.
+        wait: If another process works on the run, wait for its end.
+        requested_by: Who asked for it, in words.
+
+    Raises:
+        GateFailedError: The gate of the configuration failed.
+        RuntimeError: A trajectory failed, or another process works on the run.
+    """
     with run_lock(plan.run.folder, wait=wait):
-        return run_plan(plan, datetime.now(UTC))
+        return run_plan(plan, requested_by=requested_by)
 
 
 class Finished(NamedTuple):
@@ -86,38 +112,62 @@ class Finished(NamedTuple):
     """Prefect's server stopped answering; at exit, Prefect would retry the report of every task for seconds."""
 
 
-def run_benchmark(content: Mapping[str, Any], *, where: str, wait: bool = False) -> Finished:
+def run_benchmark(
+    content: Mapping[str, Any], *, where: str, wait: bool = False, changed: bool = False, requested_by: str = "python"
+) -> Finished:
     """Run a benchmark, or continue it; bad input is an error before a server starts.
 
     Args:
         content: The keys of a configuration.
         where: The name of the configuration in error messages.
         wait: If another process works on the run, wait for its end.
+        changed: Accept that the name was used with another configuration.
+        requested_by: Who asked for it, in words.
 
     Raises:
         ValueError: The configuration does not fit.
-        RuntimeError: A trajectory failed, or another process works on the run.
+        RuntimeError: A trajectory or the gate failed, or another process works on the run.
     """
     config = validated(BenchmarkConfig, dict(content), where=where)
-    plan = make_plan(config, show=shown)
+    plan = make_plan(config, show=shown, changed=changed)
     if not wait:
         check_run_is_free(plan.run.folder)
-    _, server_is_lost = execute(flow_of(plan), config, wait=wait)
+    _, server_is_lost = execute(flow_of(plan, requested_by=requested_by), config, wait=wait)
     if config.is_local:
         write_completion(plan.run, content)
     return Finished(plan.run, server_is_lost)
 
 
-def run_plan(plan: Plan, started_at: datetime) -> str:
-    """Edit, measure and publish; see `benchmark`. The caller holds the run's lock."""
-    config = plan.config
-    write_configuration(plan.run, config)
-    for sentence in plan.can_see:
-        logger.info(sentence)
+def run_plan(plan: Plan, *, requested_by: str = "python") -> Instance:
+    """Edit, measure and publish; see `run_alone`. The caller holds the run's lock."""
+    write_configuration(plan.run, plan.config, changed=plan.changed)
+    plan.run.warehouse.rename_old_files(plan.run.name)
     plan.run.warehouse.set_aside_damaged(plan.run.name)
+    instance = begin(
+        plan.run,
+        config=plan.config.model_dump_json(),
+        model_digest=plan.model.digest,
+        requests_digest=digest([requests.requests.digest for requests in plan.requests.values()]),
+        requested_by=requested_by,
+        flow_run_id=flow_run.id,
+    )
+    for sentence in (*plan.can_see, *filter(None, [shown_changes(instance.row)])):
+        logger.info(sentence)
+    try:
+        end_instance(plan, instance, edit_and_measure(plan, instance))
+    except BaseException as error:  # also a stop on request: the instance must not look as if it still ran
+        if instance.row["ended_at"] is None:
+            instance.store_files(all_done=False)
+            instance.store(status="failed" if isinstance(error, Exception) else "stopped", error=one_line(error))
+        raise
+    return instance
+
+
+def edit_and_measure(plan: Plan, instance: Instance) -> dict[Trajectory, str]:
+    """Run every stage whose result is not stored; the errors of trajectories that failed."""
     edited = edit_all(plan)
-    with LazyEngine(plan.model, config.engine) as engine:
-        base = {order_seed: measure_or_fail(plan, plan.base(order_seed), engine) for order_seed in config.order_seeds}
+    with LazyEngine(plan.model, plan.config.engine) as engine:
+        base = {seed: measure_or_fail(plan, plan.base(seed), engine) for seed in plan.config.order_seeds}
         failed = {}
         for trajectory, edit_counts, edit_error in edited:
             errors = [edit_error, base[trajectory.order_seed]]
@@ -125,14 +175,31 @@ def run_plan(plan: Plan, started_at: datetime) -> str:
                 errors += [measure_or_fail(plan, plan.measured(trajectory, count), engine) for count in edit_counts]
             if any(errors):
                 failed[trajectory] = "; ".join(error for error in errors if error)
-        store_costs_of_engine(plan, engine)
-    if not (engine.starts or failed):
-        logger.info("run %r was complete: nothing was edited or measured again", plan.run.name)
-    store_results_of_run(plan, failed, started_at)
+        base_point = plan.base(plan.config.order_seeds[0]).point
+        store_engine_starts(base_point, engine.starts, continues=instance.continues)
+    store_results_of_run(plan, failed, instance.row["started_at"])
+    return failed
+
+
+def end_instance(plan: Plan, instance: Instance, failed: dict[Trajectory, str]) -> None:
+    """Compare the instance with the baseline, store how it ended, and publish.
+
+    Raises:
+        GateFailedError: A number fails the gate.
+        RuntimeError: A trajectory failed.
+    """
+    instance.store_files(all_done=True)
+    in_task(compare_with_baseline, instance, plan.config.gate, name="compare with the baseline")
+    error = "; ".join(f"{trajectory.label} failed: {error}" for trajectory, error in failed.items())
+    instance.store(ended_at=datetime.now(UTC), status="failed" if failed else "completed", error=error or None)
+    if not failed and baseline_of(plan.run.warehouse, plan.run.name) is None:
+        accept(plan.run.warehouse, plan.run.name, instance.name, note="the first complete instance", by="Overedit")
+    logger.info("run %r: %s", plan.run.name, instance.row["verdict"])
     in_task(publish, plan.run, name="publish")
     if failed:
-        raise RuntimeError("; ".join(f"{trajectory.label} failed: {error}" for trajectory, error in failed.items()))
-    return str(plan.run.report)
+        raise RuntimeError(error)
+    if instance.row["gate"] == "failed":
+        raise GateFailedError(f"the gate failed: {failures_text(instance)}", instance)
 
 
 def edit_all(plan: Plan) -> list[tuple[Trajectory, list[int], str | None]]:
@@ -200,8 +267,3 @@ def store_results_of_run(plan: Plan, failed: dict[Trajectory, str], started_at: 
             error=failed.get(trajectory),
             started_at=started_at,
         )
-
-
-def store_costs_of_engine(plan: Plan, engine: LazyEngine) -> None:
-    """Store a row per start of the engine: one per run, unless the engine was restarted."""
-    store_engine_starts(plan.base(plan.config.order_seeds[0]).point, engine.starts)

@@ -10,15 +10,16 @@ from typing import Annotated, Any, TypeVar
 
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.runtime import deployment, flow_run
 from pydantic import Field
 
 from overedit.editing.methods.registry import METHODS
-from overedit.flows.benchmark import run_alone
 from overedit.flows.config.loading import validated
 from overedit.flows.config.models import BenchmarkConfig, EditingConfig, ScanConfig
 from overedit.flows.config.short_form import ShortForm
+from overedit.flows.end_state import run_to_state
 from overedit.flows.launch import default_home
 from overedit.flows.plan import make_plan
 from overedit.flows.scan import make_scan_plan, run_scan_plan
@@ -57,7 +58,7 @@ def benchmark(
     limit: Number = 0,
     settings: dict[str, Any] = {},  # noqa: B006
     home: str = "",
-) -> str:
+) -> State[str]:
     """Edit a model with each method, stop at each edit count, measure what was learned and what broke, publish.
 
     Args:
@@ -74,13 +75,13 @@ def benchmark(
         home: The folder of the results. Left out, it is OVEREDIT_HOME on the worker, or ~/overedit.
 
     Returns:
-        The path of the report page.
+        A state whose name says whether numbers moved since the accepted instance, with the path of the report page.
     """
     values = {"edit_counts": edit_counts, "dataset.limit": limit}
     form = ShortForm(config, name, model, dataset, methods, values, settings)
     with _prepared(home):
-        plan = make_plan(_checked(BenchmarkConfig, form), show=shown)
-        return run_alone(plan, wait=False)
+        plan = make_plan(_checked(BenchmarkConfig, form), show=shown, changed=True)
+        return run_to_state(plan, requested_by=requested_by())
 
 
 @flow(name="scan", flow_run_name=flow_run_title, persist_result=False)

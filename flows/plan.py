@@ -45,6 +45,8 @@ class Plan(NamedTuple):
     """Keeps the general benchmarks' task objects."""
     sources: SourceIndex
     """Keeps parsed source files, for the stage keys."""
+    changed: bool = False
+    """Whether the name may have been used with another configuration."""
     can_see: tuple[str, ...] = ()
     """The smallest loss of general ability that the run can detect, one sentence per benchmark."""
 
@@ -111,12 +113,13 @@ class Plan(NamedTuple):
         )
 
 
-def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen) -> Plan:
+def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen, changed: bool = False) -> Plan:
     """Read the data and the model's configuration, and check that all of it fits together.
 
     Args:
         config: What to run.
         show: Shows the progress of reading and checking the data, which takes minutes for millions of edits.
+        changed: Accept that the run's name was used with another configuration.
 
     Raises:
         ValueError: Input does not fit; the message has the key, the value and what is accepted.
@@ -125,7 +128,8 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen) -> Plan:
         raise ValueError("engine.kind: vllm is not installed here; choose auto or transformers")
     check_names(config)
     run = Run(name=config.name, home=config.home.resolve(), model=short_name(config.model), dataset=config.dataset.name)
-    check_same_configuration(run, config)
+    if not changed:
+        check_same_configuration(run, config)
     model = config.model_reference
     check_methods(model, config.methods)
     requests = {}
@@ -139,7 +143,7 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen) -> Plan:
         with show("Checking their lengths", "edits") as progress:
             check_requests(model, config.methods, planned, asked=asked, progress=progress)
         requests[order_seed] = RequestSet(planned, report)
-    plan = Plan(config, run, requests, model, TaskLoader(config.capability), SourceIndex())
+    plan = Plan(config, run, requests, model, TaskLoader(config.capability), SourceIndex(), changed)
     return plan._replace(can_see=_can_see(plan)) if config.capability.asked else plan
 
 

@@ -31,21 +31,31 @@ class Results:
         home: The folder that holds `warehouse/`, or the warehouse itself.
 
     Raises:
-        ValueError: There is no warehouse.
+        ValueError: There is no warehouse, or a URL is given.
     """
 
     def __init__(self, home: str | Path) -> None:
+        from overedit.tasks.runs.run import check_home
+
+        check_home(home)
         self.home = _home_of(Path(home))
 
-    def sql(self, query: str, *, format: Format = "arrow") -> Any:
+    def sql(self, query: str, *, format: Format = "arrow", attach: Mapping[str, str | Path] | None = None) -> Any:
         """The answer to one SELECT over the tables and views; nothing is ever written.
 
+        Args:
+            query: The SELECT.
+            format: Of the answer.
+            attach: Name -> another folder that holds a `warehouse/`: its tables and views are `name.leaderboard`, ...
+
         Raises:
-            ValueError: Not one reading statement, an unknown table, view or column, or an unknown format.
+            ValueError: Not one reading statement, an unknown table, view or column, an unknown format, or a folder
+                without a warehouse.
         """
         from overedit.tasks.warehouse.warehouse import Warehouse
 
-        return _converted(Warehouse(self.home / "warehouse").query(query), format)
+        others = {name: Warehouse(Results(home).home / "warehouse") for name, home in (attach or {}).items()}
+        return _converted(Warehouse(self.home / "warehouse").query(query, attach=others), format)
 
     def table(self, view: str, *, format: Format = "arrow") -> Any:
         """All rows of a table or view, e.g. `leaderboard`; raises as `sql` does."""
@@ -58,10 +68,10 @@ class Results:
 
 
 class Run(Results):
-    """One run's results.
+    """One run's results: its newest instance's, or those of an earlier one.
 
     Args:
-        name: The run's name.
+        name: The run's name, or `RUN@INSTANCE`.
         home: The folder that holds `warehouse/`, `runs/` and `reports/`.
     """
 
@@ -71,8 +81,17 @@ class Run(Results):
 
     def table(self, view: str, *, format: Format = "arrow") -> Any:
         """The run's rows of a table or view; raises as `sql` does."""
+        from overedit.tasks.warehouse.warehouse import Warehouse
+
         name = self.name.replace("'", "''")
-        return self.sql(f"SELECT * FROM \"{_identifier(view)}\" WHERE run = '{name}'", format=format)
+        sql = f"SELECT * FROM \"{_identifier(view)}\" WHERE run = '{name}'"
+        instances = [self.name] if "@" in self.name else []
+        return _converted(Warehouse(self.home / "warehouse").query(sql, instances=instances), format)
+
+    def instances(self, *, format: Format = "arrow") -> Any:
+        """The run's instances, a row each, the oldest first; `Run(f"{run.name}@{instance}")` has their results."""
+        name = self.name.partition("@")[0].replace("'", "''")
+        return self.sql(f"SELECT * FROM instances WHERE run = '{name}' ORDER BY instance", format=format)
 
     @property
     def report(self) -> Path:
@@ -103,12 +122,13 @@ class DatasetInfo(NamedTuple):
     """Where its rows come from."""
 
 
-def run(config: str | Path | Mapping[str, Any], *, wait: bool = False, **settings: Any) -> Run:
+def run(config: str | Path | Mapping[str, Any], *, wait: bool = False, changed: bool = False, **settings: Any) -> Run:
     """Run a benchmark, or continue it; a run that is complete is left as it is.
 
     Args:
         config: A YAML file, the name of a configuration that comes with Overedit (`demo`), or a mapping of its keys.
         wait: Where another process works on the run, wait until it has ended.
+        changed: Accept that the run's name was used with another configuration: run it as a new instance.
         settings: Keys of the configuration to change, dotted ones as `**{"methods.0.epochs": 10}`.
 
     Raises:
@@ -126,7 +146,7 @@ def run(config: str | Path | Mapping[str, Any], *, wait: bool = False, **setting
         prepare_prefect()
         from overedit.flows.benchmark import run_benchmark
 
-        found = run_benchmark(content, where=where, wait=wait).run
+        found = run_benchmark(content, where=where, wait=wait, changed=changed).run
     return Run(found.name, found.home)
 
 

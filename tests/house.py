@@ -46,6 +46,8 @@ LAW: dict[str, set[str]] = {
     "tasks.editing_job": {"tasks.data", "tasks.models", "tasks.runs", "tasks.warehouse", "tasks.system"},
     "tasks.report": {"tasks.warehouse", "tasks.runs", "tasks.system"},
     "tasks.report.comparison": {"tasks.report.formatting", "tasks.warehouse", "tasks.runs", "tasks.system"},
+    "tasks.export": {"tasks.warehouse", "tasks.runs", "tasks.system"},
+    "tasks.site": {"tasks.report.web_page", "tasks.warehouse", "tasks.runs", "tasks.system"},
     "tasks.pocket_model": {"tasks.engine", "tasks.models", "tasks.pocket_world", "tasks.system"},
     "tasks.scan": {
         "tasks.editing_job",
@@ -80,7 +82,8 @@ LAW: dict[str, set[str]] = {
     "flows.scan": {"flows.plan", "flows.config"},
     "flows.edit": {"flows.plan", "flows.config"},
     "flows.pocket_world": set(),
-    "flows.deployed": {"flows.benchmark", "flows.scan", "flows.plan", "flows.config", "flows.launch"},
+    "flows.end_state": {"flows.benchmark", "flows.plan"},
+    "flows.deployed": {"flows.end_state", "flows.scan", "flows.plan", "flows.config", "flows.launch"},
     "flows.deploy": set(),
     "flows.server_log": set(),
     "flows.launch": set(),

@@ -59,6 +59,21 @@ def test_importing_it_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_a_query_over_two_folders(home: Path) -> None:
+    results = overedit.read(home)
+    sql = "SELECT count(*) AS n FROM leaderboard JOIN other.leaderboard USING (run, trajectory, order_seed)"
+    assert results.sql(sql, attach={"other": home}).to_pylist() == [{"n": 3}]
+    with pytest.raises(ValueError, match="there is no warehouse in"):
+        results.sql(sql, attach={"other": home / "nowhere"})
+    with pytest.raises(ValueError, match="attach: 'my results' cannot name a warehouse; accepted: letters"):
+        results.sql(sql, attach={"my results": home})
+
+
+def test_a_url_is_no_folder_of_results() -> None:
+    with pytest.raises(ValueError, match="home: 's3://bucket/x' is a URL; accepted: a folder of this machine"):
+        overedit.read("s3://bucket/x")
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_an_edit_has_the_bits_of_an_editing_job(name: str, tiny_model: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "texts.txt"

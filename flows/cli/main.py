@@ -16,7 +16,7 @@ from rich.table import Column, Table
 import overedit
 from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.flows.cli.operate import deploy, ui, worker
-from overedit.flows.cli.results import Home, compare, report, sql
+from overedit.flows.cli.results import Home, accept, compare, history, local_folder, publish, report, site, sql
 from overedit.flows.launch import prepare_logging, prepare_prefect
 from overedit.tasks.system.untrusted import printable
 
@@ -34,21 +34,29 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the configuration.")
 ]
 
+Changed = Annotated[
+    bool,
+    typer.Option(
+        "--changed", help="The configuration of this name has changed: run it as a new instance; earlier rows stay."
+    ),
+]
+
 
 @app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="A YAML file; see deployments/benchmarks/.")],
     settings: Settings = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another process that works on this run.")] = False,
+    changed: Changed = False,
 ) -> None:
     """Run a benchmark, or continue it; a complete run is not run again."""
-    _benchmark(str(config), settings or [], wait=wait)
+    _benchmark(str(config), settings or [], wait=wait, changed=changed)
 
 
 @app.command()
-def demo(settings: Settings = None) -> None:
+def demo(settings: Settings = None, changed: Changed = False) -> None:
     """Run the benchmark on the pocket world: a small model that knows its facts, edited until it breaks."""
-    _benchmark("demo", settings or [])
+    _benchmark("demo", settings or [], changed=changed)
 
 
 @app.command()
@@ -80,8 +88,11 @@ def scan(
 def edit(
     model: Annotated[str, typer.Option(help="A model folder, a hub name, or pocket.")],
     method: Annotated[str, typer.Option(help="One of: overedit methods.")],
-    requests: Annotated[Path, typer.Option(help="A file of edit requests (JSON, JSONL, Parquet).")],
-    out: Annotated[Path, typer.Option(help="The folder that receives weights.safetensors and checkpoint.json.")],
+    requests: Annotated[Path, typer.Option(help="A file of edit requests (JSON, JSONL, Parquet, CSV).")],
+    out: Annotated[
+        Path,
+        typer.Option(help="The folder that receives weights.safetensors and checkpoint.json.", callback=local_folder),
+    ],
     dataset: Annotated[str, typer.Option(help="How to read the file: one of overedit datasets, or file.")] = "file",
     settings: Settings = None,
 ) -> None:
@@ -98,7 +109,7 @@ def export(
     checkpoint: Annotated[
         Path, typer.Argument(help="A checkpoint folder (holds weights.safetensors, checkpoint.json).")
     ],
-    out: Annotated[Path, typer.Argument(help="The model folder to write.")],
+    out: Annotated[Path, typer.Argument(help="The model folder to write.", callback=local_folder)],
     model: Annotated[str | None, typer.Option(help="The base model, where it is not where it was.")] = None,
 ) -> None:
     """Turn base model and checkpoint into an ordinary Hugging Face model folder."""
@@ -111,6 +122,10 @@ def export(
 app.command()(sql)
 app.command()(report)
 app.command()(compare)
+app.command()(history)
+app.command()(accept)
+app.command()(publish)
+app.command()(site)
 
 
 @app.command()
@@ -181,11 +196,26 @@ def verify(
 def prune(
     name: Annotated[str, typer.Argument(help="A run's name.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    instances: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Remove rows instead: of all but the newest N instances and the baseline."
+        ),
+    ] = None,
     home: Home = Path(),
 ) -> None:
     """Remove the weights of a run's checkpoints, but the newest and those around the collapse; every row stays."""
     from overedit.tasks.runs.prune import prune_run, prune_table
+    from overedit.tasks.runs.prune_instances import prune_instances
 
+    if instances is not None:
+        pruned = prune_instances(home, name, keep=instances, dry_run=dry_run)
+        would = "would remove" if dry_run else "removed"
+        print(
+            f"{would} the rows of {len(pruned.instances):,} instances: {pruned.num_files:,} files, "
+            f"{pruned.num_bytes:,} bytes"
+        )
+        return
     prunings = prune_run(home, name, dry_run=dry_run)
     Console().print(prune_table(prunings))
     num_bytes = sum(pruning.num_bytes for pruning in prunings)
@@ -218,7 +248,7 @@ def _end(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _benchmark(config: str, settings: Sequence[str], *, wait: bool = False) -> None:
+def _benchmark(config: str, settings: Sequence[str], *, wait: bool = False, changed: bool = False) -> None:
     from overedit.flows.config.loading import named_content, with_settings
     from overedit.tasks.report.summary import summary_table
     from overedit.tasks.runs.completion import completed_run
@@ -231,7 +261,9 @@ def _benchmark(config: str, settings: Sequence[str], *, wait: bool = False) -> N
         from overedit.flows.benchmark import run_benchmark
 
         with _stop_ends_with_130():
-            run, server_is_lost = run_benchmark(content, where=where, wait=wait)
+            run, server_is_lost = run_benchmark(
+                content, where=where, wait=wait, changed=changed, requested_by="command line"
+            )
     Console().print(summary_table(run.warehouse, run.name))
     print(f"report: {run.report}")
     _leave(server_is_lost)

@@ -21,7 +21,8 @@ from overedit.tasks.evaluation.options import EvaluationOptions, PerplexityOptio
 from overedit.tasks.evaluation.paper_protocols import PRESETS
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.pocket_world.shipped import WORLDS
-from overedit.tasks.runs.run import NAME, folder_name
+from overedit.tasks.report.comparison.limits import GateOptions
+from overedit.tasks.runs.run import NAME, folder_name, home_fault, name_fault
 
 
 class EditingConfig(BaseModel):
@@ -58,6 +59,22 @@ class EditingConfig(BaseModel):
         methods = [_with_covariance(method, covariance) for method in values["methods"]]
         return values | {"methods": [with_preset(method, model) for method in methods]}
 
+    @field_validator("name", mode="before")
+    @classmethod
+    def _name_in_words(cls, name: Any) -> Any:
+        """Say what is accepted in words: a message by `pattern` would show the expression alone."""
+        if isinstance(name, str) and (fault := name_fault(name)) is not None:
+            raise ValueError(fault)
+        return name
+
+    @field_validator("home", mode="before")
+    @classmethod
+    def _home_is_a_folder(cls, home: Any) -> Any:
+        """Refuse a URL, of which `Path` would make a folder `s3:`."""
+        if isinstance(home, str | Path) and (fault := home_fault(home)) is not None:
+            raise ValueError(fault)
+        return home
+
     @cached_property
     def model_reference(self) -> ModelReference:
         """The model to edit; its weights are digested once."""
@@ -88,6 +105,8 @@ class BenchmarkConfig(EditingConfig):
     """The general benchmarks, by lm-eval."""
     engine: EngineOptions = EngineOptions()
     """The engine that answers the prompts."""
+    gate: GateOptions | None = None
+    """What fails the run when it is compared with the accepted instance of the same name."""
     trajectories_at_once: int = Field(default=1, ge=1)
     """How many trajectories are edited at once, each in its own process with a share of the processor's cores and, on a
     machine with GPUs, a GPU of its own. Each needs its own memory. The results are the same."""

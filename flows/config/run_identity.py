@@ -27,13 +27,19 @@ def check_names(config: EditingConfig) -> None:
             raise ValueError(f"methods: two of them would both be called {folder_name(label)!r}; put them in two runs")
 
 
-def write_configuration(run: Run, config: EditingConfig) -> None:
+def write_configuration(run: Run, config: EditingConfig, *, changed: bool = False) -> None:
     """Write the configuration into the run's folder, to be compared when the name is used again.
+
+    Args:
+        run: The run.
+        config: Its configuration.
+        changed: Replace another configuration.
 
     Raises:
         ValueError: Another configuration was written there since the plan was made.
     """
-    check_same_configuration(run, config)
+    if not changed:
+        check_same_configuration(run, config)
     with replace_file(run.folder / "run.json") as stream:
         stream.write(sealed(_as_json(config)))
 
@@ -54,7 +60,8 @@ def check_same_configuration(run: Run, config: EditingConfig) -> None:
         raise ValueError(
             f"name: a run named {run.name!r} is there already with a different configuration:\n"
             + "\n".join(lines)
-            + f"\nGive this one another name (--set name=...), or remove {path.parent} to start anew."
+            + "\nGive this one another name (--set name=...), or run it as a new instance (--changed): the rows of the "
+            f"earlier ones stay, and checkpoints are replaced where they differ. Or remove {path.parent} to start anew."
         )
 
 

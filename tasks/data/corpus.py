@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from overedit.editing.storage.checksums import digest
-from overedit.tasks.data.reader import read_file
+from overedit.tasks.data.reader import SEPARATORS, read_file
 from overedit.tasks.pocket_world.shipped import WORLDS, ShippedWorld
 
 TEXT_FIELDS = ("text", "Text")
 """The columns that may hold a row's text; the second is that of ME-PPL (arXiv 2402.09656)."""
-FILE_KINDS = (".txt", ".json", ".jsonl", ".parquet")
+FILE_KINDS = (".txt", ".json", ".jsonl", ".parquet", *SEPARATORS)
 
 
 class Corpus(NamedTuple):

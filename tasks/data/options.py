@@ -86,7 +86,7 @@ class DatasetOptions(BaseModel):
     name: DatasetName = "pocket"
     """A dataset known by name (its columns are known), or `file` for your own columns."""
     path: Path | None = None
-    """A local JSON, JSONL or Parquet file; without one a named dataset comes from the dataset hub, if it is there."""
+    """A local JSON, JSONL, Parquet or CSV file; without one a named dataset comes from the hub, if it is there."""
     hub: str | None = None
     """Another hub id than the dataset's own."""
     split: str | None = None
@@ -116,7 +116,7 @@ class DatasetOptions(BaseModel):
     @model_validator(mode="after")
     def _fitting(self) -> DatasetOptions:
         if self.name == "file" and self.path is None:
-            raise ValueError("dataset 'file' needs `path`, a JSON, JSONL or Parquet file")
+            raise ValueError("dataset 'file' needs `path`, a JSON, JSONL, Parquet or CSV file")
         if self.name != "file" and self.columns != FileColumns():
             raise ValueError(f"`columns` is for dataset 'file'; the columns of {self.name!r} are known")
         on_hub = {"hub": self.hub, "split": self.split, "revision": self.revision, "files": self.files}
@@ -126,7 +126,7 @@ class DatasetOptions(BaseModel):
         if self.name in LAYOUTS and self.name not in HUBS and self.path is None and self.hub is None:
             raise ValueError(
                 f"dataset {self.name!r} has no known source on the dataset hub; name a local file by `path` "
-                "(JSON, JSONL or Parquet), or the id of a dataset there by `hub`"
+                "(JSON, JSONL, Parquet or CSV), or the id of a dataset there by `hub`"
             )
         if self.name in WORLDS and self.path is not None:
             raise ValueError(

@@ -1,10 +1,12 @@
-"""Reads the rows of a dataset from a local file (JSON, JSONL, Parquet) or from the dataset hub.
+"""Reads the rows of a dataset from a local file (JSON, JSONL, Parquet, CSV) or from the dataset hub.
 
 Files are untrusted: their sizes are bounded, their values are checked, errors name what is wrong, and no code is run.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,10 +23,14 @@ Row = Mapping[str, Any]
 MOST_BYTES = 4 << 30
 MOST_ROWS = 10_000_000  # a Parquet file of a few bytes can claim any number
 MOST_BYTES_UNPACKED = 16 << 30
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+"""Ending of a file's name -> what separates its columns."""
 
 
 def read_file(path: Path) -> list[Row]:
-    """Read the rows of a file, whose content tells its format: a JSON array, JSONL (an object a line), or Parquet.
+    """Read the rows of a file: a JSON array, JSONL (an object a line) or Parquet, as its content tells; or CSV.
+
+    A file named .csv (commas) or .tsv (tabs) has a header of column names; its values are texts, an empty one is null.
 
     Raises:
         ValueError: The file is missing, not an ordinary one, empty, unreadable, too large, of another kind, or broken
@@ -33,7 +39,12 @@ def read_file(path: Path) -> list[Row]:
     content = read_plain_file(path, what="dataset file", most_bytes=MOST_BYTES)
     if not content.strip():
         raise ValueError(f"dataset file {path} is empty")
-    rows = _parquet_rows(content, path) if content.startswith(b"PAR1") else _json_rows(_text_of(content, path), path)
+    if content.startswith(b"PAR1"):
+        rows = _parquet_rows(content, path)
+    else:
+        text = _text_of(content, path)
+        separator = SEPARATORS.get(path.suffix.lower())
+        rows = _json_rows(text, path) if separator is None else _csv_rows(text, path, separator)
     if not rows:
         raise ValueError(f"dataset file {path} holds no rows")
     return rows
@@ -63,9 +74,8 @@ def _text_of(content: bytes, path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"dataset file {path} is neither JSON, JSONL nor Parquet: byte {error.start + 1} is not UTF-8 text"
-        ) from error
+        kinds = "no CSV" if path.suffix.lower() in SEPARATORS else "neither JSON, JSONL nor Parquet"
+        raise ValueError(f"dataset file {path} is {kinds}: byte {error.start + 1} is not UTF-8 text") from error
 
 
 def _parquet_rows(content: bytes, path: Path) -> list[Row]:
@@ -85,6 +95,36 @@ def _parquet_rows(content: bytes, path: Path) -> list[Row]:
         reason = error_message(error)
         raise ValueError(f"dataset file {path} is not a whole Parquet file: {reason}") from error
     return rows
+
+
+def _csv_rows(text: str, path: Path, separator: str) -> list[Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+    rows: list[Row] = []
+    header: list[str] = []
+    try:
+        for values in reader:
+            if not values:  # an empty line
+                continue
+            if not header:
+                header = _header([name.strip() for name in values], path)
+            elif len(values) != len(header):
+                raise ValueError(
+                    f"dataset file {path}, line {reader.line_num}: {len(values)} values, but the header names "
+                    f"{len(header)} columns; a value that contains {separator!r} needs quotation marks"
+                )
+            else:
+                rows.append({name: value or None for name, value in zip(header, values, strict=True)})
+    except csv.Error as error:
+        raise ValueError(f"dataset file {path} is not readable CSV: {error} in line {reader.line_num}") from error
+    return rows
+
+
+def _header(names: list[str], path: Path) -> list[str]:
+    bad = next((name for name in names if not name or names.count(name) > 1), None)
+    if bad is not None:
+        what = f"the column {shown_value(bad)} occurs twice" if bad else "a column has no name"
+        raise ValueError(f"dataset file {path}, line 1: {what}; a header with a name for each column is accepted")
+    return names
 
 
 def _json_rows(text: str, path: Path) -> list[Row]:
@@ -131,7 +171,9 @@ def _parsed(text: str, path: Path, line: int | None = None) -> Any:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         where = f"line {line or error.lineno}, column {error.colno}"
-        raise ValueError(f"dataset file {path} is not JSON: {error.msg} at {where}") from error
+        accepted = "JSON, JSONL and Parquet are accepted, and CSV with a header in a file named .csv or .tsv"
+        hint = "" if line or text.lstrip()[:1] in ("[", "{") else f"; {accepted}"
+        raise ValueError(f"dataset file {path} is not JSON: {error.msg} at {where}{hint}") from error
     except RecursionError as error:
         raise ValueError(f"dataset file {path} is not readable JSON: lists or objects nested too deep{at}") from error
     except ValueError as error:

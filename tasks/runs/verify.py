@@ -2,17 +2,16 @@
 
 The tensors of a checkpoint are compared with the checksums in its record, and these with the checksums in the
 warehouse. A file of the warehouse is read completely and must have the columns of its table, rows of the partition that
-its folders name, the name of that partition, footer sums that match its rows, and its checksum.
+its schema metadata name, the path of that partition, footer sums that match its rows, and its checksum.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import unquote
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,10 +21,11 @@ from overedit.editing.trajectory.checkpoint import Checkpoint, DamagedCheckpoint
 from overedit.tasks.runs.run import NAME
 from overedit.tasks.system.untrusted import shown_value
 from overedit.tasks.warehouse.arrow_rows import conform
+from overedit.tasks.warehouse.files import KEY, STAGE
+from overedit.tasks.warehouse.layout import HISTORY, Partition, folder_name, stage_path
 from overedit.tasks.warehouse.outcome_sums import from_footer, same_sums, sums_of
 from overedit.tasks.warehouse.parquet_checksum import is_whole
-from overedit.tasks.warehouse.tables import TABLES
-from overedit.tasks.warehouse.warehouse import KEY
+from overedit.tasks.warehouse.tables import RESULTS, TABLES
 
 
 class Damage(NamedTuple):
@@ -81,7 +81,7 @@ def verify_table(parts: list[Verification]) -> Table:
 
 
 def _has_run(home: Path, run: str) -> bool:
-    return (home / "runs" / run).is_dir() or any((home / "warehouse").glob(f"*/run={run}"))
+    return (home / "runs" / run).is_dir() or any((home / "warehouse").glob(f"*/{folder_name(run)}"))
 
 
 def _home(home: Path, run: str | None) -> list[Verification]:
@@ -123,9 +123,9 @@ def _stored_checksums(folder: Path, home: Path | None) -> dict[int, dict[str, st
     if home is None or len(folder.relative_to(home).parts) != 4:
         return {}
     run, trajectory, order = folder.parts[-3:]
-    below = home / "warehouse" / "checkpoints" / f"run={run}" / f"trajectory={trajectory}"
+    below = home / "warehouse" / "checkpoints" / folder_name(run) / folder_name(trajectory)
     stored: dict[int, dict[str, str]] = {}
-    for path in (below / f"order_seed={order.removeprefix('order-')}").rglob("*.parquet"):
+    for path in (below / order.removeprefix("order-")).rglob("*.parquet"):
         try:
             rows = pq.ParquetFile(path).read(columns=["edit_count", "parameter", "sha256"]).to_pylist()
         except (pa.ArrowException, OSError):  # reported with the table
@@ -146,13 +146,13 @@ def _disagreements(checkpoint: Checkpoint, stored: dict[int, dict[str, str]]) ->
 
 def _warehouse(root: Path, run: str | None) -> list[Verification]:
     parts = []
-    for table in TABLES:
-        folder = root / table if run is None else root / table / f"run={run}"
+    for place, table in [*((table, table) for table in TABLES), *((f"{HISTORY}/{table}", table) for table in RESULTS)]:
+        folder = root / place if run is None else root / place / folder_name(run)
         files = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
         damages = tuple(Damage(path, what) for path in files for what in _all_damage(root, table, path))
         if files:
             size = sum(path.stat().st_size for path in files)
-            parts.append(Verification(f"warehouse/{table}", len(files), size, 0, damages))
+            parts.append(Verification(f"warehouse/{place}", len(files), size, 0, damages))
     return parts
 
 
@@ -167,9 +167,10 @@ def _file_damage(root: Path, table: str, path: Path) -> Iterator[str]:
         file = pq.ParquetFile(path)
         content = file.read()
         content.validate(full=True)
-        values, naming = _folder_values(root, path), _NAMING.get(table, "")
-        records = content.select([name for name in content.column_names if name in (*values, naming)]).to_pylist()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        metadata = content.schema.metadata or {}
+        partition, part = json.loads(metadata.get(STAGE, b"[{}, null]"))
+        records = content.select([name for name in content.column_names if name in partition]).to_pylist()
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         yield f"cannot be read: {' '.join(str(error).split())[:200]}"
         return
     schema = TABLES[table]
@@ -178,16 +179,22 @@ def _file_damage(root: Path, table: str, path: Path) -> Iterator[str]:
     if unknown or lacking:
         yield f"its columns are not those of {table}: {shown_value((unknown or lacking)[0])}"
         return
-    for name, value in values.items():
-        if any(str(record.get(name)) != value for record in records):
+    for name, value in partition.items():
+        if any(record.get(name) != value for record in records):
             yield f"holds rows that are not of {name}={value}"
     if table == "outcomes":
         yield from _sums_damage(content, file.metadata.metadata or {})
-    key = (content.schema.metadata or {}).get(KEY, b"").decode(errors="replace")
+    key = metadata.get(KEY, b"").decode(errors="replace")
     if not key:
         yield "does not say which stage wrote it"
-    elif path.name not in _names(root, path, {"", key, *(str(record.get(naming)) for record in records)}):
+    elif part is not None and str(path.relative_to(root)) not in _paths(table, partition, key, part):
         yield "its name does not follow from what it holds"
+
+
+def _paths(table: str, partition: Partition, key: str, part: str) -> tuple[str, str]:
+    """The path of a stage's file below the root: while its rows are current, and in the history."""
+    path = stage_path(table, partition, key, part)
+    return path, f"{HISTORY}/{path}"
 
 
 def _sums_damage(content: pa.Table, footer: Mapping[bytes, bytes]) -> Iterator[str]:
@@ -197,18 +204,3 @@ def _sums_damage(content: pa.Table, footer: Mapping[bytes, bytes]) -> Iterator[s
             yield "the sums in its footer are not those of its rows"
     except ValueError as error:  # a column of another type, or unreadable sums
         yield " ".join(str(error).split())[:200]
-
-
-_NAMING = {"costs": "stage", "scans": "position"}  # table -> the column that distinguishes the files of a folder
-
-
-def _folder_values(root: Path, path: Path) -> dict[str, str]:
-    parts = (part.partition("=") for part in path.parent.relative_to(root).parts)
-    return {name: unquote(value) for name, equals, value in parts if equals}
-
-
-def _names(root: Path, path: Path, parts: set[Any]) -> set[str]:
-    """The names that the warehouse may give to a file in this folder."""
-    table, *folders = path.parent.relative_to(root).parts
-    wanted = (f"{table}/{'/'.join(folders)}/{part}" for part in parts)
-    return {f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.parquet" for name in wanted}

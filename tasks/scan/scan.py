@@ -98,7 +98,7 @@ def run_scan(
     code = job.key(texts)
     parts = {first: requests[first : first + PART] for first in range(0, len(requests), PART)}
     keys = {first: digest([code, [r.model_dump(mode="json") for r in part]]) for first, part in parts.items()}
-    missing = [first for first in parts if not point.holds("scans", keys[first], part=str(first + 1))]
+    missing = [first for first in parts if not point.reuse("scans", keys[first], part=str(first + 1))]
     if not missing:
         return
     if not torch.cuda.is_available():

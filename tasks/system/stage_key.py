@@ -1,21 +1,23 @@
-"""What a stage's result depends on, as one short key: its inputs, and the code that computes it.
+"""What a stage's result depends on, as one short key: its inputs, and the code and packages that compute it.
 
 A stage whose key is in its result's file is not run again. The code counts as the syntax trees of the modules used,
 without docstrings: a comment changes nothing, a changed line in `editing/` recomputes the results of its users, and
-the results of methods that do not use that line stay.
+the results of methods that do not use that line stay. Of the installed packages those count that can change a number
+(`packages.py`) and that the code imports.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import overedit
 from overedit.editing.storage.checksums import digest
+from overedit.tasks.system.packages import PACKAGES, versions
 
 FOLDERS = ("editing", "tasks", "flows")
 
@@ -25,6 +27,8 @@ class _Source(NamedTuple):
     """Of the syntax tree without docstrings."""
     imports: tuple[str, ...]
     """Dotted names of this project that may be modules."""
+    packages: tuple[str, ...]
+    """The import names of PACKAGES that it imports."""
 
 
 class SourceIndex:
@@ -39,7 +43,7 @@ class SourceIndex:
         self._sources: dict[str, _Source | None] = {}
 
     def key(self, *modules: ModuleType, **inputs: Any) -> str:
-        """A key over inputs (JSON-able) and the code of modules and all of ours that they import.
+        """A key over inputs (JSON-able), the code of modules and all of ours that they import, and their packages.
 
         Args:
             modules: Modules of this project, e.g. `overedit.editing.methods.ultraedit`.
@@ -48,7 +52,8 @@ class SourceIndex:
         Raises:
             ValueError: A module is not one of this project's, or has no source file: its code cannot be in the key.
         """
-        return digest({"inputs": inputs, "code": self._code([module.__name__ for module in modules])})
+        code = self._code([module.__name__ for module in modules])
+        return digest({"inputs": inputs, "code": code, "packages": versions(self._packages(code))})
 
     def imported_by(self, module: ModuleType) -> set[str]:
         """The names of this project's modules that a module is made of, itself included; raises as `key` does."""
@@ -68,6 +73,12 @@ class SourceIndex:
                 found[name] = source.digest
                 waiting += source.imports
         return dict(sorted(found.items()))
+
+    def _packages(self, names: Iterable[str]) -> set[str]:
+        """The packages that can change a number and that modules import."""
+        sources = (self._source(name) for name in names)
+        imported = {name for source in sources if source is not None for name in source.packages}
+        return {package for name in imported for package in PACKAGES[name]}
 
     def _source(self, name: str) -> _Source | None:
         """The source of one of our modules; None for a name that is not a module."""
@@ -112,4 +123,5 @@ def _parsed(text: str) -> _Source:
             kept = [part for part in body if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))]
             node.body = kept  # type: ignore[attr-defined]
     ours = tuple(name for name in dict.fromkeys(imports) if name.startswith("overedit."))
-    return _Source(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), ours)
+    packages = {name.partition(".")[0] for name in imports} & PACKAGES.keys()
+    return _Source(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), ours, tuple(sorted(packages)))

@@ -18,7 +18,6 @@ from prefect import Task, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
-from prefect.events import emit_event
 
 from overedit.editing.methods.base import Progress
 from overedit.editing.storage.checksums import digest
@@ -61,19 +60,6 @@ def is_input_output(_task: Any, _run: Any, state: Any) -> bool:
 def device_tags() -> list[str]:
     """The tags by which Prefect limits tasks that use a GPU; each tag costs a request to the server."""
     return ["gpu"] if torch.cuda.is_available() else []
-
-
-def announce_moved_numbers(verdict: str, text: str) -> None:
-    """Emit the event that deployments/automations.yaml notifies of; outside a flow run, do nothing.
-
-    Args:
-        verdict: The result in a few words, e.g. "3 numbers moved".
-        text: What moved.
-    """
-    context = FlowRunContext.get()
-    if context is not None and context.flow_run is not None:
-        resource = {"prefect.resource.id": f"prefect.flow-run.{context.flow_run.id}"}
-        emit_event("overedit.numbers-moved", resource, payload={"verdict": verdict, "text": text})
 
 
 def artifact_key(kind: str, run: str) -> str:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 _SQL = Path(__file__).parent / "sql"
 _QUERY = (_SQL / "outcome_sums.sql").read_text()
+_QUERY_BY_FILE = re.sub(r"\bedit_count, probe\b", "edit_count, filename, probe", _QUERY)
 _MACROS = (_SQL / "macros" / "common.sql").read_text()
 
 _KEYS = {
@@ -92,25 +93,27 @@ def same_sums(one: pa.Table, other: pa.Table) -> bool:
     )
 
 
-def sums_view(glob: str, rows: str) -> str:
+def sums_view(paths: str, rows: str, *, named: bool = False) -> str:
     """A query for the sums of all files: stored ones from the footers, the others computed.
 
     Args:
-        glob: The glob of the files, as an SQL literal.
+        paths: SQL for the glob of the files, or for a list of their paths.
         rows: A query for their rows, with the column `filename`.
+        named: Whether the result has the column `filename`.
     """
     shape = json.dumps({name: [sql_type] for name, sql_type in (_KEYS | _SUMS).items()})
     columns = ", ".join(f"unnest(sums.{name}) AS {name}" for name in SCHEMA.names)
+    file = ", filename" if named else ""
     return f"""
         WITH kept AS MATERIALIZED (
             SELECT file_name AS filename, value
-            FROM parquet_kv_metadata({glob}) WHERE key = '{SUMS_KEY.decode()}'::BLOB
+            FROM parquet_kv_metadata({paths}) WHERE key = '{SUMS_KEY.decode()}'::BLOB
         ),
-        without AS (SELECT file AS filename FROM glob({glob}) ANTI JOIN kept ON file = kept.filename),
+        without AS (SELECT file AS filename FROM glob({paths}) ANTI JOIN kept ON file = kept.filename),
         outcomes AS (FROM ({rows}) SEMI JOIN without USING (filename))
-        SELECT {columns} FROM (SELECT from_json(decode(value), '{shape}') AS sums FROM kept)
+        SELECT {columns}{file} FROM (SELECT from_json(decode(value), '{shape}') AS sums{file} FROM kept)
         UNION ALL
-        SELECT {", ".join(SCHEMA.names)} FROM ({_QUERY})"""
+        SELECT {", ".join(SCHEMA.names)}{file} FROM ({_QUERY_BY_FILE if named else _QUERY})"""
 
 
 def _same(one: Sequence[object], other: Sequence[object]) -> bool:

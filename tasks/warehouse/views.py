@@ -1,22 +1,28 @@
-"""The views of the warehouse: one per table, over its files, and one per file of `sql/views/`."""
+"""The views of the warehouse: one per table, over its files, and one per file of `sql/views/`.
+
+A view that is named after a table reads the current rows. With `_by_instance` after its name it has the rows of every
+instance of every run, and the column `instance`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
 
 from overedit.tasks.warehouse.outcome_sums import SCHEMA as SUMS_SCHEMA
 from overedit.tasks.warehouse.outcome_sums import sums_view
-from overedit.tasks.warehouse.tables import TABLES
+from overedit.tasks.warehouse.tables import RESULTS, TABLES
 
 _SQL = Path(__file__).parent / "sql"
 _MACROS = ("common", "statistics", "text", "pristine")
 _SUMS = "outcome_sums"
+_BY_INSTANCE = "_by_instance"
 _TOO_LONG = ("preset_outcomes",)  # for a table in memory: it has a row per question, like `outcomes`
 _READING = {"from", "table", "show", "describe", "summarize"}  # words by which a query may read or list any view
 
@@ -36,10 +42,20 @@ def query_sql(name: str) -> str:
     return (_SQL / f"{name}.sql").read_text()
 
 
+class Files(NamedTuple):
+    """Parquet files of one table."""
+
+    paths: str
+    """SQL for a glob or a list of paths."""
+    run: str | None = None
+    """The name that the views give to the run of their rows; None for the stored one."""
+
+
 def create_views(
     connection: duckdb.DuckDBPyConnection,
-    files: Mapping[str, str | None],
+    files: Mapping[str, Sequence[Files]],
     *,
+    every: Mapping[str, Sequence[Files]] | None = None,
     run: str | None = None,
     computed: Collection[str] = (),
     wanted: Collection[str] | None = None,
@@ -48,21 +64,30 @@ def create_views(
 
     Args:
         connection: An empty database.
-        files: Table -> glob of its files as an SQL literal; None if it has none, which makes the view empty.
+        files: Table -> its files; an empty list makes the view empty.
+        every: Table -> its files with those of the history, for the views of all instances.
         run: The run that the views are restricted to; None for all runs.
         computed: Query views that are computed now and stored as tables, except one that is as long as its files.
         wanted: Query views to create, including all that they need; None for every one.
     """
     where = "" if run is None else f" WHERE run = {literal(run)}"
-    for table, glob in files.items():
-        connection.execute(f"CREATE VIEW {table} AS FROM ({_table_view(TABLES[table], glob)}){where}")
+    for table in files:
+        connection.execute(f"CREATE VIEW {table} AS FROM ({_table_view(TABLES[table], files[table])}){where}")
     for name in _MACROS:
         connection.execute(view_sql(name))
+    defined = {_SUMS: lambda: f"FROM ({_sums(files['outcomes'])}){where}"}
+    for table in RESULTS:
+        found = (every or files)[table]
+        defined[f"{table}{_BY_INSTANCE}"] = lambda table=table, found=found: _by_instance(  # type: ignore[misc]
+            table, _table_view(TABLES[table], found, ", filename = true", named=True)
+        )
+    sums = (every or files)["outcomes"]
+    defined[f"{_SUMS}{_BY_INSTANCE}"] = lambda: _by_instance("outcomes", _sums(sums, named=True))
     for name in TopologicalSorter(_dependencies()).static_order():
         if wanted is not None and name not in wanted:
             continue
-        sql = _sums(files["outcomes"], where) if name == _SUMS else view_sql(name)
-        is_kept = name in computed and name not in _TOO_LONG
+        sql = defined[name]() if name in defined else view_sql(name)
+        is_kept = name in computed and name not in _TOO_LONG and name not in defined
         connection.execute(f"CREATE {'TABLE' if is_kept else 'VIEW'} {name} AS {sql}")
 
 
@@ -121,9 +146,10 @@ def literal(text: str) -> str:
 
 def _dependencies() -> dict[str, set[str]]:
     """View -> the views that its query reads."""
-    names = {*view_names(), _SUMS}
+    made = [_SUMS, *(f"{table}{_BY_INSTANCE}" for table in (*RESULTS, _SUMS))]
+    names = {*view_names(), *made}
     queries = {name: _without_comments(view_sql(name)) for name in view_names()}
-    return {_SUMS: set()} | {
+    return {name: set() for name in made} | {
         name: set(re.findall(r"(?:FROM|JOIN) (\w+)", sql)) & names for name, sql in queries.items()
     }
 
@@ -132,26 +158,49 @@ def _words(sql: str) -> set[str]:
     return set(re.findall(r"\w+", sql.lower()))
 
 
-def _table_view(schema: pa.Schema, glob: str | None, options: str = "") -> str:
+def _table_view(schema: pa.Schema, files: Sequence[Files], options: str = "", *, named: bool = False) -> str:
     """A query with the columns of the schema, also over older files that lack some.
 
     As the columns are given, DuckDB opens only files that may have rows of the query.
+
+    Args:
+        schema: The table's.
+        files: Its files.
+        options: More arguments of `read_parquet`.
+        named: Whether the result has the column `filename`.
     """
-    if glob is None:
-        empty = ", ".join(f'NULL::{_sql_type(field.type)} AS "{field.name}"' for field in schema)
+    if not files:
+        fields = [*schema, pa.field("filename", pa.string())] if named else list(schema)
+        empty = ", ".join(f'NULL::{_sql_type(field.type)} AS "{field.name}"' for field in fields)
         return f"SELECT {empty} WHERE false"
     columns = ", ".join(
         f"'{field.name}': {{name: '{field.name}', type: '{_sql_type(field.type)}', default_value: NULL}}"
         for field in schema
     )
-    return f"FROM read_parquet({glob}, schema = MAP {{{columns}}}, hive_partitioning = false{options})"
+    reading = f"schema = MAP {{{columns}}}, hive_partitioning = false{options}"
+    return " UNION ALL ".join(f"({_renamed(f'read_parquet({one.paths}, {reading})', one.run)})" for one in files)
 
 
-def _sums(glob: str | None, where: str) -> str:
-    if glob is None:
-        return _table_view(SUMS_SCHEMA, None)
-    rows = _table_view(TABLES["outcomes"], glob, ", filename = true")
-    return f"FROM ({sums_view(glob, rows)}){where}"
+def _renamed(source: str, run: str | None) -> str:
+    return f"FROM {source}" if run is None else f"SELECT * REPLACE ({literal(run)} AS run) FROM {source}"
+
+
+def _sums(files: Sequence[Files], *, named: bool = False) -> str:
+    if not files:
+        return _table_view(SUMS_SCHEMA, [], named=named)
+    parts = []
+    for one in files:
+        rows = _table_view(TABLES["outcomes"], [Files(one.paths)], ", filename = true")
+        parts.append(f"({_renamed(f'({sums_view(one.paths, rows, named=named)})', one.run)})")
+    return " UNION ALL ".join(parts)
+
+
+def _by_instance(table: str, rows: str) -> str:
+    """The rows of every instance: a file belongs to each instance whose list has its name."""
+    return f"""
+        SELECT instance, rows.* EXCLUDE (filename) FROM ({rows}) AS rows
+        JOIN (SELECT instance, file FROM instance_files WHERE table_name = '{table}') AS files
+        ON file = parse_filename(rows.filename)"""
 
 
 def _sql_type(arrow: pa.DataType) -> str:

@@ -215,7 +215,7 @@ def test_what_fails_is_recorded_and_the_rest_goes_on_and_the_same_command_again_
 
 
 LOCFT_EDITED = "runs/r/locft-bf/order-0/00000004/checkpoint.json"
-LOCFT_MEASURED = "warehouse/outcomes/run=r/trajectory=locft-bf/**/*.parquet"
+LOCFT_MEASURED = "warehouse/outcomes/r/locft-bf/**/*.parquet"
 
 
 @pytest.mark.slow

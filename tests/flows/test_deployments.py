@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,21 @@ def test_the_heartbeats_that_the_automation_waits_for_are_sent_by_every_flow_run
     automations = yaml.safe_load((DEPLOYMENTS / "automations.yaml").read_text())
     (dead,) = (each for each in automations if each["name"] == "overedit-dead-runs")
     assert dead["trigger"]["within"] == 3 * int(os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+
+
+ENDED = (
+    *("Completed", "Crashed", "GateFailed", "First instance", "No change, nothing recomputed", "No number moved"),
+    *("Nothing recomputed, 1 number moved", "3 numbers moved", "12 numbers moved, 2 not comparable"),
+)
+
+
+@pytest.mark.parametrize("state", ENDED)
+def test_a_run_that_has_ended_in_any_state_is_not_taken_for_dead(state: str) -> None:
+    automations = yaml.safe_load((DEPLOYMENTS / "automations.yaml").read_text())
+    (dead,) = (each for each in automations if each["name"] == "overedit-dead-runs")
+    assert any(fnmatchcase(f"prefect.flow-run.{state}", pattern) for pattern in dead["trigger"]["expect"])
+    for others in ("Running", "Cancelling", "Pending", "Paused"):
+        assert not any(fnmatchcase(f"prefect.flow-run.{others}", pattern) for pattern in dead["trigger"]["expect"])
 
 
 def test_a_field_left_out_takes_the_published_preset() -> None:

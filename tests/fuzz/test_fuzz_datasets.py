@@ -31,6 +31,14 @@ def test_any_file(tmp_path: Path, outcome: Outcome, content: bytes, name: str, r
         assert len({request.case_id for request in found.requests}) == len(found.requests)
 
 
+@given(text=st.text(st.sampled_from("ab\"'\n\r\t,; \0é{}")), separator=st.sampled_from(["csv", "tsv"]))
+def test_any_table(tmp_path: Path, outcome: Outcome, text: str, separator: str) -> None:
+    path = tmp_path / f"rows.{separator}"
+    path.write_bytes(f"prompt,target_new\n{text}".replace(",", "," if separator == "csv" else "\t").encode())
+    found = outcome(lambda: load_requests(DatasetOptions(name="file", path=path)), f"rows.{separator}")
+    assert not found or all(request.prompt and request.target_new for request in found.requests)
+
+
 @given(content=strategies.datasets)
 def test_every_error_names_the_file(tmp_path: Path, outcome: Outcome, content: bytes) -> None:
     path = tmp_path / "rows.json"

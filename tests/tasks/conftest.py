@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.pocket_world.world import World, default_world
 from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.warehouse.warehouse import Warehouse
+from tests.support.browser import headless_chromium
 from tests.support.checkpoints import WriteCheckpoint, write_tensors
 from tests.support.small_model import write_small_model
 from tests.support.synthetic_run import RUN, fill
@@ -80,6 +82,13 @@ def warm_vllm() -> Iterator[WarmProcess]:
     setup = "overedit.tasks.engine.vllm_environment:starting_vllm"
     with WarmProcess(["tests.support.vllm_imports"], setup=setup, environment={"HF_HUB_OFFLINE": "1"}) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The browser."""
+    with headless_chromium(tmp_path_factory.mktemp("browser")) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from overedit.tasks.data.reader import Row, read_file
+from overedit.tasks.data.reader import SEPARATORS, Row, read_file
 from overedit.tasks.system.untrusted import error_message
 
 _SUFFIXES = (".json", ".jsonl", ".parquet")
@@ -78,6 +78,9 @@ def _items(config: Any, path: Path, split: str, *, is_asked: bool = False) -> An
     task, found = config.task, _split_files(config, path, split, is_asked=is_asked)
     rows: list[Row] = []
     for file in found:
+        if file.suffix.lower() in SEPARATORS:
+            kinds = "JSON, JSONL and Parquet are accepted; the values of CSV are all texts"
+            raise ValueError(f"capability.files.{task}: {file}: {kinds}")
         try:
             rows += read_file(file)
         except ValueError as error:

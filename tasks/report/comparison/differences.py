@@ -65,11 +65,7 @@ def differences(ask: Ask, protocol: str) -> list[Difference]:
         ask: Answers the queries of `warehouse/sql/comparison/`.
         protocol: The protocol under which answers are scored.
     """
-    points: dict[Point, dict[int, Row]] = {}
-    for row in ask("comparison/points", protocol=protocol):
-        if row["value"] is not None:
-            point = Point(row["name"], row["edit_count"], row["kind"], row["measure"])
-            points.setdefault(point, {})[row["side"]] = row
+    points = _points(ask, protocol)
     pairs = {
         Point(row["name"], row["edit_count"], kind, MEASURES.get(row["measure"]) or row["measure"]): row
         for kind, query in _KINDS.items()
@@ -85,6 +81,22 @@ def differences(ask: Ask, protocol: str) -> list[Difference]:
     means = [point for point in found if point[2:] == ("capability", "mean")]
     found |= {point: _mean(point, found, pairs) or found[point] for point in means}
     return _adjusted(list(found.values()))
+
+
+def unmatched(ask: Ask, protocol: str) -> list[tuple[Point, int]]:
+    """The measures that only one run has, each with that run's number; arguments as of `differences`."""
+    points = _points(ask, protocol)
+    return [(point, next(iter(points[point]))) for point in sorted(points, key=_order) if len(points[point]) == 1]
+
+
+def _points(ask: Ask, protocol: str) -> dict[Point, dict[int, Row]]:
+    """Measure -> number of a run -> its value there."""
+    points: dict[Point, dict[int, Row]] = {}
+    for row in ask("comparison/points", protocol=protocol):
+        if row["value"] is not None:
+            point = Point(row["name"], row["edit_count"], row["kind"], row["measure"])
+            points.setdefault(point, {})[row["side"]] = row
+    return points
 
 
 def _order(point: Point) -> tuple[Any, ...]:

@@ -1,4 +1,8 @@
-// The curves: a line per trajectory over edit counts or ages.
+// The curves: a line per trajectory over edit counts or categories, such as ages.
+// A chart may bring functions of its own: `extras(line, point, x, y)` draws more at a point, `says(line, point)` adds to
+// its row of the tooltip, `places` has the tooltip's words for the categories, and `rules` the categories to be marked.
+const MOST_TOLD = 16; // rows of a tooltip
+
 const isShown = (chart) =>
   chart.preset ? chart.preset === state.preset : !(state.preset && chart.group === "curve" && chart.by === "protocol");
 
@@ -19,23 +23,28 @@ const drawChart = (chart, plot) => {
     for (const type of ["pointermove", "pointerdown", "pointerleave", "blur", "keydown"]) plot[`on${type}`] = null;
     return;
   }
-  const area = frame(plot, `${chart.title} by ${chart.categories ? "age" : "edits"}; the tables hold its numbers`);
+  const area = frame(plot, `${chart.title} by ${chart.over ?? (chart.categories ? "age" : "edits")}; the tables hold its numbers`);
   const { svg, width, left, right, top, bottom } = area;
   const values = series.flatMap((one) => one.points.flatMap((point) => [point.y, point.low ?? point.y, point.high ?? point.y]));
-  const x = chart.categories ? categoryScale(chart.categories, left + 6, right) : editScale(left + 6, right);
+  const x = chart.categories ? categoryScale(chart.categories, left + 6, right) : editScale(data.edit_counts, left + 6, right);
   const y = valueScale(chart.y, isLog(chart.y) ? values.filter((value) => value > 0) : values, bottom, top);
-  drawAxes(svg, x, y, area, chart.categories ? "edits since" : "edits");
+  drawAxes(svg, x, y, area, chart.over ?? (chart.categories ? "edits since" : "edits"));
   if (chart.reference) {
     const at = y.at(chart.reference.y);
     svg.append(element("line", { class: "reference", x1: left, x2: right + 8, y1: at, y2: at }));
     svg.append(element("text", { x: left + 6, y: at - 5 }, chart.reference.name));
   }
+  for (const place of chart.rules ?? []) svg.append(element("line", { class: "baseline", x1: x.at(place), x2: x.at(place), y1: top, y2: bottom }));
   const faint = Math.min(0.12, 0.6 / series.length); // the more bands, the fainter
-  for (const one of series) svg.append(...drawSeries(chart, one, x, y, faint));
+  for (const one of series) {
+    const group = element("g", { "data-line": one.line });
+    group.append(...drawSeries(chart, one, x, y, faint));
+    svg.append(group);
+  }
   const rule = element("line", { class: "rule", y1: top, y2: bottom, visibility: "hidden" });
   svg.append(rule);
   plot.append(svg);
-  listenToCurves(chart, plot, svg, series, x, rule, width);
+  listenToCurves(chart, plot, svg, series, { x, y }, rule, width);
 };
 
 const drawSeries = (chart, { line, points, members }, x, y, faint) => {
@@ -54,13 +63,14 @@ const drawSeries = (chart, { line, points, members }, x, y, faint) => {
     parts.push(element("path", { class: "lead", d: path(points.slice(0, 2), (point) => point.y) }));
   const dashed = members ? "" : dashes(line);
   parts.push(element("path", { ...stroke, class: "curve", d: path(edited, (point) => point.y), "stroke-width": 2.2, "stroke-dasharray": dashed }));
-  for (const point of points) parts.push(marker(edited.includes(point) ? line : null, x.at(point.x), y.at(point.y)));
+  for (const point of points) parts.push(marker(chart.categories || point.x > 0 ? line : null, x.at(point.x), y.at(point.y)));
   const collapsed = chart.categories || members ? undefined : points.find((point) => point.x === data.lines[line].collapse_at);
   if (collapsed) parts.push(element("circle", { ...stroke, class: "collapse", cx: x.at(collapsed.x), cy: y.at(collapsed.y), r: 9, "stroke-width": 1.6 }));
+  if (chart.extras) for (const point of points) parts.push(...chart.extras(line, point, x, y));
   return parts;
 };
 
-const listenToCurves = (chart, plot, svg, series, x, rule, width) => {
+const listenToCurves = (chart, plot, svg, series, { x, y }, rule, width) => {
   const places = [...new Set(series.flatMap((one) => one.points.map((point) => point.x)))].sort((a, b) => a - b);
   let now = -1;
   const hide = () => { tip.hidden = true; rule.setAttribute("visibility", "hidden"); now = -1; };
@@ -70,8 +80,12 @@ const listenToCurves = (chart, plot, svg, series, x, rule, width) => {
     rule.setAttribute("x1", x.at(here));
     rule.setAttribute("x2", x.at(here));
     rule.setAttribute("visibility", "visible");
-    const where = chart.categories ? `${chart.categories[here]} edits ago` : edits(here);
-    const rows = series.flatMap((one) => one.points.filter((point) => point.x === here).map((point) => curveRow(chart, one, point)));
+    const where = chart.places ? chart.places[here] : chart.categories ? `${chart.categories[here]} edits ago` : edits(here);
+    const told = series.flatMap((one) => one.points.filter((point) => point.x === here).map((point) => [one, point]));
+    const height = clientY - svg.getBoundingClientRect().top, distance = ([, point]) => Math.abs(y.at(point.y) - height);
+    const kept = new Set(told.length > MOST_TOLD ? [...told].sort((one, other) => distance(one) - distance(other)).slice(0, MOST_TOLD) : told);
+    const rows = told.filter((one) => kept.has(one)).map(([one, point]) => curveRow(chart, one, point));
+    if (kept.size < told.length) rows.push(tipRow(null, "", `and ${count(told.length - kept.size)} farther away`));
     tell(`${chart.title}, ${where}`, rows, clientX, clientY);
   };
   const nearest = (clientX) => {
@@ -92,5 +106,5 @@ const listenToCurves = (chart, plot, svg, series, x, rule, width) => {
 const curveRow = (chart, { line, name, members }, point) => {
   const range = point.low === null ? "" : `${shown(chart, point.low)} to ${shown(chart, point.high)}`;
   const size = point.n === null ? "" : members ? `${point.n} orders` : `n ${count(point.n)}`;
-  return tipRow(line, `${name ?? data.lines[line].name}: ${shown(chart, point.y)}`, [range, size].filter(Boolean).join(", "));
+  return tipRow(line, `${name ?? data.lines[line].name}: ${shown(chart, point.y)}`, [range, size, chart.says?.(line, point)].filter(Boolean).join(", "));
 };

@@ -1,4 +1,5 @@
-// The controls, and the start.
+// What the reader chooses, and the start.
+const state = { protocol: data.protocols[0], preset: null, hidden: new Set(), edits: "log", values: "log", bands: "items" };
 const drawn = [];
 
 const redraw = () => {
@@ -16,22 +17,6 @@ const redraw = () => {
     const wanted = tables.some((one) => one.dataset.view === view) ? view : state.protocol;
     for (const one of tables) one.hidden = one.dataset.view !== wanted;
   }
-};
-
-const press = (buttons, pressed) => { for (const one of buttons) one.setAttribute("aria-pressed", one === pressed); };
-
-const button = (parent, name, isPressed, onPress) => {
-  const made = element("button", { type: "button", ...(isPressed === null ? {} : { "aria-pressed": isPressed }) }, name);
-  made.onclick = () => { onPress(made); redraw(); };
-  parent.append(made);
-  return made;
-};
-
-const choices = (id, name, options, chosen, onChoice) => {
-  const group = document.getElementById(id);
-  group.append(element("span", { class: "name" }, name));
-  const buttons = options.map(([value, text]) => button(group, text, value === chosen, (made) => { onChoice(value); press(buttons, made); }));
-  return buttons;
 };
 
 const makeScoring = () => {

@@ -1,8 +1,8 @@
-// Shared by all charts: the data, the choices of the reader, formatted numbers, scales, and the tooltip.
+// Shared by all charts, the site's too: the data, formatted numbers, scales, and the tooltip. The last script of a page
+// defines `state`, the choices of the reader, and `redraw`.
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const tip = document.getElementById("tip");
-const state = { protocol: data.protocols[0], preset: null, hidden: new Set(), edits: "log", values: "log", bands: "items" };
 
 const COLORS = 10; // as many as in the style sheet
 const color = (line) => `var(--c${data.lines[line].color % COLORS})`;
@@ -40,8 +40,8 @@ const roomy = (ticks, at) => {
   return ticks.length > 1 ? [...kept, last] : kept;
 };
 
-const editScale = (left, right) => {
-  const edited = data.edit_counts.filter((x) => x > 0), newest = edited.at(-1) ?? 1;
+const editScale = (counts, left, right) => {
+  const edited = counts.filter((x) => x > 0), newest = edited.at(-1) ?? 1;
   if (state.edits === "linear") {
     const at = (x) => left + (x / newest) * (right - left);
     return { at, ticks: roomy([...niceSteps(newest).filter((x) => x < newest), newest].map((x) => [x, count(x)]), at) };
@@ -98,7 +98,8 @@ const drawAxes = (svg, x, y, { left, right, top, bottom }, name) => {
   }
   for (const [tick, text] of x.ticks) {
     svg.append(element("line", { class: "axis", x1: x.at(tick), x2: x.at(tick), y1: bottom, y2: bottom + 5 }));
-    svg.append(element("text", { x: x.at(tick), y: bottom + 19, "text-anchor": "middle" }, text));
+    const isWide = x.at(tick) + text.length * 3.4 > right + 22; // it would leave the chart
+    svg.append(element("text", { x: isWide ? right + 22 : x.at(tick), y: bottom + 19, "text-anchor": isWide ? "end" : "middle" }, text));
   }
   svg.append(element("text", { x: (left + right) / 2, y: bottom + 38, "text-anchor": "middle" }, name));
 };

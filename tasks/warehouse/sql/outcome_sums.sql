@@ -2,11 +2,15 @@
 -- The warehouse runs this query over the rows of a file when it writes them, and stores the result in the file's footer.
 -- The view `outcome_sums` is the content of the footers, and the result of this query for files without stored sums.
 --
+-- probe, protocol  as in `outcomes`
 -- decade      of an edit's age, edit_count - position: 0 for the last edit, 1 for ages 1-9, 2 for 10-99, ...; null
 --             without an age: for other probes, the pristine model, and edits to come
 -- score_reason, agreement_reason  why there is no score or agreement; null if there is one, or if no reason is stored
--- num_texts   generated outputs; of these, num_empty contain only whitespace, num_repetitive are repetitive (see
---             text_health), num_lengths have a number of tokens, num_endings a finish reason, num_cut hit the limit
+-- num_rows    answers; num_scores: those with a score; num_agreements: those with an agreement
+-- sum_scores, sum_agreements  the sums over these
+-- num_texts   generated outputs; num_empty: those of only whitespace; num_repetitive: repetitive ones (see text_health)
+-- num_lengths  outputs with a number of tokens; sum_lengths: the tokens of all
+-- num_endings  outputs with a finish reason; num_cut: those that hit the token limit
 WITH judged AS (
     SELECT
         run, trajectory, model, method, dataset, order_seed, edit_count, probe, protocol, score, agreement,

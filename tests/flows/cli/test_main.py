@@ -39,6 +39,16 @@ from tests.support.command_line import ROWS, Run
         ("edit_counts=[10, 1]", "must increase"),
         ("edit_counts=[1, 21]", "21 edits are asked for, but the data holds 20 requests"),
         ("name=../up", "name"),
+        (
+            "name=my run",
+            "name: not a run's name; accepted: 1 to 64 letters, digits, dots, hyphens and underscores, "
+            "the first a letter or a digit, e.g. my-run (given: 'my run')",
+        ),
+        (
+            "home=s3://bucket/x",
+            "home: a URL; accepted: a folder of this machine, also one on which a bucket or share is "
+            "mounted, e.g. /mnt/results (given: 's3://bucket/x')",
+        ),
         ("model=./nowhere", "there is no folder ./nowhere"),
         ("dataset.limit=21", "limit: 21"),
         ("order_seeds=[]", "order_seeds"),

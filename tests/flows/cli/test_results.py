@@ -48,6 +48,30 @@ def test_what_is_wrong_is_one_message_and_leaves_nothing(
     assert [path for path in sorted(home.rglob("*")) if path not in before and path.is_file()] == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["sql", "SELECT 1"], ["report", "before"], ["compare", "before", "after"], ["status"], ["verify"], ["prune", "a"]],
+)
+def test_a_home_that_is_a_url_is_refused(overedit: Run, home: Path, arguments: list[str]) -> None:
+    code, out, err = overedit(*arguments, "--home", "s3://bucket/results")
+    assert (code, out) == (2, "")
+    assert err.startswith("overedit: home: 's3://bucket/results' is a URL; accepted: a folder of this machine")
+    assert not (home / "s3:").exists()
+
+
+def test_a_query_over_two_homes(overedit: Run, home: Path) -> None:
+    fill_two(home / "last night" / "warehouse")
+    sql = "SELECT count(*) AS n FROM trajectories AS mine JOIN {}.trajectories USING (run, trajectory, order_seed)"
+    alone = overedit("sql", "SELECT count(*) AS n FROM trajectories", "--format", "csv")
+    assert alone[0] == 0 and alone[1].splitlines()[0] == "n"
+    for given, name in (("last night", "last_night"), ("other=last night", "other")):
+        assert overedit("sql", sql.format(name), "--attach", given, "--format", "csv") == alone
+    code, out, err = overedit("sql", "SELECT 1", "--attach", "nowhere")
+    assert (code, out) == (2, "") and "nowhere; run a benchmark first, or name its folder with --attach" in err
+    code, out, err = overedit("sql", "SELECT 1", "--attach", "other=s3://bucket/x")
+    assert (code, out) == (2, "") and "attach: 's3://bucket/x' is a URL" in err
+
+
 def test_two_runs_are_compared(overedit: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = overedit("compare", "before", "after")

@@ -25,13 +25,19 @@ def children(process: int) -> Iterator[int]:
         yield from children(child)
 
 
-def heartbeats(operation: Operation, identifier: str) -> int:
-    resource = {"id": [f"prefect.flow-run.{identifier}"]}
-    body = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": resource}}
+def events(operation: Operation, name: str, **resource: list[str]) -> int:
+    """How many events of a name there were, of any resource if none is given."""
+    body = {"filter": {"event": {"name": [name]}, **({"resource": resource} if resource else {})}}
     return int(operation.ask("POST", "/events/filter", body)["total"])
 
 
+def heartbeats(operation: Operation, identifier: str) -> int:
+    return events(operation, "prefect.flow-run.heartbeat", id=[f"prefect.flow-run.{identifier}"])
+
+
 def test_a_killed_run_is_marked_within_two_minutes_and_the_next_completes(operation: Operation) -> None:
+    short = operation.run("benchmark/nightly", config="c.yaml", name="short", edit_counts=[1], limit=1)
+    assert operation.ended(short)["state_type"] == "COMPLETED"
     operation.stop("worker")
     operation.start_worker("doomed")
     many = {"methods.0.max_steps": 100_000, "turn_size": 1}
@@ -52,3 +58,4 @@ def test_a_killed_run_is_marked_within_two_minutes_and_the_next_completes(operat
     assert "heartbeat" in ended["state"]["message"]
     assert operation.ended(waiting)["state_type"] == "COMPLETED"
     print(f"the next run had completed {time.monotonic() - killed:.0f} s after the kill")
+    assert events(operation, "prefect.automation.action.failed") == 0, "no run that had ended was to be marked"

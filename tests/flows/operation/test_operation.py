@@ -87,14 +87,15 @@ def test_a_run_that_fails_notifies_the_webhook(operation: Operation, failing: st
 
 
 ANNOUNCE = """
-from prefect import flow
-from overedit.tasks.system.task_runs import announce_moved_numbers
+from prefect import flow, runtime
+from prefect.events import emit_event
+from overedit.flows.end_state import MOVED_EVENT
 
 @flow
 def gated():
-    announce_moved_numbers("3 numbers moved", "reliability of FT-M at 100 edits: 0.59 -> 0.06")
+    payload = {"verdict": "3 numbers moved", "text": "reliability of FT-M at 100 edits: 0.59 -> 0.06"}
+    emit_event(MOVED_EVENT, {"prefect.resource.id": f"prefect.flow-run.{runtime.flow_run.id}"}, payload=payload)
 
-announce_moved_numbers("4 numbers moved", "outside a flow run nobody is told")
 gated()
 """
 

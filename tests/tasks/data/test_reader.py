@@ -35,7 +35,7 @@ def test_jsonl_parquet_and_jsonl_called_json(tmp_path: Path) -> None:
         ('[{"prompt": "a",}]', "is not JSON: .* at line 1, column 1[67]"),
         ('[\n{"prompt": "a"\n"b"}]', "is not JSON: .* at line 3, column 1"),
         ('{"prompt": "a", "target_new": "b"}\n{"prompt": "a" "b"}', "is not JSON: .* at line 2, column 1[67]"),
-        ("prompt,target\na,b", "is not JSON: .* at line 1, column 1"),
+        ("prompt,target\na,b", "is not JSON: .* at line 1, column 1; .*and CSV with a header in a file named .csv"),
         ('{\n "data": []\n}', "holds one JSON object, not a list of objects"),
         ('"text"', "holds one JSON string"),
         ('[{"prompt": "a", "target_new": "b"}, 3]', "row 2: a JSON number, not an object"),
@@ -48,6 +48,40 @@ def test_bad_files_say_what_is_wrong_and_where(tmp_path: Path, content: Any, mes
         read(path)
     assert str(path) in str(caught.value)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_csv_with_a_header(tmp_path: Path) -> None:
+    rows = [edit("a, b", "c"), edit('the "x"', "d\ne") | {"subject": "x"}]
+    text = '\ufeffprompt,target_new, subject\r\n"a, b",c,\r\n\r\n"the ""x""","d\ne",x\r\n'
+    expected = read(written(tmp_path, rows))
+    assert read(written(tmp_path, text, "edits.CSV")) == expected
+    tabs = "target_new\tsubject\tprompt\nc\t\ta, b\n" + '"d\ne"\tx\t"the ""x"""\n'
+    assert read(written(tmp_path, tabs, "edits.tsv")) == expected
+    assert expected[0].subject is None and expected[1].subject == "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prompt,target_new\na,b,c\n", r"line 2: 3 values, but the header names 2 columns; a value that contains ','"),
+        ("prompt,target_new\n\na\n", "line 3: 1 values"),
+        ("prompt,prompt\na,b\n", "line 1: the column 'prompt' occurs twice"),
+        ("prompt,,target_new\na,b,c\n", "line 1: a column has no name"),
+        ('prompt,target_new\n"a"b,c\n', "is not readable CSV: .* in line 2"),
+        ('prompt,target_new\n"a,b', "is not readable CSV: .* in line 2"),
+        ("prompt,target_new\na," + "b" * 200_000, "is not readable CSV: field larger than field limit"),
+        ("prompt,target_new\n", "holds no rows"),
+        ("prompt;target_new\na;b\n", "lacks the column 'prompt'; the columns there are 'prompt;target_new'"),
+        ("prompt,target_new\n,b\n", "row 1, column 'prompt': empty"),
+        (b"prompt,target_new\na,\xe9\n", "is no CSV: byte 21 is not UTF-8 text"),
+    ],
+)
+def test_bad_csv(tmp_path: Path, text: str | bytes, message: str) -> None:
+    path = tmp_path / "edits.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=message) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
 
 
 def test_bad_places_and_kinds_of_files(tmp_path: Path) -> None:

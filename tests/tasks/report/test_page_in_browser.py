@@ -1,6 +1,6 @@
 """The report page in a real browser: every control is used, at both widths, and nothing is asked of any network.
 
-The browser is Debian's: `apt-get install chromium chromium-driver`. Without it these tests are skipped.
+Without a browser these tests are skipped.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from overedit.tasks.report.data import RunData, collect
 from overedit.tasks.report.page import render_report, write_page
 from overedit.tasks.report.queries import FURTHER_VIEWS
 from overedit.tasks.warehouse.warehouse import Warehouse
+from tests.support.browser import asked_for, bring, forget, is_within_the_page, set_screen, text_of
 from tests.support.synthetic_run import COUNTS, METHODS, RUN, fill, told
 from tests.support.synthetic_views import PRESETS, with_findings
-
-CHROMIUM, CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 
 
 @pytest.fixture(scope="module")
@@ -39,43 +38,19 @@ def full_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    if not (CHROMIUM.exists() and CHROMEDRIVER.exists()):
-        pytest.skip("no browser here: apt-get install chromium chromium-driver")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    flags = ("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking")
-    for flag in (*flags, "disable-component-update", "disable-sync", "force-prefers-reduced-motion"):
-        options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('browser')}")
-    driver = webdriver.Chrome(options=options, service=Service(str(CHROMEDRIVER)))
-    yield driver
-    driver.quit()
-
-
 @pytest.fixture
 def browser(chromium: Any) -> Iterator[Any]:
     """The browser; whatever a test does, the page says nothing on its console and asks for nothing but itself."""
-    chromium.get_log("browser")
-    chromium.get_log("performance")
+    forget(chromium)
     yield chromium
     assert chromium.get_log("browser") == []
-    events = [json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")]
-    asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
+    asked = asked_for(chromium)
     assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
     assert len({url for url in asked if url.startswith("file:")}) <= 1
 
 
 def open_page(browser: Any, page: Path, width: int = 1280, theme: str = "light") -> None:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    scheme = [{"name": "prefers-color-scheme", "value": theme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+    set_screen(browser, width, theme)
     browser.get(page.as_uri())
 
 
@@ -116,26 +91,6 @@ def views_shown(browser: Any, section: str) -> set[str]:
         "return [...document.querySelectorAll(`#${arguments[0]} [data-view]:not([hidden])`)].map((a) => a.dataset.view)"
     )
     return set(browser.execute_script(script, section))
-
-
-def text_of(browser: Any, selector: str) -> str:
-    return str(browser.execute_script("return document.querySelector(arguments[0]).innerText", selector))
-
-
-def bring(browser: Any, element: Any) -> Any:
-    """The element, in view: a page that scrolls hides its tooltip."""
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'});", element)
-    browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
-    return element
-
-
-def is_within_the_page(browser: Any) -> bool:
-    wide = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
-    cut = browser.execute_script(
-        "return [...document.querySelectorAll('figure svg text')].filter((text) => {"
-        "const box = text.getBoundingClientRect(); return box.left < 0 || box.right > innerWidth; }).length"
-    )
-    return bool(wide[0] <= wide[1] and cut == 0)
 
 
 # ---- the page as it opens

@@ -67,7 +67,7 @@ def flip_keeping_the_time(path: Path) -> None:
         f"runs/{RUN}/complete.json",
         f"reports/{RUN}.html",
         f"reports/{RUN}.png",
-        f"warehouse/outcomes/run={RUN}/**/*.parquet",
+        f"warehouse/outcomes/{RUN}/**/*.parquet",
     ],
 )
 def test_a_file_of_the_run_that_changed_is_noticed(
@@ -79,12 +79,12 @@ def test_a_file_of_the_run_that_changed_is_noticed(
 
 
 def test_a_row_file_more_is_noticed(content: dict[str, Any]) -> None:
-    (Path(content["home"]) / "warehouse" / "outcomes" / f"run={RUN}" / "more.parquet").touch()
+    (Path(content["home"]) / "warehouse" / "outcomes" / RUN / "more.parquet").touch()
     assert completed_run(content) is None
 
 
 def test_another_runs_rows_do_not_matter(content: dict[str, Any]) -> None:
-    other = Path(content["home"]) / "warehouse" / "outcomes" / "run=another"
+    other = Path(content["home"]) / "warehouse" / "outcomes" / "another"
     other.mkdir()
     (other / "x.parquet").touch()
     assert completed_run(content) is not None

@@ -29,7 +29,7 @@ def files(root: Path) -> list[str]:
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
     path = warehouse.write("perplexity", rows(3), partition=PARTITION, key="k")
-    assert Path(path).parent == tmp_path / "perplexity/run=demo/trajectory=locft-bf/order_seed=0/edit_count=10"
+    assert Path(path).parent == tmp_path / "perplexity/demo/locft-bf/0/10"
     assert warehouse.rows("perplexity", PARTITION) == rows(3)
     assert warehouse.rows("perplexity", {"edit_count": 10}) == rows(3)
     assert warehouse.rows("perplexity", {"edit_count": 1}) == []
@@ -38,12 +38,77 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 def test_a_stage_run_twice_leaves_one_file_and_its_last_rows(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
-    first = warehouse.write("perplexity", rows(3), partition=PARTITION, key="old")
+    first = warehouse.write("perplexity", rows(3), partition=PARTITION, key="k")
     inode = Path(first).stat().st_ino
-    again = warehouse.write("perplexity", rows(2), partition=dict(reversed(PARTITION.items())), key="new")
+    again = warehouse.write("perplexity", rows(2), partition=dict(reversed(PARTITION.items())), key="k")
     assert again == first and Path(first).stat().st_ino != inode
     assert len(files(tmp_path)) == 1
     assert warehouse.query("SELECT count(*) AS n FROM perplexity").to_pylist() == [{"n": 2}]
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_rows_of_another_key_move_to_the_history_and_come_back(tmp_path: Path, is_local: bool) -> None:
+    warehouse = Warehouse(tmp_path if is_local else f"memory://{tmp_path.name}-history")
+
+    def current() -> int:
+        return warehouse.query("SELECT count(*) AS n FROM perplexity")["n"].to_pylist()[0]
+
+    old = warehouse.write("perplexity", rows(3), partition=PARTITION, key="old")
+    new = warehouse.write("perplexity", rows(2), partition=PARTITION, key="new")
+    assert old != new and current() == 2
+    assert not warehouse.holds("perplexity", PARTITION, "old") and warehouse.holds("perplexity", PARTITION, "new")
+    assert not warehouse.reuse("perplexity", PARTITION, "never") and current() == 2
+    assert warehouse.reuse("perplexity", PARTITION, "old") and current() == 3
+    assert warehouse.reuse("perplexity", PARTITION, "old") and not warehouse.holds("perplexity", PARTITION, "new")
+    assert warehouse.reuse("perplexity", PARTITION, "new") and current() == 2
+
+    other = PARTITION | {"edit_count": 11}
+    warehouse.write("perplexity", rows(1, edit_count=11), partition=other, key="k")
+    assert warehouse.keep_only("demo", {warehouse.stage_file("perplexity", other, "k")}) == 1
+    assert current() == 1 and warehouse.reuse("perplexity", PARTITION, "new") and current() == 3
+
+
+def test_a_damaged_file_of_the_history_does_not_come_back(tmp_path: Path) -> None:
+    warehouse = Warehouse(tmp_path)
+    for key in ("old", "new"):
+        warehouse.write("perplexity", rows(2), partition=PARTITION, key=key)
+    (kept,) = (tmp_path / "history").rglob("*.parquet")
+    kept.write_bytes(kept.read_bytes()[:-9])
+    assert not warehouse.reuse("perplexity", PARTITION, "old")
+    assert warehouse.holds("perplexity", PARTITION, "new")
+
+
+def test_files_of_an_older_version_keep_their_rows_and_get_their_new_names(tmp_path: Path) -> None:
+    warehouse = Warehouse(tmp_path)
+    path = Path(warehouse.write("perplexity", rows(3), partition=PARTITION, key="k"))
+    old = tmp_path / "perplexity/run=demo/trajectory=locft-bf/order_seed=0/edit_count=10"
+    old.mkdir(parents=True)
+    path.rename(old / f"{path.name.partition('-')[0]}.parquet")
+    count = "SELECT count(*) AS n FROM perplexity"
+    assert warehouse.query(count)["n"].to_pylist() == [3] and not warehouse.holds("perplexity", PARTITION, "k")
+    warehouse.rename_old_files("demo")
+    assert warehouse.query(count)["n"].to_pylist() == [3] and warehouse.holds("perplexity", PARTITION, "k")
+    assert path.is_file()
+
+
+def test_the_rows_of_an_instance_under_its_own_name(tmp_path: Path) -> None:
+    warehouse = Warehouse(tmp_path)
+    for number, key in ((3, "old"), (2, "new")):
+        warehouse.write("perplexity", rows(number), partition=PARTITION, key=key)
+        path = warehouse.stage_file("perplexity", PARTITION, key)
+        file = {"run": "demo", "instance": key, "table_name": "perplexity", "path": path, "file": Path(path).name}
+        warehouse.write("instance_files", [file], partition={"run": "demo", "instance": key}, key="k")
+    sql = "SELECT run, count(*) AS n FROM perplexity GROUP BY ALL ORDER BY n"
+    assert warehouse.query(sql, instances=["demo@old"]).to_pylist() == [
+        {"run": "demo", "n": 2},
+        {"run": "demo@old", "n": 3},
+    ]
+    with warehouse.connect(run="demo@old") as connection:
+        assert connection.execute("SELECT run, count(*) FROM perplexity GROUP BY ALL").fetchall() == [("demo@old", 3)]
+    by_instance = warehouse.query("SELECT instance, count(*) AS n FROM perplexity_by_instance GROUP BY ALL ORDER BY n")
+    assert by_instance.to_pylist() == [{"instance": "new", "n": 2}, {"instance": "old", "n": 3}]
+    with pytest.raises(ValueError, match="run: 'demo' has no instance 'x'; its instances are new, old"):
+        warehouse.query(sql, instances=["demo@x"])
 
 
 def test_parts_of_a_partition_stand_side_by_side(tmp_path: Path) -> None:
@@ -228,13 +293,27 @@ def test_the_published_database_holds_views_alone_and_takes_concurrent_readers(t
         assert warehouse.query("SELECT count(*) AS n FROM perplexity").to_pylist() == [{"n": 3}]
 
 
-def test_a_moved_warehouse_still_answers(tmp_path: Path) -> None:
-    Warehouse(tmp_path / "here").write("perplexity", rows(3), partition=PARTITION, key="k")
-    Warehouse(tmp_path / "here").publish()
-    shutil.move(tmp_path / "here", tmp_path / "there")
-    moved = Warehouse(tmp_path / "there")
+def test_a_moved_or_copied_warehouse_answers_for_itself(tmp_path: Path) -> None:
+    """Also the database file: its views read the files beside it, not those where it was written."""
+    here, there = tmp_path / "here", tmp_path / "the [other] place"
+    Warehouse(here).write("perplexity", rows(3), partition=PARTITION, key="k")
+    Warehouse(here).publish()
+    shutil.copytree(here, there)
+    Warehouse(here).write("perplexity", rows(2), partition=PARTITION, key="k")
+    moved = Warehouse(there)
     assert moved.holds("perplexity", PARTITION, "k")
     assert moved.query("SELECT sum(nll) AS s FROM perplexity").to_pylist() == [{"s": 4.5}]
+    count = "SELECT count(*) FROM perplexity"
+    for folder, number in ((here, 2), (there, 3)):
+        with duckdb.connect(str(folder / "warehouse.duckdb"), read_only=True) as connection:
+            assert connection.execute(count).fetchone() == (number,)
+    shutil.rmtree(here)
+    with duckdb.connect(str(there / "warehouse.duckdb"), read_only=True) as connection:
+        assert connection.execute(count).fetchone() == (3,)
+    with duckdb.connect() as connection:  # attached to another database, a session says where the files are
+        connection.execute(f"SET VARIABLE warehouse = '{there}'")
+        connection.execute(f"ATTACH '{there / 'warehouse.duckdb'}' AS other (READ_ONLY)")
+        assert connection.execute("SELECT count(*) FROM other.perplexity").fetchone() == (3,)
 
 
 def test_a_relative_root_does_not_follow_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +327,7 @@ def test_a_relative_root_does_not_follow_the_working_folder(tmp_path: Path, monk
 def test_an_object_store_by_url() -> None:
     warehouse = Warehouse("memory://overedit-test/warehouse")
     path = warehouse.write("perplexity", rows(3), partition=PARTITION, key="k")
-    assert path.startswith("memory:///overedit-test/warehouse/perplexity/run=demo/")
+    assert path.startswith("memory:///overedit-test/warehouse/perplexity/demo/")
     assert warehouse.holds("perplexity", PARTITION, "k")
     assert warehouse.rows("perplexity", PARTITION) == rows(3)
     assert warehouse.query("SELECT count(*) AS n FROM perplexity").to_pylist() == [{"n": 3}]

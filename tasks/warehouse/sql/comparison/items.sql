@@ -5,11 +5,13 @@ WITH headlines AS (
     SELECT DISTINCT run, task, metric FROM capability WHERE main
 ),
 answered AS (
-    SELECT side, name, edit_count, task, doc_id, metric, target, value
+    -- of several orders with one name: the mean, so that an item counts once
+    SELECT side, name, edit_count, task, doc_id, metric, target, avg(value) AS value
     FROM capability_samples
     JOIN headlines USING (run, task, metric)
     JOIN compared USING (run, trajectory, order_seed)
     WHERE isfinite(value)
+    GROUP BY ALL
 )
 SELECT
     name, edit_count, coalesce(task, 'mean') AS measure, count(*) AS n, avg(a.value) AS first, avg(b.value) AS second,

@@ -1,11 +1,14 @@
 -- Paired differences of the scores of two runs: answers to the same prompt of the same case with the same target.
 -- The table `compared` gives trajectories of the two runs (side 1 and 2) their common name.
 WITH asked AS (
+    -- of several orders with one name: the mean, so that a question counts once
     SELECT
         side, name, edit_count, probe, probe_index, case_id, prompt, target,
-        CASE WHEN probe = 'locality' THEN agreement ELSE score END AS value
+        avg(CASE WHEN probe = 'locality' THEN agreement ELSE score END) AS value
     FROM outcomes JOIN compared USING (run, trajectory, order_seed)
-    WHERE protocol = $protocol AND value IS NOT NULL
+    WHERE protocol = $protocol
+    GROUP BY ALL
+    HAVING avg(CASE WHEN probe = 'locality' THEN agreement ELSE score END) IS NOT NULL
 )
 SELECT
     name, edit_count, probe AS measure, count(*) AS n, avg(a.value) AS first, avg(b.value) AS second,

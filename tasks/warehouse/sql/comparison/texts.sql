@@ -2,9 +2,11 @@
 -- given as `difference`, with the interval of a ratio estimator as in perplexity_by_edit_count.
 -- The table `compared` gives trajectories of the two runs (side 1 and 2) their common name.
 WITH measured AS (
-    SELECT side, name, edit_count, corpus, text_id, nll, num_tokens
+    -- of several orders with one name: the mean, so that a text counts once
+    SELECT side, name, edit_count, corpus, text_id, num_tokens, avg(nll) AS nll
     FROM perplexity JOIN compared USING (run, trajectory, order_seed)
     WHERE isfinite(nll)
+    GROUP BY ALL
 ),
 pairs AS (
     SELECT name, edit_count, corpus, num_tokens, a.nll AS first, b.nll AS second, b.nll - a.nll AS change

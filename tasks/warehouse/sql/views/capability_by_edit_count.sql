@@ -1,5 +1,7 @@
 -- General ability at every edit count with a measurement: the headline metric of each task, and their mean as task 'mean'.
 --
+-- task       an lm-eval task or group; 'mean': the mean over them
+-- metric     its headline metric; null for the mean
 -- value      in [0, 1], higher is better; null if the harness gave no finite number
 -- low, high  95 % interval: value +- 1.96 stderr; Wilson's if stderr is unknown or 0 (all right, all wrong).
 --            For the mean: the root of the tasks' summed squared half-widths over their number (tasks are independent)

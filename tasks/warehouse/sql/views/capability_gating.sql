@@ -45,8 +45,9 @@ ratios AS (
 levels AS (
     SELECT
         *, gate_level(mean_nll, base_nll, gate_ratio) AS level,
-        lag(gate_level(mean_nll, base_nll, gate_ratio), 1, gate_level(base_nll, base_nll, gate_ratio)) OVER counts
-            AS level_before,
+        -- not lag with a default, which DuckDB 1.4 cannot read from a database that a newer one wrote
+        CASE WHEN row_number() OVER counts = 1 THEN gate_level(base_nll, base_nll, gate_ratio)
+        ELSE lag(gate_level(mean_nll, base_nll, gate_ratio)) OVER counts END AS level_before,
         row_number() OVER counts = count(*) OVER (PARTITION BY run, trajectory, order_seed, gate_ratio) AS is_last
     FROM moved JOIN ratios USING (run, trajectory, order_seed)
     WINDOW counts AS (PARTITION BY run, trajectory, order_seed, gate_ratio ORDER BY edit_count)

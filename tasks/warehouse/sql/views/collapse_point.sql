@@ -4,6 +4,7 @@
 -- reason            the criteria met there: capability | perplexity | empty outputs | reliability | weights
 -- detail            the same with the numbers
 -- capability_at, perplexity_at, empty_at, reliability_at, weights_at  the first edit count of each criterion on its own
+-- planned_edit_count  the last edit count asked for; null until the trajectory has ended
 -- measured_up_to    the last edit count at which anything was measured; null if nothing was
 -- status, error     how the trajectory ended (see trajectories)
 --

@@ -6,7 +6,7 @@
 --               write), memorization (after it), preservation (root mean square change of the output on ordinary text),
 --               update_norm, condition_number (a lower bound), pseudo_inverse (1 if the system was singular); for the
 --               site `value`: loss_before, loss_after, steps, relative_shift
--- value         the quantity; so_far its running maximum over the trajectory's turns
+-- value         the quantity; so_far: its running maximum over the trajectory's turns
 -- A turn has one row per trajectory, also for a cumulative method, which edits the whole set again.
 SELECT
     run, trajectory, coalesce(t.label, d.method) AS label, d.method AS method, model, dataset, order_seed, edit_count,

@@ -1,9 +1,11 @@
 -- Would a rule on a cheap probe have warned of the collapse of general ability, and how long before?
 --
--- rule        a probe of probes_by_edit_count above or below a threshold; for a share, its whole 95 % interval: at the
---             first edit counts it is a share of a few prompts
+-- rule        the probe, above or below the threshold, in words
+-- probe       one of probes_by_edit_count
+-- threshold   what it is compared with; for a share, its whole 95 % interval: at the first edit counts it is a share
+--             of a few prompts
 -- warned_at   the first edit count at which the rule holds; null if at none
--- collapse_at the 'practical' collapse of collapse_definitions; null if there was none
+-- collapse_at  the 'practical' collapse of collapse_definitions; null if there was none
 -- lead        collapse_at / warned_at: 10 means that the rule held at a tenth of the edits; below 1 it was late
 -- verdict     early | same count | late    collapse, and the rule held before, at the same, after that edit count
 --             missed       collapse, and the rule never held

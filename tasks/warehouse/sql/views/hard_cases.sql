@@ -1,9 +1,10 @@
 -- The single edits that break a model, among those that were scanned (table `scans`), the worst first: one row per case.
 --
+-- position, case_id, prompt, subject, target_new, base_perplexity, base_token_perplexity, update_norm  as in `scans`
 -- reason        not finite | ratio | perplexity: the first of these criteria that is met
 -- perplexity    the mean of the texts' perplexities after the edit; token_perplexity: over all texts together
 -- ratio         perplexity / base_perplexity, the pristine model's
--- subject_first the prompt begins with the subject: ROME's two keys of such a subject differ much
+-- subject_first  the prompt begins with the subject: ROME's two keys of such a subject differ much
 -- learned       the edited model gives the new answer (teacher forced, every token)
 WITH limits AS (
     SELECT

@@ -2,12 +2,13 @@
 --
 -- reliability, generalization, locality, portability  means; for the first also n and the 95 % interval; null if not measured
 -- capability         mean over the lm-eval tasks with its interval; base_capability: the pristine model's
--- capability_difference  from the pristine model on the same items, all tasks pooled, with its paired 95 % interval and the
---                    exact p_value of capability_change; p_adjusted: Holm's over the run's trajectories, each at its last
---                    edit count. Null if they have no item in common
+-- capability_difference  from the pristine model on the same items, all tasks pooled, with its paired 95 % interval;
+--                    p_value: the exact one of capability_change; p_adjusted: Holm's over the run's trajectories, each at
+--                    its last edit count. Null if they have no item in common
 -- perplexity_ratio   perplexity over the pristine model's
 -- seconds_per_edit   of the step that led to this edit count; peak_memory_bytes: the highest of the whole trajectory
 -- collapse_at, collapse_reason  from collapse_point; null without collapse
+-- status             completed | failed; null until the trajectory has ended
 WITH points AS (
     SELECT
         run, trajectory, order_seed, edit_count,

@@ -1,5 +1,6 @@
 -- Perplexity of fixed texts at every edit count: the cheapest early sign of a collapse.
 --
+-- corpus     the texts' name
 -- value      exp(summed NLL / summed tokens) over the corpus; inf or NaN if the model no longer gives probabilities
 -- low, high  95 % interval from the spread between texts (ratio estimator); null for one text
 -- n          texts; num_tokens: their tokens

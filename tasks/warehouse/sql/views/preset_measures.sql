@@ -1,5 +1,6 @@
 -- The measures of each preset, i.e. of the protocol of a paper (see tasks/evaluation/paper_protocols.py).
 --
+-- preset    the paper's protocol; measure: its name there
 -- kind      exact match   the text up to the preset's stop string is the target (see preset_outcomes)
 --           tokens        share of the target's tokens that are the model's own choice, teacher-forced
 --           agreement     share of positions with the pristine model's token, teacher-forced

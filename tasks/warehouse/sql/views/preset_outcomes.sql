@@ -1,5 +1,7 @@
 -- Every answered question with the score of each preset that asks it; preset_measures describes the measures.
 --
+-- position, case_id, probe, probe_index  as in `outcomes`
+-- preset, measure  as in preset_measures
 -- score     of the stored answer; null if the preset would have seen another answer that is not known
 -- reason    why score is null
 --

@@ -1,5 +1,6 @@
 -- The measures of every preset, i.e. of the protocol of a paper, at every edit count of every trajectory.
 --
+-- preset, measure  as in preset_measures
 -- value      mean of the questions' scores (preset_outcomes); for the preset butterfly the mean over texts of each text's
 --            perplexity, and that mean over the pristine model's on the same texts; for should-we-edit the tasks' scores
 -- n          number of questions, texts or samples; for a mean of measures those of all of them together

@@ -7,7 +7,7 @@
 --           locality_gold  score of the locality prompts against the dataset's gold answers
 --           portability   score of the portability prompts
 -- protocol  generated | teacher_forced | probability; a measure means nothing without it
--- value     mean over the n prompts that can be scored; null if n is 0
+-- value     mean over the n prompts that can be scored; null if n is 0; n: their number
 -- low, high  Wilson's 95 % interval, prompts taken as independent (see macros/common.sql on fractional scores)
 -- unscored, reason  the number of prompts without a score, and the most frequent reason (of equals the last by name)
 --

@@ -1,5 +1,6 @@
 -- Reliability and its relatives next to capability: one row per edit count and protocol of a trajectory.
 --
+-- protocol           generated | teacher_forced | probability
 -- reliability, generalization, locality, portability  under the row's protocol; reliability_low, _high, _n: its interval
 -- capability, capability_low, capability_high  mean over the lm-eval tasks; null if it was not measured
 -- capability_share   capability over the pristine model's, both less chance (an unknown chance counts as 0)

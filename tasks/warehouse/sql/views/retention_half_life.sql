@@ -1,5 +1,6 @@
 -- The number of edits after which half of the edits are forgotten: one row per edit count and protocol of a trajectory.
 --
+-- protocol   generated | teacher_forced | probability
 -- newest     share of the youngest edits that is right: of as many of the youngest decades (see retention_by_age) as are
 --            needed for 10 scored edits, if there are 10; newest_n, newest_low, newest_high: Wilson's 95 % interval
 -- half_life  the age, in edits, at which the score has fallen to half of newest: between the first decade that is at or

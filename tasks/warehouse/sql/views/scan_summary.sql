@@ -2,7 +2,9 @@
 --
 -- subject         all | first (the prompt begins with it) | later (it does not, or the case has none)
 -- n               cases that were edited and measured; num_failed: those that failed
--- num_hard        number of them in hard_cases; hard_share: their share, with Wilson's 95 % interval
+-- num_hard        number of them in hard_cases; hard_share: their share of n
+-- low, high       Wilson's 95 % interval of hard_share
+-- base_perplexity  of the pristine model
 -- median_ratio, largest_ratio  perplexity after the edit over that of the pristine model
 -- learned_share   share of cases whose new answer the edited model gives (teacher forced, every token)
 -- median_norm     of the update, Frobenius

@@ -2,6 +2,7 @@
 --
 -- measure     those of reliability_by_edit_count with their protocol; also capability (mean of the tasks' headline metrics)
 --             and perplexity_ratio (the worst of the corpora), which have no protocol
+-- protocol    generated | teacher_forced | probability; null for a measure without protocols
 -- num_orders  number of orderings with a value
 -- mean, low, high  over these, with Student's 95 % interval, which assumes random orderings; null for one ordering.
 --             For shares it is cut at 0 and 1. Mean and interval are null if a value is not finite

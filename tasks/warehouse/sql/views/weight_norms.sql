@@ -1,5 +1,6 @@
 -- The change of the edited weights at every edit count: of each edited tensor, and of all together as parameter 'all'.
 --
+-- parameter        the tensor's name in the model; 'all': all edited tensors together
 -- weight_norm, base_norm, update_norm  Frobenius norms of the edited tensor, the pristine one, and their difference;
 --                  for 'all': the norm of all tensors together (root of the summed squares)
 -- relative_update  update_norm / base_norm

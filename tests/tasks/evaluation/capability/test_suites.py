@@ -280,6 +280,14 @@ def test_what_is_missing_is_named(
         load_tasks(asking(folder, "sst2", files={"sst2": tmp_path / "own" / file}, **more))
 
 
+def test_csv_holds_no_items(tmp_path: Path) -> None:
+    """Its numbers would be texts."""
+    (tmp_path / "rows.csv").write_text("sentence,label\na,1\n")
+    folder = own_task(tmp_path / "t", GLUE.replace("{name}", "sst2"))
+    with pytest.raises(ValueError, match=r"sst2: .*rows.csv: JSON, JSONL and Parquet are accepted; the values of CSV"):
+        load_tasks(asking(folder, "sst2", files={"sst2": tmp_path / "rows.csv"}))
+
+
 def test_files_of_what_is_not_asked_are_an_error(tmp_path: Path) -> None:
     folder = own_task(tmp_path / "t", GLUE.replace("{name}", "sst2"))
     file = write_rows(tmp_path / "x.jsonl", sentences(3))

@@ -1,0 +1,1 @@
+"""Export of a run's rows to experiment trackers, after the run and from the warehouse alone."""

@@ -1,0 +1,1 @@
+"""Static pages over all runs of a warehouse."""
