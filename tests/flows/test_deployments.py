@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -92,11 +91,17 @@ ENDED = (
 
 @pytest.mark.parametrize("state", ENDED)
 def test_a_run_that_has_ended_in_any_state_is_not_taken_for_dead(state: str) -> None:
+    from prefect.server.events.schemas.automations import EventTrigger
+
     automations = yaml.safe_load((DEPLOYMENTS / "automations.yaml").read_text())
     (dead,) = (each for each in automations if each["name"] == "overedit-dead-runs")
-    assert any(fnmatchcase(f"prefect.flow-run.{state}", pattern) for pattern in dead["trigger"]["expect"])
-    for others in ("Running", "Cancelling", "Pending", "Paused"):
-        assert not any(fnmatchcase(f"prefect.flow-run.{others}", pattern) for pattern in dead["trigger"]["expect"])
+    trigger = EventTrigger.model_validate(dead["trigger"])
+
+    def counts(event: str) -> bool:
+        return trigger.event_pattern.match(event) is not None and trigger.expects(event)
+
+    assert counts(f"prefect.flow-run.{state}")
+    assert not any(counts(f"prefect.flow-run.{other}") for other in ("Running", "Cancelling", "Pending", "Paused"))
 
 
 def test_a_field_left_out_takes_the_published_preset() -> None:

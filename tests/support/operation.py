@@ -89,6 +89,7 @@ class Operation:
             "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(folder / "prefect" / "storage"),
             "PREFECT_API_URL": f"{self.server}/api",
             "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",  # instead of 60
             "OVEREDIT_REPORTS_URL": f"http://127.0.0.1:{self.reports_port}",
             "OMP_NUM_THREADS": "1",
             **(settings or {}),

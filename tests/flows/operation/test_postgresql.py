@@ -7,6 +7,7 @@ import pwd
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -22,17 +23,19 @@ pytestmark = [
 
 
 @pytest.fixture
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def database() -> Iterator[str]:
     """The URL of an empty database of a cluster that is removed afterwards; PostgreSQL refuses to run as root."""
-    folder, port = tmp_path_factory.mktemp("postgresql"), free_port()
+    with TemporaryDirectory(prefix="postgresql-") as name:
+        yield from started(Path(name))
+
+
+def started(folder: Path) -> Iterator[str]:
+    port = free_port()
     as_owner: list[str] = []
     if os.geteuid() == 0:
         owner = pwd.getpwnam("postgres")
         as_owner = ["runuser", "-u", "postgres", "--"]
         os.chown(folder, owner.pw_uid, owner.pw_gid)
-        for parent in folder.parents:
-            if parent.stat().st_uid == 0 and parent.is_relative_to("/tmp/pytest-of-root"):
-                parent.chmod(0o711)
     password = folder / "password"
     password.write_text("prefect\n")
     password.chmod(0o644)
