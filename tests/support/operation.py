@@ -31,7 +31,7 @@ def until(found: Callable[[], Found | None], *, seconds: float, what: str) -> Fo
     deadline = time.monotonic() + seconds
     while (value := found()) is None:
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.25)
+        time.sleep(0.5)
     return value
 
 
@@ -157,13 +157,13 @@ class Operation:
             return None
 
     def answer(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        """An answer of Prefect's API, which says 503 for a moment when SQLite is locked."""
+        """An answer of Prefect's API; where SQLite is locked, it says 503 at once or only after a minute."""
 
         def answered() -> httpx.Response | None:
-            answer = httpx.request(method, f"{self.server}/api{path}", json=body, timeout=30)
+            answer = httpx.request(method, f"{self.server}/api{path}", json=body, timeout=100)
             return None if answer.status_code == 503 else answer
 
-        return until(answered, seconds=60, what=f"{method} {path} is answered")
+        return until(answered, seconds=150, what=f"{method} {path} is answered")
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The content of an answer."""

@@ -57,7 +57,7 @@ def test_overedits_lines_are_logs_of_the_flow_run(operation: Operation, by_hand:
     operation.ended(by_hand)
     lines = until(
         lambda: [line for line in operation.logs(by_hand) if line["name"].startswith("overedit.")] or None,
-        seconds=30,
+        seconds=120,
         what="Overedit's lines arrive",
     )
     asked = f"results are in {operation.home}; asked for: by hand in Prefect, deployment benchmark/nightly"
@@ -79,7 +79,7 @@ def test_the_report_opens_by_the_link_of_the_runs_own_artifact(operation: Operat
 
 def test_a_run_that_fails_notifies_the_webhook(operation: Operation, failing: str, webhook: Webhook) -> None:
     assert operation.ended(failing)["state_type"] == "FAILED"
-    until(lambda: webhook.told or None, seconds=30, what="the webhook is told")
+    until(lambda: webhook.told or None, seconds=120, what="the webhook is told")
     told = next(one for one in webhook.told if "absent.yaml" in one["subject"])
     assert told["subject"] == "Overedit: absent.yaml is Failed"
     assert "absent.yaml" in told["body"].splitlines()[0]
@@ -105,7 +105,7 @@ def test_numbers_that_moved_notify_the_webhook(operation: Operation, webhook: We
     assert done.returncode == 0
     told = until(
         lambda: next((one for one in webhook.told if "numbers moved" in one["subject"]), None),
-        seconds=60,
+        seconds=120,
         what="the webhook is told",
     )
     assert told["subject"].endswith(": 3 numbers moved")
