@@ -46,6 +46,7 @@ def test_a_unit_runs_as_a_user_starts_again_and_holds_no_secret(path: Path) -> N
     assert found["User"] != ["root"]
     assert found["Restart"] == ["on-failure"]
     assert found["NoNewPrivileges"] == ["true"]
+    assert f"HOME=/var/lib/{found['StateDirectory'][0]}" in found["Environment"]  # ProtectHome hides the user's own
     assert found["EnvironmentFile"][0].startswith("/etc/overedit/")
     assert not any(word in path.read_text() for word in ("PASSWORD=", "AUTH_STRING=", "CONNECTION_URL=", "TOKEN="))
 
