@@ -69,7 +69,10 @@ def store_run(
     started_at: datetime,
 ) -> None:
     """Store the end of a trajectory, at its last planned edit count, unless the same end is stored already."""
-    key = digest([model_digest, method_config, config, error, versions()])
+    settings = {
+        name: value for name, value in json.loads(config).items() if name not in ("home", "trajectories_at_once")
+    }
+    key = digest([model_digest, method_config, settings, error, versions()])
     if point.reuse("runs", key):
         return
     row = {

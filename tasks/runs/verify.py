@@ -22,7 +22,7 @@ from overedit.tasks.runs.run import NAME
 from overedit.tasks.system.untrusted import shown_value
 from overedit.tasks.warehouse.arrow_rows import conform
 from overedit.tasks.warehouse.files import KEY, STAGE
-from overedit.tasks.warehouse.layout import HISTORY, Partition, folder_name, stage_path
+from overedit.tasks.warehouse.layout import HISTORY, Partition, current_path, folder_name, stage_path
 from overedit.tasks.warehouse.outcome_sums import from_footer, same_sums, sums_of
 from overedit.tasks.warehouse.parquet_checksum import is_whole
 from overedit.tasks.warehouse.tables import RESULTS, TABLES
@@ -194,7 +194,7 @@ def _file_damage(root: Path, table: str, path: Path) -> Iterator[str]:
 def _paths(table: str, partition: Partition, key: str, part: str) -> tuple[str, str]:
     """The path of a stage's file below the root: while its rows are current, and in the history."""
     path = stage_path(table, partition, key, part)
-    return path, f"{HISTORY}/{path}"
+    return current_path(path), f"{HISTORY}/{path}"
 
 
 def _sums_damage(content: pa.Table, footer: Mapping[bytes, bytes]) -> Iterator[str]:

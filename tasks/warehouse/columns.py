@@ -225,8 +225,8 @@ TABLES_IN_WORDS: dict[str, Table] = {
         _INSTANCE
         | {
             "table_name": Column("the table whose rows it holds"),
-            "path": Column("its path below the warehouse while its rows are current; later below `history/`"),
-            "file": Column("name of the Parquet file"),
+            "path": Column("its path below `history/`; while its rows are current, the name ends at the hyphen"),
+            "file": Column("the name in that path"),
             "computed": Column("whether this instance computed it; otherwise it was taken over"),
         },
     ),

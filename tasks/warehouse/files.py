@@ -2,9 +2,10 @@
 
 A table is a folder of folders, which hold one file per stage (`layout.py`). The name of a file is a function of what
 its rows describe and of the stage's key, so running a stage again cannot double its rows. When a stage writes rows with
-another key, the rows that it had move to `<root>/history/`: they stay readable, and become current again without
-being computed when the same key is asked for. Every column is in the files, so that any reader of Parquet finds it
-once and with its type, whatever the folders are called.
+another key, the rows that it had stay in `<root>/history/`: they remain readable, and become current again without
+being computed when the same key is asked for. New rows replace old ones in one step, so a reader never misses any.
+Every column is in the files, so that any reader of Parquet finds it once and with its type, whatever the folders are
+called.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -27,8 +28,10 @@ from overedit.tasks.warehouse.arrow_rows import Rows, conform, to_arrow
 from overedit.tasks.warehouse.layout import (
     HISTORY,
     Partition,
+    current_path,
     folder_name,
     folder_names,
+    identified,
     new_path,
     schema_of,
     stage_path,
@@ -61,7 +64,7 @@ class TableFiles:
         """Absolute path or URL."""
 
     def write(self, table: str, rows: Rows, *, partition: Partition, key: str, part: str = "") -> str:
-        """Write the rows of a stage to their file. Rows that it wrote with another key move to the history.
+        """Write the rows of a stage to their file. Rows that it wrote with another key go to the history.
 
         Args:
             table: A key of `TABLES`.
@@ -95,19 +98,19 @@ class TableFiles:
         if self._is_local:
             with replace_file(Path(path)) as stream:
                 write_to(stream)
-                self._move_to_history(self._other_keys(path))  # a reader may miss the rows, but never counts them twice
+                self._keep(path, but=key)
         else:  # written to a local file first: an object store would show the rows before a bad one
             self._files.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
             with tempfile.NamedTemporaryFile() as stream:
                 write_to(stream)
                 stream.flush()
-                self._move_to_history(self._other_keys(path))
+                self._keep(path, but=key)
                 self._files.put_file(stream.name, path)
         return self._url(path)
 
     def holds(self, table: str, partition: Partition, key: str, *, part: str = "") -> bool:
-        """Whether the current rows of a stage were written with this key."""
-        return bool(self._files.exists(self._file(table, partition, key, part)))
+        """Whether the current rows of a stage were written with this key; reads only the file's footer."""
+        return self._key_of(self._file(table, partition, key, part)) == key
 
     def reuse(self, table: str, partition: Partition, key: str, *, part: str = "") -> bool:
         """Make the rows that a stage wrote with this key the current ones, if they exist, even in the history.
@@ -116,28 +119,34 @@ class TableFiles:
             Whether they exist; if not, the current rows stay.
         """
         path = self._file(table, partition, key, part)
-        if self._files.exists(path):
+        if self._key_of(path) == key:
             return True
-        kept = self._in_history(path)
+        kept = f"{self._path}/{HISTORY}/{stage_path(table, partition, key, part)}"
         if not self._files.exists(kept) or (self._is_local and not is_whole(Path(kept))):
             return False
-        self._move_to_history(self._other_keys(path))
-        self._files.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
-        self._files.mv(kept, path)
+        self._keep(path, but=key)
+        if self._is_local:
+            with replace_file(Path(path)) as stream:
+                stream.write(Path(kept).read_bytes())
+        else:
+            self._files.cp_file(kept, path)
         return True
 
     def stage_file(self, table: str, partition: Partition, key: str, *, part: str = "") -> str:
-        """The path below the root of the file in which a stage with this key keeps its current rows."""
+        """The path by which `instance_files` names the file of a stage; see `layout.stage_path`."""
         return stage_path(table, partition, key, part)
 
     def keep_only(self, run: str, paths: Collection[str]) -> int:
-        """Move all current rows of a run to the history except these files, given by their paths below the root.
+        """Move all current rows of a run to the history except these files, given as `stage_file` names them.
 
         Returns:
             The number of files that were moved.
         """
-        stale = [path for path in self.current_files(run) if path not in paths]
-        self._move_to_history(f"{self._path}/{path}" for path in stale)
+        whole = [f"{self._path}/{path}" for path in self.current_files(run)]
+        stale = [path for path in whole if self._identity(path) not in paths]
+        for path in stale:
+            self._keep(path)
+            self._files.rm_file(path)
         return len(stale)
 
     def current_files(self, run: str) -> list[str]:
@@ -149,8 +158,7 @@ class TableFiles:
         """Give a run's files that an older version wrote the names of this version; nobody else may write the run."""
         for table in TABLES:
             for path in self._parquet_files(f"{table}/run={folder_name(run)}"):
-                key = (self._read_schema(path).metadata or {}).get(KEY, b"").decode()
-                to = f"{self._path}/{new_path(path.removeprefix(f'{self._path}/'), key)}"
+                to = f"{self._path}/{new_path(path.removeprefix(f'{self._path}/'))}"
                 self._files.makedirs(str(PurePosixPath(to).parent), exist_ok=True)
                 self._files.mv(path, to)
 
@@ -207,25 +215,38 @@ class TableFiles:
         return [path for path in sorted(self._files.find(f"{self._path}/{folder}")) if path.endswith(".parquet")]
 
     def _file(self, table: str, partition: Partition, key: str, part: str) -> str:
-        return f"{self._path}/{stage_path(table, partition, key, part)}"
+        return f"{self._path}/{current_path(stage_path(table, partition, key, part))}"
 
-    def _in_history(self, path: str) -> str:
-        return f"{self._path}/{HISTORY}{path.removeprefix(self._path)}"
+    def _key_of(self, path: str) -> str | None:
+        """The key with which a file was written; None for a file that is not there."""
+        try:
+            return str((self._read_schema(path).metadata or {}).get(KEY, b"").decode())
+        except FileNotFoundError:
+            return None
 
-    def _other_keys(self, path: str) -> list[str]:
-        """The files that the same stage wrote with other keys."""
-        stem = PurePosixPath(path).name.partition("-")[0]
-        folder = str(PurePosixPath(path).parent)
-        beside = self._files.ls(folder, detail=False) if self._files.isdir(folder) else []
-        names = (PurePosixPath(str(found)).name for found in beside)
-        others = [name for name in names if name.startswith(f"{stem}-") and name.endswith(".parquet")]
-        return [f"{folder}/{name}" for name in others if f"{folder}/{name}" != path]
+    def _identity(self, path: str) -> str:
+        """How `instance_files` names a current file."""
+        return identified(path.removeprefix(f"{self._path}/"), self._key_of(path) or "")
 
-    def _move_to_history(self, paths: Iterable[str]) -> None:
-        for path in paths:
-            to = self._in_history(path)
-            self._files.makedirs(str(PurePosixPath(to).parent), exist_ok=True)
-            self._files.mv(path, to)
+    def _keep(self, path: str, *, but: str | None = None) -> None:
+        """Keep the current rows of a file in the history too, except if they were written with the key `but`."""
+        key = self._key_of(path)
+        if key is None or key == but or path.removeprefix(f"{self._path}/").split("/")[0] not in RESULTS:
+            return
+        to = f"{self._path}/{HISTORY}/{self._identity(path)}"
+        if self._files.exists(to):
+            return
+        self._files.makedirs(str(PurePosixPath(to).parent), exist_ok=True)
+        if not self._is_local:
+            self._files.cp_file(path, to)
+            return
+        try:
+            Path(to).hardlink_to(path)
+        except FileExistsError:  # another writer has kept the same rows
+            return
+        except OSError:  # a file system without hard links
+            with replace_file(Path(to)) as stream:
+                stream.write(Path(path).read_bytes())
 
     def _url(self, path: str) -> str:
         return path if self._is_local else str(self._files.unstrip_protocol(path))

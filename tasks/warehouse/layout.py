@@ -1,9 +1,9 @@
 """Where a warehouse keeps the rows of a stage: the names of folders and files.
 
-`<root>/<table>/<value>/<value>/<name>.parquet`, e.g. `outcomes/demo/ultraedit/0/100/4f1c...-9a02....parquet`. A folder
-is named after the value of a partition column, in the order of the table's columns. A file's name has two digests: of
-what its rows describe, and of the stage's key. Rows that newer ones have replaced are in the same place below
-`<root>/history/`.
+`<root>/<table>/<value>/<value>/<name>.parquet`, e.g. `outcomes/demo/ultraedit/0/100/4f1c....parquet`. A folder is named
+after the value of a partition column, in the order of the table's columns. A file's name is a digest of what its rows
+describe, so that new rows replace it. Rows that newer ones have replaced are in the same folders below
+`<root>/history/`, and their names have a second half: a digest of the key of the stage that wrote them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from overedit.tasks.warehouse.tables import TABLES
 
 HISTORY = "history"
 """The folder of replaced rows, below the root."""
+
+KEY_DIGITS = 12
+"""Hexadecimal digits of the key's SHA-256 in the name of a replaced file."""
 
 Partition = Mapping[str, str | int]
 """Columns whose values all rows of a file share -> these values."""
@@ -50,28 +53,35 @@ def folder_name(value: str | int) -> str:
     return f"%{ord(quoted[0]):02X}{quoted[1:]}" if quoted[:1] in (".", "_") else quoted
 
 
-def file_stem(table: str, partition: Partition, part: str) -> str:
-    """The first half of a file's name: a digest of the table, the partition and the part."""
+def stage_path(table: str, partition: Partition, key: str, part: str) -> str:
+    """The path of a stage's file below the root's `history/`, which identifies what it holds."""
+    return "/".join([table, *folder_names(table, partition), f"{_stem(table, partition, part)}-{_of_key(key)}.parquet"])
+
+
+def current_path(path: str) -> str:
+    """The path below the root of a stage's file while its rows are current, from the one that identifies it."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/{name.partition('-')[0]}.parquet"
+
+
+def identified(path: str, key: str) -> str:
+    """The reverse of `current_path`, for a file that was written with this key."""
+    return f"{path.removesuffix('.parquet')}-{_of_key(key)}.parquet"
+
+
+def new_path(old: str) -> str:
+    """The path of a file that an older version named `<table>/run=demo/.../<stem>.parquet`."""
+    table, *folders, name = PurePosixPath(old).parts
+    return "/".join([table, *(folder.partition("=")[2] for folder in folders), name])
+
+
+def _stem(table: str, partition: Partition, part: str) -> str:
     values = "/".join(f"{name}={quote(str(partition[name]), safe='')}" for name in _columns(table, partition))
     return hashlib.sha256(f"{table}/{values}/{part}".encode()).hexdigest()[:16]
 
 
-def file_name(stem: str, key: str) -> str:
-    """A file's name; the second half is a digest of the key of the stage that wrote it."""
-    return f"{stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.parquet"
-
-
-def stage_path(table: str, partition: Partition, key: str, part: str) -> str:
-    """The path of a stage's file, below the root."""
-    name = file_name(file_stem(table, partition, part), key)
-    return "/".join([table, *folder_names(table, partition), name])
-
-
-def new_path(old: str, key: str) -> str:
-    """The path of a file that an older version named `<table>/run=demo/.../<stem>.parquet`."""
-    table, *folders, name = PurePosixPath(old).parts
-    values = [folder.partition("=")[2] for folder in folders]
-    return "/".join([table, *values, file_name(PurePosixPath(name).stem, key)])
+def _of_key(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:KEY_DIGITS]
 
 
 def _columns(table: str, partition: Partition) -> list[str]:

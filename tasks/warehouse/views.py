@@ -15,6 +15,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
+from overedit.tasks.warehouse.layout import KEY_DIGITS
 from overedit.tasks.warehouse.outcome_sums import SCHEMA as SUMS_SCHEMA
 from overedit.tasks.warehouse.outcome_sums import sums_view
 from overedit.tasks.warehouse.tables import RESULTS, TABLES
@@ -79,10 +80,10 @@ def create_views(
     for table in RESULTS:
         found = (every or files)[table]
         defined[f"{table}{_BY_INSTANCE}"] = lambda table=table, found=found: _by_instance(  # type: ignore[misc]
-            table, _table_view(TABLES[table], found, ", filename = true", named=True)
+            table, found, _table_view(TABLES[table], found, ", filename = true", named=True)
         )
     sums = (every or files)["outcomes"]
-    defined[f"{_SUMS}{_BY_INSTANCE}"] = lambda: _by_instance("outcomes", _sums(sums, named=True))
+    defined[f"{_SUMS}{_BY_INSTANCE}"] = lambda: _by_instance("outcomes", sums, _sums(sums, named=True))
     for name in TopologicalSorter(_dependencies()).static_order():
         if wanted is not None and name not in wanted:
             continue
@@ -195,12 +196,24 @@ def _sums(files: Sequence[Files], *, named: bool = False) -> str:
     return " UNION ALL ".join(parts)
 
 
-def _by_instance(table: str, rows: str) -> str:
-    """The rows of every instance: a file belongs to each instance whose list has its name."""
+def _by_instance(table: str, files: Sequence[Files], rows: str) -> str:
+    """The rows of every instance: a file belongs to each instance whose list has its name.
+
+    A current file's name lacks the digest of its key, which is read from its footer. Rows that are current and in the
+    history too count once.
+    """
+    if not files:
+        return f"SELECT NULL::VARCHAR AS instance, rows.* EXCLUDE (filename) FROM ({rows}) AS rows"
+    footers = " UNION ALL ".join(f"FROM parquet_kv_metadata({one.paths})" for one in files)
     return f"""
         SELECT instance, rows.* EXCLUDE (filename) FROM ({rows}) AS rows
-        JOIN (SELECT instance, file FROM instance_files WHERE table_name = '{table}') AS files
-        ON file = parse_filename(rows.filename)"""
+        JOIN (
+            SELECT min(file_name) AS filename,
+                string_split(parse_filename(file_name, true), '-')[1] || '-'
+                    || left(sha256(decode(value)), {KEY_DIGITS}) || '.parquet' AS file
+            FROM ({footers}) WHERE key = 'overedit.key'::BLOB GROUP BY file
+        ) AS named USING (filename)
+        JOIN (SELECT instance, file FROM instance_files WHERE table_name = '{table}') AS listed USING (file)"""
 
 
 def _sql_type(arrow: pa.DataType) -> str:

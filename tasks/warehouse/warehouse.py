@@ -12,7 +12,7 @@ import pyarrow as pa
 from overedit.editing.storage.atomic import remove_leftovers, replace_file
 from overedit.tasks.warehouse.attached import in_schemas, names_in_words, register
 from overedit.tasks.warehouse.files import TableFiles
-from overedit.tasks.warehouse.layout import HISTORY, folder_name
+from overedit.tasks.warehouse.layout import HISTORY, current_path, folder_name
 from overedit.tasks.warehouse.tables import RESULTS, TABLES
 from overedit.tasks.warehouse.views import (
     Files,
@@ -164,9 +164,9 @@ class Warehouse(TableFiles):
         run, _, name = instance.partition("@")
         paths: dict[str, list[str]] = {}
         for row in self.rows("instance_files", {"run": run, "instance": name}):
-            path = f"{self._path}/{row['path']}"
-            found = path if self._files.exists(path) else self._in_history(path)
-            if self._files.exists(found):  # unless it was pruned
+            kept, current = f"{self._path}/{HISTORY}/{row['path']}", f"{self._path}/{current_path(row['path'])}"
+            found = kept if self._files.exists(kept) else current
+            if found == kept or (self._files.exists(current) and self._identity(current) == row["path"]):  # not pruned
                 paths.setdefault(row["table_name"], []).append(self._url(found))
         if not paths:
             known = sorted({row["instance"] for row in self.rows("instance_files", {"run": run})})

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from overedit.tasks.warehouse.tables import TABLES
+from overedit.tasks.warehouse.tables import RESULTS
 
 TIMES = ("seconds", "started_at", "peak_memory_bytes")
 """Columns that no two runs agree in."""
@@ -33,7 +33,7 @@ def made(home: Path) -> Made:
     kept = [path for path in paths if path.is_relative_to(home / "runs") and path.name != "costs.json"]
     return Made(
         files={str(path.relative_to(home)): path.read_bytes() for path in kept if not is_temporary(path)},
-        rows={table: Counter(map(repr, _rows(home / "warehouse" / table))) for table in TABLES},
+        rows={table: Counter(map(repr, _rows(home / "warehouse" / table))) for table in RESULTS},
         temporary=tuple(str(path.relative_to(home)) for path in sorted(home.rglob("*")) if is_temporary(path)),
     )
 
@@ -47,7 +47,7 @@ def differences(found: Made, wanted: Made) -> list[str]:
     """What differs, in words; none where nothing does."""
     names = sorted(found.files.keys() | wanted.files.keys())
     said = [f"{name}: {_how(name, found, wanted)}" for name in names if _how(name, found, wanted)]
-    for table in TABLES:
+    for table in RESULTS:
         lost, doubled = wanted.rows[table] - found.rows[table], found.rows[table] - wanted.rows[table]
         said += [f"{table}: lost {row[:300]}" for row in list(lost)[:3]]
         said += [f"{table}: not in the undisturbed run {row[:300]}" for row in list(doubled)[:3]]

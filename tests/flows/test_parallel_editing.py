@@ -9,7 +9,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +108,7 @@ def test_a_process_that_is_killed_is_one_trajectory_that_failed(
     monkeypatch.setattr("overedit.tasks.editing_job.task.shown_in_flow", lambda run, lines=False: show)
     why = "RuntimeError: its process was ended by SIGKILL, as the system does where memory runs out"
     with pytest.raises(RuntimeError, match=f"^LocFT-BF failed: {why}$"):
-        run_plan(plan, datetime.now(UTC))
+        run_plan(plan)
     query = plan.run.warehouse.query
     ended = query("SELECT label, status, error FROM runs ORDER BY label").to_pylist()
     assert ended == [

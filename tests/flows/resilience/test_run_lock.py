@@ -24,11 +24,11 @@ import overedit.flows.benchmark
 flow_of = overedit.flows.benchmark.flow_of
 home, number = Path(sys.argv.pop(1)), sys.argv.pop(1)
 
-def when_all_are_there(plan):
+def when_all_are_there(plan, **more):
     (home / f"ready-{number}").touch()
     while len(list(home.glob("ready-*"))) < 2 or ("--wait" in sys.argv and not (home / "runs/r/lock").exists()):
         time.sleep(0.001)
-    return flow_of(plan)
+    return flow_of(plan, **more)
 
 overedit.flows.benchmark.flow_of = when_all_are_there
 main()
