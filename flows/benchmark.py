@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,8 +158,10 @@ def run_plan(plan: Plan, *, requested_by: str = "python") -> Instance:
         end_instance(plan, instance, edit_and_measure(plan, instance))
     except BaseException as error:  # also a stop on request: the instance must not look as if it still ran
         if instance.row["ended_at"] is None:
-            instance.store_files(all_done=False)
-            instance.store(status="failed" if isinstance(error, Exception) else "stopped", error=one_line(error))
+            with suppress(OSError):  # a full disk must not hide the error
+                instance.store_files(all_done=False)
+                status = "failed" if isinstance(error, Exception) else "stopped"
+                instance.store(status=status, error=one_line(error))
         raise
     return instance
 
@@ -194,6 +197,8 @@ def end_instance(plan: Plan, instance: Instance, failed: dict[Trajectory, str]) 
     instance.store(ended_at=datetime.now(UTC), status="failed" if failed else "completed", error=error or None)
     if not failed and baseline_of(plan.run.warehouse, plan.run.name) is None:
         accept(plan.run.warehouse, plan.run.name, instance.name, note="the first complete instance", by="Overedit")
+    if not instance.row["num_computed"]:
+        logger.info("run %r was complete: nothing was edited or measured again", plan.run.name)
     logger.info("run %r: %s", plan.run.name, instance.row["verdict"])
     in_task(publish, plan.run, name="publish")
     if failed:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from overedit.tasks.warehouse.parquet_checksum import is_whole
 from overedit.tasks.warehouse.warehouse import Warehouse
 
 WRITERS = 8
@@ -99,7 +100,9 @@ def test_eight_writers_and_a_reader_lose_and_double_nothing(tmp_path: Path) -> N
     own = {(f"own-{writer}", number) for writer in range(WRITERS) for number in range(OWN)}
     shared = {("shared", number) for number in range(SHARED)}
     assert read(Warehouse(tmp_path)) == (own | shared, shared)
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    kept = list((tmp_path / "history").rglob("*.parquet"))
+    assert kept and all(is_whole(path) for path in kept), "replaced rows are in the history"
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path not in kept]
     assert len(files) == FILES == len(own) + 2 * len(shared)
     assert {path.suffix for path in files} == {".parquet"}
     assert num_reads > 1
