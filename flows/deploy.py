@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.workers.process import ProcessWorker
 
@@ -40,17 +42,26 @@ def deploy_all(server: str, *, webhook: str | None = None) -> Iterator[str]:
     """
     folder = Path(str(files("overedit.deployments")))
     with temporary_settings({PREFECT_API_URL: server}), get_client(sync_client=True) as client:
-        template = ProcessWorker.get_default_base_job_template()
-        pool = WorkPoolCreate(name=WORK_POOL, type="process", base_job_template=template)
-        client.create_work_pool(pool, overwrite=True)
-        client.create_concurrency_limit(tag=GPU_TAG, concurrency_limit=1)
-        yield f"work pool {WORK_POOL}, one task at a time with the tag {GPU_TAG}"
+        _make_pool(client)
+        if GPU_TAG not in {limit.tag for limit in client.read_concurrency_limits(limit=200, offset=0)}:
+            client.create_concurrency_limit(tag=GPU_TAG, concurrency_limit=1)
+        yield f"work pool {WORK_POOL}, and a limit on tasks with the tag {GPU_TAG}; limits that are there stay"
         yield _deploy(folder / "prefect.yaml", server)
         if webhook is not None:
             _webhook_block(webhook).save(ALERTS, overwrite=True)
         alerts = _alert_blocks(client)
         for automation in yaml.safe_load((folder / "automations.yaml").read_text(encoding="utf-8")):
             yield _automate(client, automation, alerts)
+
+
+def _make_pool(client: SyncPrefectClient) -> None:
+    """Create or update the work pool; its own limit stays."""
+    limit = None
+    with suppress(ObjectNotFound):
+        limit = client.read_work_pool(WORK_POOL).concurrency_limit
+    template = ProcessWorker.get_default_base_job_template()
+    pool = WorkPoolCreate(name=WORK_POOL, type="process", base_job_template=template, concurrency_limit=limit)
+    client.create_work_pool(pool, overwrite=True)
 
 
 def _deploy(prefect_file: Path, server: str) -> str:
