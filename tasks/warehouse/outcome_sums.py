@@ -20,6 +20,7 @@ import pyarrow as pa
 
 _SQL = Path(__file__).parent / "sql"
 _QUERY = (_SQL / "outcome_sums.sql").read_text()
+_JUDGED = re.compile(r"WITH judged AS \((.*?)^\)\n", re.DOTALL | re.MULTILINE)
 _QUERY_BY_FILE = re.sub(r"\bedit_count, probe\b", "edit_count, filename, probe", _QUERY)
 _MACROS = (_SQL / "macros" / "common.sql").read_text()
 
@@ -104,16 +105,25 @@ def sums_view(paths: str, rows: str, *, named: bool = False) -> str:
     shape = json.dumps({name: [sql_type] for name, sql_type in (_KEYS | _SUMS).items()})
     columns = ", ".join(f"unnest(sums.{name}) AS {name}" for name in SCHEMA.names)
     file = ", filename" if named else ""
+    # subqueries, not names in a WITH clause: DuckDB 1.4 cannot read those from a database that a newer one wrote
+    kept = f"""(
+        SELECT file_name AS filename, value FROM parquet_kv_metadata({paths}) WHERE key = '{SUMS_KEY.decode()}'::BLOB
+    )"""
+    without = f"(SELECT file AS filename FROM glob({paths}) ANTI JOIN {kept} AS kept ON file = kept.filename)"
+    query = _nested(_QUERY_BY_FILE if named else _QUERY).replace(
+        "FROM outcomes", f"FROM (FROM ({rows}) SEMI JOIN {without} AS without USING (filename))"
+    )
     return f"""
-        WITH kept AS MATERIALIZED (
-            SELECT file_name AS filename, value
-            FROM parquet_kv_metadata({paths}) WHERE key = '{SUMS_KEY.decode()}'::BLOB
-        ),
-        without AS (SELECT file AS filename FROM glob({paths}) ANTI JOIN kept ON file = kept.filename),
-        outcomes AS (FROM ({rows}) SEMI JOIN without USING (filename))
-        SELECT {columns}{file} FROM (SELECT from_json(decode(value), '{shape}') AS sums{file} FROM kept)
+        SELECT {columns}{file} FROM (SELECT from_json(decode(value), '{shape}') AS sums{file} FROM {kept})
         UNION ALL
-        SELECT {", ".join(SCHEMA.names)}{file} FROM ({_QUERY_BY_FILE if named else _QUERY})"""
+        SELECT {", ".join(SCHEMA.names)}{file} FROM ({query})"""
+
+
+def _nested(query: str) -> str:
+    """The query of the sums with a subquery in place of its WITH clause."""
+    judged = _JUDGED.search(query)
+    assert judged is not None, "sql/outcome_sums.sql begins with one query, judged"
+    return query.replace(judged[0], "").replace("FROM judged", f"FROM ({judged[1]}) AS judged")
 
 
 def _same(one: Sequence[object], other: Sequence[object]) -> bool:

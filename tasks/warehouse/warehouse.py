@@ -93,7 +93,7 @@ class Warehouse(TableFiles):
     def publish(self) -> str:
         """Write `warehouse.duckdb`, which holds only views, and remove the temporary files of dead writers.
 
-        The views read the files beside the database, wherever it is when it is opened; DuckDB 2 reads it. A
+        The views read the files beside the database, wherever it is when it is opened; DuckDB 1.4 and newer read it. A
         session that attaches it to another database names its folder: `SET VARIABLE warehouse = '/folder'`.
 
         Returns:
