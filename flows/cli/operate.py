@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread, Timer
@@ -41,10 +41,14 @@ def ui(
     except OSError as error:
         raise RuntimeError(f"--reports-port: port {reports_port} cannot be used: {error.strerror}") from error
     with reports, TemporaryDirectory() as folder:
-        Thread(target=reports.serve_forever, daemon=True).start()
-        print(f"reports and site of {home}: http://127.0.0.1:{reports.server_port}", flush=True)
         command = ["server", "start", "--host", "127.0.0.1", *(["--port", str(port)] if port else [])]
-        code = _run_until_stopped([sys.executable, "-m", "prefect", *command], _logging_settings(Path(folder)))
+        settings = _logging_settings(Path(folder))
+
+        def serve_reports() -> None:
+            Thread(target=reports.serve_forever, daemon=True).start()
+            print(f"reports and site of {home}: http://127.0.0.1:{reports.server_port}", flush=True)
+
+        code = _run_until_stopped([sys.executable, "-m", "prefect", *command], settings, begin=serve_reports)
         reports.shutdown()
     raise typer.Exit(code)
 
@@ -88,8 +92,14 @@ def deploy(
         print(line)
 
 
-def _run_until_stopped(command: Sequence[str], settings: Mapping[str, str]) -> int:
-    """Run a command; SIGTERM and Ctrl-C stop it, and its exit code is waited for."""
+def _run_until_stopped(command: Sequence[str], settings: Mapping[str, str], *, begin: Callable[[], None]) -> int:
+    """Run a command; SIGTERM and Ctrl-C stop it, and its exit code is waited for.
+
+    Args:
+        command: The command.
+        settings: Environment variables that it gets in addition.
+        begin: Called first, when a signal is no longer missed.
+    """
     running: list[subprocess.Popen[bytes]] = []
     asked = Event()
 
@@ -103,6 +113,7 @@ def _run_until_stopped(command: Sequence[str], settings: Mapping[str, str]) -> i
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    begin()
     running.append(subprocess.Popen(command, env=os.environ | settings))
     if asked.is_set():
         stop()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -105,7 +106,8 @@ class Operation:
     def __exit__(self, *_: object) -> None:
         try:
             for name in reversed(self.processes):
-                self.stop(name)
+                with suppress(subprocess.TimeoutExpired):  # a worker waits for a server whose database is locked
+                    self.stop(name)
         finally:
             for process in self.processes.values():
                 if process.poll() is None:
