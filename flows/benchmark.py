@@ -156,7 +156,7 @@ def run_plan(plan: Plan, *, requested_by: str = "python") -> Instance:
         logger.info(sentence)
     try:
         end_instance(plan, instance, edit_and_measure(plan, instance))
-    except BaseException as error:  # also a stop on request: the instance must not look as if it still ran
+    except BaseException as error:  # KeyboardInterrupt too: the instance has to say how it ended
         if instance.row["ended_at"] is None:
             with suppress(OSError):  # a full disk must not hide the error
                 instance.store_files(all_done=False)

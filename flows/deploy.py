@@ -21,7 +21,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.workers.process import ProcessWorker
 
-WORK_POOL = "overedit"
+from overedit.flows.launch import WORK_POOL
+
 GPU_TAG = "gpu"
 ALERTS = "overedit-alerts"
 """The name of the notification blocks that are told of failed runs; one block of each kind may have it."""

@@ -6,6 +6,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from overedit.flows.benchmark import GateFailedError, run_alone
@@ -32,24 +33,27 @@ def run_to_state(plan: Plan, *, requested_by: str) -> State[str]:
         instance = run_alone(plan, wait=True, requested_by=requested_by)
     except GateFailedError as error:
         _show(error.instance)
-        return Failed(name="GateFailed", message=str(error))
+        return Failed(name="GateFailed", message=str(error))  # which the automation for failed runs reports
     _show(instance)
+    if instance.row["num_moved"]:
+        _emit_moved(instance)
     verdict = str(instance.row["verdict"])
     return Completed(name=verdict[:1].upper() + verdict[1:], message=verdict, data=str(plan.run.report))
 
 
 def _show(instance: Instance) -> None:
-    """Write the site anew, put the verdict into the flow run's name, and emit an event if numbers moved."""
+    """Write the site again, and put the verdict into the flow run's name."""
     home = instance.run.home
     write_site(instance.run.warehouse, home / "site", reports=home / "reports")
-    context, verdict = FlowRunContext.get(), instance.row["verdict"]
-    if context is None or context.flow_run is None:
-        return
-    with get_client(sync_client=True) as client:
-        client.update_flow_run(context.flow_run.id, name=f"{context.flow_run.name}: {verdict}")
-    if instance.row["num_moved"]:
-        emit_event(
-            event=MOVED_EVENT,
-            resource={"prefect.resource.id": f"prefect.flow-run.{context.flow_run.id}"},
-            payload={"verdict": verdict, "text": moved_text(instance)},
-        )
+    context = FlowRunContext.get()
+    if context is not None and context.flow_run is not None:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(context.flow_run.id, name=f"{context.flow_run.name}: {instance.row['verdict']}")
+
+
+def _emit_moved(instance: Instance) -> None:
+    emit_event(
+        event=MOVED_EVENT,
+        resource={"prefect.resource.id": f"prefect.flow-run.{flow_run.id}"},
+        payload={"verdict": instance.row["verdict"], "text": moved_text(instance)},
+    )

@@ -16,7 +16,10 @@ logger = logging.getLogger(__name__)
 LOCAL_SERVER = "http://127.0.0.1:4200/api"
 """The server that `overedit ui` starts."""
 
-SEEN_TAG = "overedit"
+WORK_POOL = "overedit"
+"""The work pool of the deployments."""
+
+FLOW_RUN_TAG = "overedit"
 """The tag of every flow run; deployments/automations.yaml looks at no others."""
 
 
@@ -31,7 +34,7 @@ def execute(flow: Flow[..., Any], config: Any, *, wait: bool) -> tuple[Any, bool
     from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
     try:
-        with tags(SEEN_TAG):
+        with tags(FLOW_RUN_TAG):
             return flow(config, wait=wait), False
     except (HTTPError, ConcurrencySlotAcquisitionError):
         logger.warning("Prefect's server went away; the run goes on without it, and its UI shows no more of it")

@@ -84,7 +84,7 @@ LAW: dict[str, set[str]] = {
     "flows.pocket_world": set(),
     "flows.end_state": {"flows.benchmark", "flows.plan"},
     "flows.deployed": {"flows.end_state", "flows.scan", "flows.plan", "flows.config", "flows.launch"},
-    "flows.deploy": set(),
+    "flows.deploy": {"flows.launch"},
     "flows.server_log": set(),
     "flows.launch": set(),
     "flows.cli": {"flows"},

@@ -15,9 +15,8 @@ from typing import Annotated
 import typer
 import yaml
 
-from overedit.flows.launch import answering_server, default_home, prepare_operation
+from overedit.flows.launch import WORK_POOL, answering_server, default_home, prepare_operation
 
-WORK_POOL = "overedit"
 PATIENCE = 20.0
 """Seconds that Prefect's server gets to stop."""
 

@@ -60,8 +60,8 @@ def check_same_configuration(run: Run, config: EditingConfig) -> None:
         raise ValueError(
             f"name: a run named {run.name!r} is there already with a different configuration:\n"
             + "\n".join(lines)
-            + "\nGive this one another name (--set name=...), or run it as a new instance (--changed): the rows of the "
-            f"earlier ones stay, and checkpoints are replaced where they differ. Or remove {path.parent} to start anew."
+            + "\nGive this one another name (--set name=...), or run it as a new instance (--changed): rows of "
+            f"earlier ones stay, and checkpoints are replaced where they differ. Or remove {path.parent} to start over."
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from overedit.tasks.report.formatting import format_rows, rounded
@@ -44,15 +44,15 @@ def history_tables(warehouse: Warehouse, run: str) -> list[Table]:
     """
     _check(warehouse, run)
     rows, baseline = instances_of(warehouse, run), baseline_of(warehouse, run)
-    instances = Table("instance", "commit", "asked for by", "new", "shared", "status", "verdict", title="Instances")
+    instances = Table(Column("instance", no_wrap=True), "requested by", "files", "verdict", title="Instances")
     for row in rows:
-        name = f"{row['instance']}{' (baseline)' if row['instance'] == baseline else ''}"
-        commit = (row["commit"] or "-")[:10] + ("+" if row["dirty"] else "")
-        counts = (rounded(row["num_computed"]), rounded(row["num_shared"]))
-        words = "; ".join(filter(None, [row["verdict"], row["gate"] and f"gate {row['gate']}", row["error"]]))
+        commit = f"commit {row['commit'][:10]}{'+' if row['dirty'] else ''}" if row["commit"] else "no commit"
+        name = "\n".join(filter(None, [row["instance"], row["instance"] == baseline and "baseline", commit]))
+        files = f"{rounded(row['num_computed'])} new\n{rounded(row['num_shared'])} shared"
+        words = [row["status"], row["verdict"], row["gate"] and f"gate {row['gate']}", row["error"]]
         changed = f"\nchanged: {shown_changes(row)}" if shown_changes(row) else ""
-        cells = (name, commit, row["requested_by"] or "", *counts, row["status"], words + changed)
-        instances.add_row(*(Text(printable(cell)) for cell in cells))
+        cells = (name, row["requested_by"] or "", files, "; ".join(filter(None, words)) + changed)
+        instances.add_row(*(Text(printable(cell), overflow="fold") for cell in cells), end_section=True)
     return [instances, _numbers(warehouse, run, [row["instance"] for row in rows][-_MOST_COLUMNS:])]
 
 
@@ -60,7 +60,8 @@ _MOST_COLUMNS = 5
 
 
 def _numbers(warehouse: Warehouse, run: str, instances: list[str]) -> Table:
-    table = Table("method", "measure", *instances, title="At the last edit count (* moved since the baseline)")
+    columns = [Column(instance, overflow="fold", justify="right") for instance in instances]
+    table = Table("method", "measure", *columns, title="At the last edit count (* moved since the baseline)")
     values: dict[tuple[str, str], dict[str, str]] = {}
     for row in warehouse.query(_AT_END.format(run=literal(run))).to_pylist():
         label = f"{row['label']} (order {row['order_seed']})" if row["has_orders"] else row["label"]

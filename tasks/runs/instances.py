@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 import secrets
 import socket
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from overedit.tasks.system.packages import versions
 from overedit.tasks.warehouse.tables import TABLES, Row
 from overedit.tasks.warehouse.warehouse import Warehouse
 
+_HEXADECIMAL = re.compile(r"[0-9a-f]{16,}")
 _KEY = "instance"  # an instance's own rows are replaced, not kept
 _COMPARED = ("commit", "dirty", "model_digest", "requests_digest", "hardware", "host")
 
@@ -35,17 +37,12 @@ class Instance:
     row: Row
     """Its row of the table `instances`."""
     continues: bool
-    """Whether the instance before it had not come to its end."""
+    """Whether the instance before it was stopped or killed."""
 
     @property
     def name(self) -> str:
         """Its id, e.g. `20261130T020000-3f9a`; ids sort by time."""
         return str(self.row["instance"])
-
-    @property
-    def reference(self) -> str:
-        """The name under which its rows can be read: `RUN@INSTANCE`."""
-        return f"{self.run.name}@{self.name}"
 
     def store(self, **values: Any) -> None:
         """Change values of its row, and store it."""
@@ -56,8 +53,8 @@ class Instance:
         """Store the list of its files.
 
         Args:
-            all_done: Whether the run came to its end, so that every other current row of the run is outdated and moves
-                to the history.
+            all_done: Whether every stage has run. Then all other current rows of the run are outdated and move to the
+                history.
         """
         log, warehouse = self.run.files, self.run.warehouse
         files = log.shared | log.computed
@@ -88,7 +85,7 @@ def begin(
     warehouse = run.warehouse
     before = instances_of(warehouse, run.name)
     for earlier in before:
-        if earlier["status"] == "running":  # its process has ended without a word: we hold the lock
+        if earlier["status"] == "running":  # it was killed: this process holds the run's lock
             _store(warehouse, "instances", run.name, earlier["instance"], [earlier | {"status": "stopped"}])
     commit, dirty = code_version()
     started_at = datetime.now(UTC)
@@ -184,7 +181,9 @@ def shown_changes(row: Row) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "-" if value is None else str(value)
+    """A value in a message; of a digest or a commit the first ten digits."""
+    text = "-" if value is None else str(value)
+    return text[:10] if _HEXADECIMAL.fullmatch(text) else text
 
 
 def _flat(content: Any, key: str = "") -> list[tuple[str, Any]]:

@@ -20,7 +20,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 """What code imports -> the packages that compute for it. A stage's key has the versions of those that its code uses."""
 
 _FURTHER = ("overedit", "duckdb", "prefect", "pyarrow")
-"""Packages that no result of a stage depends on, but that a user wants to know."""
+"""Packages that are recorded too; no stage's key depends on them."""
 
 
 def versions(names: Iterable[str] | None = None) -> dict[str, str]:

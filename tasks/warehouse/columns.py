@@ -216,7 +216,7 @@ TABLES_IN_WORDS: dict[str, Table] = {
             "baseline": Column("the instance that it was compared with; null without one"),
             "num_moved": Column("numbers that moved against the baseline", "numbers"),
             "verdict": Column("the comparison in words, e.g. 3 numbers moved"),
-            "gate": Column("passed or failed; null without a gate"),
+            "gate": Column("passed or failed; null without a gate, or if no number could be compared"),
             "flow_run_id": Column("id of Prefect's flow run; null without one"),
         },
     ),

@@ -1,11 +1,11 @@
 """The Parquet files of a warehouse, which many writers fill without a lock.
 
-A table is a folder of folders, which hold one file per stage (`layout.py`). The name of a file is a function of what
-its rows describe and of the stage's key, so running a stage again cannot double its rows. When a stage writes rows with
-another key, the rows that it had stay in `<root>/history/`: they remain readable, and become current again without
-being computed when the same key is asked for. New rows replace old ones in one step, so a reader never misses any.
-Every column is in the files, so that any reader of Parquet finds it once and with its type, whatever the folders are
-called.
+A table is a folder of folders, which hold one file per stage (`layout.py`). A file is named after what its rows
+describe, so a stage that runs again replaces its file and cannot double its rows; a reader sees the old rows or the new
+ones. If the new rows have another key (other inputs, code or packages), `<root>/history/` keeps the old ones. They can
+be read there, and a stage that asks for their key takes them over without computing them again.
+
+Every column is in the files, so any reader of Parquet finds it once and with its type, whatever the folders are called.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from overedit.tasks.warehouse.layout import (
     current_path,
     folder_name,
     folder_names,
-    identified,
     new_path,
+    path_in_history,
     schema_of,
     stage_path,
 )
@@ -98,13 +98,13 @@ class TableFiles:
         if self._is_local:
             with replace_file(Path(path)) as stream:
                 write_to(stream)
-                self._keep(path, but=key)
+                self._keep(path, unless_key=key)
         else:  # written to a local file first: an object store would show the rows before a bad one
             self._files.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
             with tempfile.NamedTemporaryFile() as stream:
                 write_to(stream)
                 stream.flush()
-                self._keep(path, but=key)
+                self._keep(path, unless_key=key)
                 self._files.put_file(stream.name, path)
         return self._url(path)
 
@@ -124,7 +124,7 @@ class TableFiles:
         kept = f"{self._path}/{HISTORY}/{stage_path(table, partition, key, part)}"
         if not self._files.exists(kept) or (self._is_local and not is_whole(Path(kept))):
             return False
-        self._keep(path, but=key)
+        self._keep(path, unless_key=key)
         if self._is_local:
             with replace_file(Path(path)) as stream:
                 stream.write(Path(kept).read_bytes())
@@ -132,12 +132,8 @@ class TableFiles:
             self._files.cp_file(kept, path)
         return True
 
-    def stage_file(self, table: str, partition: Partition, key: str, *, part: str = "") -> str:
-        """The path by which `instance_files` names the file of a stage; see `layout.stage_path`."""
-        return stage_path(table, partition, key, part)
-
     def keep_only(self, run: str, paths: Collection[str]) -> int:
-        """Move all current rows of a run to the history except these files, given as `stage_file` names them.
+        """Move all current rows of a run to the history except these files, given by their `layout.stage_path`.
 
         Returns:
             The number of files that were moved.
@@ -226,12 +222,12 @@ class TableFiles:
 
     def _identity(self, path: str) -> str:
         """How `instance_files` names a current file."""
-        return identified(path.removeprefix(f"{self._path}/"), self._key_of(path) or "")
+        return path_in_history(path.removeprefix(f"{self._path}/"), self._key_of(path) or "")
 
-    def _keep(self, path: str, *, but: str | None = None) -> None:
-        """Keep the current rows of a file in the history too, except if they were written with the key `but`."""
+    def _keep(self, path: str, *, unless_key: str | None = None) -> None:
+        """Keep the current rows of a file in the history too, unless they were written with this key."""
         key = self._key_of(path)
-        if key is None or key == but or path.removeprefix(f"{self._path}/").split("/")[0] not in RESULTS:
+        if key is None or key == unless_key or path.removeprefix(f"{self._path}/").split("/")[0] not in RESULTS:
             return
         to = f"{self._path}/{HISTORY}/{self._identity(path)}"
         if self._files.exists(to):

@@ -53,19 +53,19 @@ def folder_name(value: str | int) -> str:
     return f"%{ord(quoted[0]):02X}{quoted[1:]}" if quoted[:1] in (".", "_") else quoted
 
 
-def stage_path(table: str, partition: Partition, key: str, part: str) -> str:
-    """The path of a stage's file below the root's `history/`, which identifies what it holds."""
+def stage_path(table: str, partition: Partition, key: str, part: str = "") -> str:
+    """The path of a stage's file below `history/`. It has the digest of the key, so `instance_files` lists it."""
     return "/".join([table, *folder_names(table, partition), f"{_stem(table, partition, part)}-{_of_key(key)}.parquet"])
 
 
 def current_path(path: str) -> str:
-    """The path below the root of a stage's file while its rows are current, from the one that identifies it."""
+    """The path below the root of a stage's file while its rows are current, from its `stage_path`."""
     folder, _, name = path.rpartition("/")
     return f"{folder}/{name.partition('-')[0]}.parquet"
 
 
-def identified(path: str, key: str) -> str:
-    """The reverse of `current_path`, for a file that was written with this key."""
+def path_in_history(path: str, key: str) -> str:
+    """The reverse of `current_path`: the `stage_path` of a current file that was written with this key."""
     return f"{path.removesuffix('.parquet')}-{_of_key(key)}.parquet"
 
 

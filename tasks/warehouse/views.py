@@ -76,20 +76,30 @@ def create_views(
         connection.execute(f"CREATE VIEW {table} AS FROM ({_table_view(TABLES[table], files[table])}){where}")
     for name in _MACROS:
         connection.execute(view_sql(name))
-    defined = {_SUMS: lambda: f"FROM ({_sums(files['outcomes'])}){where}"}
-    for table in RESULTS:
-        found = (every or files)[table]
-        defined[f"{table}{_BY_INSTANCE}"] = lambda table=table, found=found: _by_instance(  # type: ignore[misc]
-            table, found, _table_view(TABLES[table], found, ", filename = true", named=True)
-        )
-    sums = (every or files)["outcomes"]
-    defined[f"{_SUMS}{_BY_INSTANCE}"] = lambda: _by_instance("outcomes", sums, _sums(sums, named=True))
+    defined = _views_of_files(files, every or files, where)
     for name in TopologicalSorter(_dependencies()).static_order():
         if wanted is not None and name not in wanted:
             continue
-        sql = defined[name]() if name in defined else view_sql(name)
+        sql = defined[name] if name in defined else view_sql(name)
         is_kept = name in computed and name not in _TOO_LONG and name not in defined
         connection.execute(f"CREATE {'TABLE' if is_kept else 'VIEW'} {name} AS {sql}")
+
+
+def _views_of_files(
+    files: Mapping[str, Sequence[Files]], every: Mapping[str, Sequence[Files]], where: str
+) -> dict[str, str]:
+    """View -> SQL, of the views over files that are not just a table: the sums, and the rows of all instances."""
+    found = {
+        f"{table}{_BY_INSTANCE}": _by_instance(
+            table, every[table], _table_view(TABLES[table], every[table], ", filename = true", named=True)
+        )
+        for table in RESULTS
+    }
+    sums = every["outcomes"]
+    return found | {
+        _SUMS: f"FROM ({_sums(files['outcomes'])}){where}",
+        f"{_SUMS}{_BY_INSTANCE}": _by_instance("outcomes", sums, _sums(sums, named=True)),
+    }
 
 
 def needed(sql: str) -> set[str] | None:

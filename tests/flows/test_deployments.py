@@ -14,7 +14,7 @@ from overedit.flows.config.loading import read_yaml, validated, with_settings
 from overedit.flows.config.models import BenchmarkConfig, ScanConfig
 from overedit.flows.config.short_form import ShortForm
 from overedit.flows.deployed import run_tags
-from overedit.flows.launch import SEEN_TAG, prepare_operation
+from overedit.flows.launch import FLOW_RUN_TAG, prepare_operation
 from tests.support.paths import REPOSITORY
 
 DEPLOYMENTS = REPOSITORY / "deployments"
@@ -44,7 +44,7 @@ def test_a_scheduled_deployment_is_a_configuration_and_its_tags_say_of_what(name
     assert deployment["parameters"] == {"config": name}
     config = validated(BenchmarkConfig, ShortForm(config=name).content(), where=name)
     assert config.name == name
-    assert set(deployment["tags"]) == {SEEN_TAG, name, *run_tags(config)}
+    assert set(deployment["tags"]) == {FLOW_RUN_TAG, name, *run_tags(config)}
 
 
 @pytest.mark.parametrize("name", ["nightly", "weekly", "benchmark", "scan"])
@@ -53,7 +53,7 @@ def test_a_deployments_flow_takes_its_parameters(name: str) -> None:
     module, _, function = deployment["entrypoint"].rpartition(".")
     flow = getattr(import_module(module), function)
     flow.validate_parameters(deployment["parameters"])
-    assert SEEN_TAG in deployment["tags"]
+    assert FLOW_RUN_TAG in deployment["tags"]
     assert set(flow.parameters.properties) >= {
         "config",
         "name",

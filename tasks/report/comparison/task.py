@@ -49,7 +49,8 @@ def _compared(instance: Instance, limits: GateOptions | None) -> Row:
     verdict = judge(warehouse, run, baseline, instance.name, limits, protocol=protocol)
     store_gates(instance, verdict.rows)
     text = verdict.text if instance.row["num_computed"] else f"nothing recomputed, {verdict.text}"
-    gate = None if limits is None else "failed" if verdict.failures else "passed"
+    is_gated = limits is not None and verdict.rows  # a gate has not passed if nothing could be compared
+    gate = ("failed" if verdict.failures else "passed") if is_gated else None
     return {"baseline": baseline, "num_moved": len(verdict.moved), "verdict": text, "gate": gate}
 
 

@@ -11,29 +11,17 @@ from typing import Any
 
 import pytest
 
+from tests.support.browser import headless_chromium, set_screen
 from tests.support.operation import Operation, until
-
-CHROMIUM, CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    if not (CHROMIUM.exists() and CHROMEDRIVER.exists()):
-        pytest.skip("no browser here: apt-get install chromium chromium-driver")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    flags = ("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking", "disable-sync")
-    for flag in (*flags, "window-size=1280,1600", f"user-data-dir={tmp_path / 'browser'}"):
-        options.add_argument(f"--{flag}")
-    driver = webdriver.Chrome(options=options, service=Service(str(CHROMEDRIVER)))
-    yield driver
-    driver.quit()
+    with headless_chromium(tmp_path / "browser") as driver:
+        set_screen(driver, 1280, height=1600)
+        yield driver
 
 
 def field(browser: Any, name: str) -> Any:

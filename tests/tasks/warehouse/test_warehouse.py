@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from overedit.tasks.warehouse.layout import stage_path
 from overedit.tasks.warehouse.tables import TABLES
 from overedit.tasks.warehouse.views import view_names
 from overedit.tasks.warehouse.warehouse import Warehouse
@@ -64,7 +65,7 @@ def test_rows_of_another_key_move_to_the_history_and_come_back(tmp_path: Path, i
 
     other = PARTITION | {"edit_count": 11}
     warehouse.write("perplexity", rows(1, edit_count=11), partition=other, key="k")
-    assert warehouse.keep_only("demo", {warehouse.stage_file("perplexity", other, "k")}) == 1
+    assert warehouse.keep_only("demo", {stage_path("perplexity", other, "k")}) == 1
     assert current() == 1 and warehouse.reuse("perplexity", PARTITION, "new") and current() == 3
 
 
@@ -95,7 +96,7 @@ def test_the_rows_of_an_instance_under_its_own_name(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path)
     for number, key in ((3, "old"), (2, "new")):
         warehouse.write("perplexity", rows(number), partition=PARTITION, key=key)
-        path = warehouse.stage_file("perplexity", PARTITION, key)
+        path = stage_path("perplexity", PARTITION, key)
         file = {"run": "demo", "instance": key, "table_name": "perplexity", "path": path, "file": Path(path).name}
         warehouse.write("instance_files", [file], partition={"run": "demo", "instance": key}, key="k")
     sql = "SELECT run, count(*) AS n FROM perplexity GROUP BY ALL ORDER BY n"

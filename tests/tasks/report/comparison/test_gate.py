@@ -10,6 +10,7 @@ import pytest
 from overedit.tasks.report.comparison.differences import Difference, Point
 from overedit.tasks.report.comparison.gate import judge, judged, verdict_text
 from overedit.tasks.report.comparison.limits import GateOptions
+from overedit.tasks.warehouse.layout import stage_path
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.synthetic_run import run_row
 
@@ -88,7 +89,7 @@ def instance(warehouse: Warehouse, name: str, right: np.ndarray) -> None:
         ]
         for table, content in (("outcomes", rows), ("runs", [identity | run_row("M")])):
             warehouse.write(table, content, partition=partition, key=name)
-            path = warehouse.stage_file(table, partition, name)
+            path = stage_path(table, partition, name)
             files.append({"table_name": table, "path": path, "file": Path(path).name, "computed": True})
     whole = {"run": "r", "instance": name}
     warehouse.write("instance_files", [whole | file for file in files], partition=whole, key="k")
