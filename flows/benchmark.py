@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +18,9 @@ from overedit.flows.config.models import BenchmarkConfig, Trajectory
 from overedit.flows.config.run_identity import write_configuration
 from overedit.flows.launch import execute
 from overedit.flows.plan import Plan, make_plan
-from overedit.tasks.editing_job.job import written_checkpoints
-from overedit.tasks.editing_job.task import edit, edit_at_once, store_checkpoints
+from overedit.flows.trajectories import Course, follow_trajectories
 from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.engine.options import engine_kind
-from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint
-from overedit.tasks.evaluation.task import measure_checkpoint
 from overedit.tasks.report.comparison.task import compare_with_baseline, failures_text
 from overedit.tasks.report.task import publish
 from overedit.tasks.runs.completion import write_completion
@@ -32,7 +29,7 @@ from overedit.tasks.runs.records import store_engine_starts, store_requests, sto
 from overedit.tasks.runs.run import Run
 from overedit.tasks.system.locks import check_run_is_free, run_lock
 from overedit.tasks.system.progress import shown
-from overedit.tasks.system.task_runs import device_tags, in_task
+from overedit.tasks.system.task_runs import in_task
 from overedit.tasks.system.untrusted import one_line
 
 logger = logging.getLogger(__name__)
@@ -168,20 +165,12 @@ def run_plan(plan: Plan, *, requested_by: str = "python") -> Instance:
 
 def edit_and_measure(plan: Plan, instance: Instance) -> dict[Trajectory, str]:
     """Run every stage whose result is not stored; the errors of trajectories that failed."""
-    edited = edit_all(plan)
     with LazyEngine(plan.model, plan.config.engine) as engine:
-        base = {seed: measure_or_fail(plan, plan.base(seed), engine) for seed in plan.config.order_seeds}
-        failed = {}
-        for trajectory, edit_counts, edit_error in edited:
-            errors = [edit_error, base[trajectory.order_seed]]
-            if errors[1] is None:  # every checkpoint is compared with the pristine model's answers
-                errors += [measure_or_fail(plan, plan.measured(trajectory, count), engine) for count in edit_counts]
-            if any(errors):
-                failed[trajectory] = "; ".join(error for error in errors if error)
+        courses = follow_trajectories(plan, engine)
         base_point = plan.base(plan.config.order_seeds[0]).point
         store_engine_starts(base_point, engine.starts, continues=instance.continues)
-    store_results_of_run(plan, failed, instance.row["started_at"])
-    return failed
+    store_results_of_run(plan, courses, instance.row["started_at"])
+    return {course.trajectory: course.error for course in courses if course.error}
 
 
 def end_instance(plan: Plan, instance: Instance, failed: dict[Trajectory, str]) -> None:
@@ -207,68 +196,21 @@ def end_instance(plan: Plan, instance: Instance, failed: dict[Trajectory, str]) 
         raise GateFailedError(f"the gate failed: {failures_text(instance)}", instance)
 
 
-def edit_all(plan: Plan) -> list[tuple[Trajectory, list[int], str | None]]:
-    """Edit along every trajectory: (trajectory, the edit counts of its checkpoints, error message or None)."""
-    failed: dict[Path, str] = {}
-    if plan.config.trajectories_at_once > 1:
-        arguments = (plan.queued_jobs(), plan.config.trajectories_at_once, plan.run.name)
-        failed = in_task(edit_at_once, *arguments, name="edit several at once", tags=device_tags())
-    return [
-        (trajectory, *edit_or_fail(plan, trajectory, failed=failed.get(plan.checkpoints_folder(trajectory))))
-        for trajectory in plan.config.trajectories()
-    ]
-
-
-def edit_or_fail(plan: Plan, trajectory: Trajectory, *, failed: str | None = None) -> tuple[list[int], str | None]:
-    """Edit along a trajectory; running out of memory, or a singular system, is a result and does not end the run.
-
-    Args:
-        plan: The run.
-        trajectory: The trajectory to edit.
-        failed: The error message, if editing has failed already.
-
-    Returns:
-        The edit counts of its checkpoints (up to the failure, if there was one), and the error message or None.
-    """
-    name = f"edit {trajectory.label}, order {trajectory.order_seed}"
-    folder, requests = plan.checkpoints_folder(trajectory), plan.planned(trajectory.order_seed)
-    point = plan.point(trajectory)
-    try:
-        if failed is None:
-            arguments = (trajectory.job, requests, folder, point, trajectory.label, plan.sources)
-            return in_task(edit, *arguments, name=name, tags=device_tags()), None
-    except (RuntimeError, MemoryError) as error:
-        failed = one_line(error)
-    return store_checkpoints(point, written_checkpoints(trajectory.job, requests, folder)), failed
-
-
-def measure_or_fail(plan: Plan, measured: MeasuredCheckpoint, engine: LazyEngine) -> str | None:
-    """Measure one checkpoint, in a task run of its name; a failing engine does not end the run.
-
-    Returns:
-        The error message, or None; rows that were measured before the failure are stored.
-    """
-    name = f"measure {measured.point.trajectory} at {measured.point.edit_count}"
-    try:
-        in_task(measure_checkpoint, measured, plan.measure_options(), engine, plan.loader, name=name)
-    except (RuntimeError, MemoryError) as error:
-        return f"{name}: {one_line(error)}"
-    return None
-
-
-def store_results_of_run(plan: Plan, failed: dict[Trajectory, str], started_at: datetime) -> None:
+def store_results_of_run(plan: Plan, courses: Sequence[Course], started_at: datetime) -> None:
     """Store the requests, and the status of each trajectory."""
     for order_seed in plan.config.order_seeds:
         base = plan.base(order_seed)
         store_requests(base.point, base.requests, digest_of_requests=base.requests.digest, overwritten=base.overwritten)
-    for trajectory in plan.config.trajectories():
+    for course in courses:
+        trajectory = course.trajectory
+        last = plan.last_count if plan.search is None else max(course.measured, default=plan.last_count)
         store_run(
-            plan.point(trajectory),
+            plan.point(trajectory, last),
             label=trajectory.label,
             method_config=trajectory.job.method.model_dump_json(),
             config=plan.config.model_dump_json(),
             model_digest=plan.model.digest,
             engine=engine_kind(plan.config.engine),
-            error=failed.get(trajectory),
+            error=course.error,
             started_at=started_at,
         )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -21,16 +21,21 @@ from overedit.tasks.data.length_check import check_lengths
 from overedit.tasks.data.loader import RequestSet, load_requests
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.covariance_cache import check_covariance
+from overedit.tasks.editing_job.job import EditingJob
 from overedit.tasks.editing_job.parallel import QueuedJob
 from overedit.tasks.evaluation.capability.task_loading import TaskLoader
-from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint
+from overedit.tasks.evaluation.measured import MeasuredCheckpoint
 from overedit.tasks.evaluation.options import MeasureOptions
 from overedit.tasks.evaluation.questions import positions_asked
 from overedit.tasks.models.loading import max_input_tokens
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.run import BASE, Run, TrajectoryPoint, short_name
+from overedit.tasks.search.options import SearchOptions
 from overedit.tasks.system.progress import ShowProgress, counted, unseen
 from overedit.tasks.system.stage_key import SourceIndex
+
+Rounds: TypeAlias = tuple[tuple[int, ...], ...]
+"""Edit counts in the order in which they became known: those that were chosen together are in one tuple."""
 
 
 class Plan(NamedTuple):
@@ -47,6 +52,8 @@ class Plan(NamedTuple):
     """Keeps parsed source files, for the stage keys."""
     changed: bool = False
     """Whether the name may have been used with another configuration."""
+    search: SearchOptions | None = None
+    """The search that chooses the edit counts, with its last one; None where the configuration gives them."""
     can_see: tuple[str, ...] = ()
     """The smallest loss of general ability that the run can detect, one sentence per benchmark."""
 
@@ -58,59 +65,79 @@ class Plan(NamedTuple):
         """The folder of a trajectory's checkpoints."""
         return self.run.folder / trajectory.name / f"order-{trajectory.order_seed}"
 
-    def measure_options(self) -> MeasureOptions:
-        """How each checkpoint is measured."""
+    def measure_options(self, limit: int | None = None) -> MeasureOptions:
+        """How each checkpoint is measured; `limit` replaces the most items of each capability task."""
         config = self.config
+        more = {} if limit is None else {"limit": limit}
         return MeasureOptions(
             evaluation=config.evaluation,
             perplexity=config.perplexity,
-            capability=config.capability,
+            capability=config.capability.model_copy(update=more),
             engine=config.engine,
         )
 
-    def queued_jobs(self) -> list[QueuedJob]:
-        """One editing job per trajectory, for processes that read their own requests."""
+    @property
+    def last_count(self) -> int:
+        """The last edit count that may be measured."""
+        if self.search is not None:
+            assert self.search.stop is not None
+            return self.search.stop
+        return given_counts(self.config)[-1]
+
+    def queued_jobs(self, jobs: Mapping[Trajectory, EditingJob]) -> list[QueuedJob]:
+        """The editing jobs of trajectories, for processes that read their own requests."""
         several = len(self.config.order_seeds) > 1
         return [
             QueuedJob(
-                trajectory.job,
+                job,
                 self.config.dataset.model_copy(update={"order_seed": trajectory.order_seed}),
                 self.planned(trajectory.order_seed),
                 self.checkpoints_folder(trajectory),
                 f"Editing with {trajectory.label}" + (f", order {trajectory.order_seed}" if several else ""),
+                continues=self.search is not None,
             )
-            for trajectory in self.config.trajectories()
+            for trajectory, job in jobs.items()
         ]
 
     def point(self, trajectory: Trajectory, edit_count: int | None = None) -> TrajectoryPoint:
         """A point of a trajectory; its last planned one by default."""
-        edit_count = self.config.edit_counts[-1] if edit_count is None else edit_count
+        edit_count = self.last_count if edit_count is None else edit_count
         method = trajectory.job.method.method
         seed = trajectory.order_seed
         return TrajectoryPoint(
             run=self.run, trajectory=trajectory.name, method=method, order_seed=seed, edit_count=edit_count
         )
 
-    def base(self, order_seed: int) -> MeasuredCheckpoint:
-        """The pristine model, to be measured."""
+    def base(self, order_seed: int, rounds: Rounds | None = None) -> MeasuredCheckpoint:
+        """The pristine model, to be measured; `rounds` are the edit counts so far where a search chooses them."""
         point = TrajectoryPoint(run=self.run, trajectory=BASE, method="none", order_seed=order_seed, edit_count=0)
-        return self._measured(point, None)
+        return self._measured(point, None, rounds)
 
-    def measured(self, trajectory: Trajectory, edit_count: int) -> MeasuredCheckpoint:
-        """A checkpoint, to be measured."""
-        folder = checkpoint_folder(self.checkpoints_folder(trajectory), edit_count)
-        return self._measured(self.point(trajectory, edit_count), folder)
+    def measured(self, trajectory: Trajectory, edit_count: int, rounds: Rounds | None = None) -> MeasuredCheckpoint:
+        """A checkpoint, to be measured; `rounds` as in `base`."""
+        return self._measured(self.point(trajectory, edit_count), self.folder_of(trajectory, edit_count), rounds)
 
-    def _measured(self, point: TrajectoryPoint, folder: Path | None) -> MeasuredCheckpoint:
+    def folder_of(self, trajectory: Trajectory, edit_count: int) -> Path:
+        """The folder of one checkpoint."""
+        return checkpoint_folder(self.checkpoints_folder(trajectory), edit_count)
+
+    def _measured(self, point: TrajectoryPoint, folder: Path | None, rounds: Rounds | None) -> MeasuredCheckpoint:
+        rounds = rounds or (given_counts(self.config),)
         return MeasuredCheckpoint(
             point=point,
             requests=self.planned(point.order_seed),
             overwritten=self.requests[point.order_seed].report.deduplicated.overwritten,
-            edit_counts=self.config.edit_counts,
+            edit_counts=tuple(sorted({count for some in rounds for count in some})),
             folder=folder,
             model_digest=self.model.digest,
             sources=self.sources,
+            rounds=rounds,
         )
+
+
+def given_counts(config: BenchmarkConfig) -> tuple[int, ...]:
+    """The edit counts that a configuration gives; empty where a search chooses them."""
+    return () if isinstance(config.edit_counts, SearchOptions) else config.edit_counts
 
 
 def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen, changed: bool = False) -> Plan:
@@ -133,18 +160,30 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen, changed: 
     model = config.model_reference
     check_methods(model, config.methods)
     requests = {}
-    asked = set(positions_asked(config.edit_counts, config.evaluation.sample))
+    counts, search = given_counts(config), config.search
+    asked = set(positions_asked(counts, config.evaluation.sample)) if search is None else None
     for order_seed in config.order_seeds:
         options = config.dataset.model_copy(update={"order_seed": order_seed})
         with show(f"Reading {options.path or options.name}", "edits") as progress:
             found, report = load_requests(options, progress=progress)
-        check_counts(config.edit_counts, len(found))
-        planned = found.first(config.edit_counts[-1])
+        if search is not None:
+            search = _with_stop(search, len(found))
+        else:
+            check_counts(counts, len(found))
+        planned = found.first(counts[-1] if search is None else search.stop or 0)
         with show("Checking their lengths", "edits") as progress:
             check_requests(model, config.methods, planned, asked=asked, progress=progress)
         requests[order_seed] = RequestSet(planned, report)
-    plan = Plan(config, run, requests, model, TaskLoader(config.capability), SourceIndex(), changed)
+    plan = Plan(config, run, requests, model, TaskLoader(config.capability), SourceIndex(), changed, search)
     return plan._replace(can_see=_can_see(plan)) if config.capability.asked else plan
+
+
+def _with_stop(search: SearchOptions, num_requests: int) -> SearchOptions:
+    stop = num_requests if search.stop is None else search.stop
+    if not search.start <= stop <= num_requests:
+        key, value = ("stop", stop) if stop > num_requests else ("start", search.start)
+        raise ValueError(f"edit_counts.{key}: {value} is more than the {num_requests} requests that the data holds")
+    return search.model_copy(update={"stop": stop})
 
 
 def _can_see(plan: Plan) -> tuple[str, ...]:

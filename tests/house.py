@@ -44,6 +44,7 @@ LAW: dict[str, set[str]] = {
     "tasks.runs": {"tasks.warehouse", "tasks.system"},
     "tasks.engine": {"tasks.models", "tasks.system"},
     "tasks.editing_job": {"tasks.data", "tasks.models", "tasks.runs", "tasks.warehouse", "tasks.system"},
+    "tasks.search": {"tasks.runs", "tasks.warehouse", "tasks.system"},
     "tasks.report": {"tasks.warehouse", "tasks.runs", "tasks.system"},
     "tasks.report.comparison": {"tasks.report.formatting", "tasks.warehouse", "tasks.runs", "tasks.system"},
     "tasks.export": {"tasks.warehouse", "tasks.runs", "tasks.system"},
@@ -78,7 +79,8 @@ LAW: dict[str, set[str]] = {
     # gives two of them the parameters of a form.
     "flows.config": set(),
     "flows.plan": {"flows.config"},
-    "flows.benchmark": {"flows.plan", "flows.config", "flows.launch"},
+    "flows.trajectories": {"flows.plan", "flows.config"},
+    "flows.benchmark": {"flows.plan", "flows.trajectories", "flows.config", "flows.launch"},
     "flows.scan": {"flows.plan", "flows.config"},
     "flows.edit": {"flows.plan", "flows.config"},
     "flows.pocket_world": set(),

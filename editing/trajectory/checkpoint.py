@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -83,8 +83,13 @@ class CheckpointRecord(BaseModel):
     format: int = 1
     edit_count: int
     """Edits applied so far."""
+    branched_from: int | None = None
+    """On a branch: the edit count at which it left the main line; it is not continued from. None on the main line."""
+    schedule: Literal["turns", "restart", "continue"] = "turns"
+    """`turns`: each turn takes new edits. A cumulative method takes all edits so far in every turn: it restarts from
+    the pristine weights, or continues from those of the turn before."""
     key: str
-    """Digest of everything that determines the trajectory: base weights, requests, configuration, code."""
+    """Digest of everything that determines the checkpoint: base weights, requests, configuration, code."""
     model: str
     """Folder or hub name of the base model."""
     model_digest: str
@@ -232,18 +237,25 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder=folder, record=record, costs=costs)
 
 
-def whole_checkpoints(root: Path, key: str, *, or_pruned: bool = False) -> Iterator[Checkpoint]:
+def whole_checkpoints(
+    root: Path, key_at: Callable[[int], str], *, or_pruned: bool = False, among: Container[int] | None = None
+) -> Iterator[Checkpoint]:
     """The whole checkpoints of a trajectory in `root`, newest first; a damaged one is skipped with a warning.
 
     Args:
         root: The trajectory's checkpoint folder; it need not exist.
-        key: Checkpoints with another key are skipped.
+        key_at: Edit count -> key; checkpoints with another key are skipped.
         or_pruned: Also yield checkpoints whose tensors were removed.
+        among: The edit counts to look for; all by default.
     """
-    for folder in sorted(root.glob("[0-9]*"), reverse=True):
+    folders = (folder for folder in root.glob("[0-9]*") if folder.name.isdecimal())
+    for folder in sorted(folders, reverse=True):
+        if among is not None and int(folder.name) not in among:
+            continue
         try:
             checkpoint = read_checkpoint(folder)
-            if checkpoint.record.key != key:
+            count = checkpoint.record.edit_count
+            if count != int(folder.name) or checkpoint.record.key != key_at(count):
                 continue
             if not checkpoint.record.pruned:
                 checkpoint.verify()

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from overedit.editing.methods.base import CovarianceOptions, MethodConfig
 from overedit.editing.methods.registry import METHODS, AnyMethod
@@ -23,6 +23,7 @@ from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.pocket_world.shipped import WORLDS
 from overedit.tasks.report.comparison.limits import GateOptions
 from overedit.tasks.runs.run import NAME, folder_name, home_fault, name_fault
+from overedit.tasks.search.options import SearchOptions
 
 
 class EditingConfig(BaseModel):
@@ -89,10 +90,14 @@ class EditingConfig(BaseModel):
 class BenchmarkConfig(EditingConfig):
     """One run: a model and a dataset, the methods, the edit counts to stop at, and what is measured there."""
 
-    edit_counts: tuple[int, ...] = (1, 10, 100, 1000)
-    """The edit counts at which each trajectory is measured; 0, the pristine model, is always measured."""
+    edit_counts: tuple[int, ...] | SearchOptions = (1, 10, 100, 1000)
+    """The edit counts at which each trajectory is measured; 0, the pristine model, is always measured.
+
+    `{search: collapse, ...}` lets a search choose them, until it has bracketed the collapse.
+    """
     turn_size: int = Field(default=100, ge=1)
-    """The most edits that one call of a method takes (cumulative methods take all so far)."""
+    """The edits of one call of a method (cumulative methods take all so far), counted from edit 0, whatever is measured.
+    A count in between is a branch: it is measured and not continued from."""
     order_seeds: tuple[Annotated[int, Field(ge=-(2**63), lt=2**63)], ...] = Field(default=(0,), min_length=1)
     """Seeds of the order of the requests; each makes one trajectory per method."""
     presets: tuple[str, ...] = ()
@@ -143,9 +148,19 @@ class BenchmarkConfig(EditingConfig):
             )
         return self
 
+    @field_validator("edit_counts", mode="wrap")
+    @classmethod
+    def _list_or_search(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        """Validate what was meant, so that an error does not name both kinds."""
+        if isinstance(value, SearchOptions) or not isinstance(value, dict):
+            return handler(value)
+        return SearchOptions.model_validate(value)
+
     @field_validator("edit_counts")
     @classmethod
-    def _increasing(cls, counts: tuple[int, ...]) -> tuple[int, ...]:
+    def _increasing(cls, counts: tuple[int, ...] | SearchOptions) -> tuple[int, ...] | SearchOptions:
+        if isinstance(counts, SearchOptions):
+            return counts
         edited = tuple(count for count in counts if count != 0)  # 0 is always measured
         if not edited:
             raise ValueError(f"{list(counts)} names no count of edits; the pristine model, 0, is measured anyway")
@@ -154,6 +169,27 @@ class BenchmarkConfig(EditingConfig):
         except ValueError as error:
             raise ValueError(str(error).removeprefix("edit_counts: ")) from None
         return edited
+
+    @model_validator(mode="after")
+    def _search_measures_what_it_asks(self) -> Self:
+        search = self.search
+        if search is None:
+            return self
+        if {"practical", "muted"} & {*search.definition} and (not self.capability.asked or self.capability.when != "every"):
+            raise ValueError(
+                f"edit_counts.definition: {', '.join(search.definition)} needs capability at every edit count: give "
+                "capability.tasks or capability.suite, and capability.when: every"
+            )
+        if "perplexity" in search.definition and self.perplexity.corpus is None:
+            raise ValueError("edit_counts.definition: perplexity needs perplexity.corpus")
+        if "forgotten" in search.definition and "generated" not in self.evaluation.protocols:
+            raise ValueError("edit_counts.definition: forgotten needs generated among evaluation.protocols")
+        return self
+
+    @property
+    def search(self) -> SearchOptions | None:
+        """The search that chooses the edit counts; None where they are given."""
+        return self.edit_counts if isinstance(self.edit_counts, SearchOptions) else None
 
     @property
     def is_local(self) -> bool:
@@ -173,7 +209,7 @@ class BenchmarkConfig(EditingConfig):
                 job = EditingJob(
                     model=self.model_reference,
                     method=method,
-                    edit_counts=self.edit_counts,
+                    edit_counts=() if isinstance(self.edit_counts, SearchOptions) else self.edit_counts,
                     turn_size=self.turn_size,
                     seed=order_seed,
                 )

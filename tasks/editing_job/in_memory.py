@@ -14,7 +14,7 @@ from overedit.editing.methods.registry import METHODS
 from overedit.editing.model.weights import apply_update, checksum, read_tensors, write_tensors
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
-from overedit.editing.trajectory.runner import turn_seed
+from overedit.editing.trajectory.settings import turn_seed
 from overedit.tasks.editing_job.job import method_inputs
 from overedit.tasks.models.loading import LoadedModel
 from overedit.tasks.system.progress import ShowProgress, unseen

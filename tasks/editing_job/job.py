@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from overedit.editing.methods.registry import METHODS, AnyMethod
 from overedit.editing.storage.atomic import remove_leftovers
 from overedit.editing.trajectory import runner as trajectory
 from overedit.editing.trajectory.checkpoint import Checkpoint, whole_checkpoints
+from overedit.editing.trajectory.editor import LINE
 from overedit.editing.trajectory.interruption import CheckpointPolicy, stop_on_signals
-from overedit.editing.trajectory.runner import INTERIM, Schedule, Source, TrajectorySettings, run_trajectory
+from overedit.editing.trajectory.runner import end_of_line, run_trajectory
+from overedit.editing.trajectory.settings import Schedule, Source, TrajectorySettings
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.covariance_cache import covariance_key, covariance_of
 from overedit.tasks.models.loading import LoadedModel, editing_threads, load_model
@@ -43,10 +46,10 @@ class EditingJob(BaseModel):
     seed: int = 0
 
     def key(self, requests: RequestStore, sources: SourceIndex | None = None) -> str:
-        """Digest of the base weights, requests, configuration and code that determine the trajectory.
+        """Digest of the base weights, requests, configuration and code that determine a checkpoint.
 
         Args:
-            requests: In the order of editing.
+            requests: Those that the checkpoint has, in the order of editing.
             sources: Keeps parsed source files between keys.
         """
         return (sources or SourceIndex()).key(
@@ -55,12 +58,16 @@ class EditingJob(BaseModel):
             weights=self.model.digest,
             dtype=self.model.dtype,
             method=self.method.model_dump(mode="json"),
-            edit_counts=self.edit_counts,
             turn_size=self.turn_size,
             seed=self.seed,
-            requests=requests.first(self.edit_counts[-1]).digest,
+            requests=requests.digest,
             **inputs_key(self.method, self.model.digest),
         )
+
+    def keys(self, requests: RequestStore, sources: SourceIndex | None = None) -> Callable[[int], str]:
+        """Edit count -> key of the checkpoint there; it does not depend on the other counts."""
+        sources = sources or SourceIndex()
+        return cache(lambda edit_count: self.key(requests.first(edit_count), sources))
 
 
 def run_editing_job(
@@ -73,6 +80,7 @@ def run_editing_job(
     threads: int | None = None,
     stop_asked: Callable[[], bool] | None = None,
     sources: SourceIndex | None = None,
+    continues: bool = False,
 ) -> list[Checkpoint]:
     """Edit a model and write its checkpoints into `folder`; whole checkpoints of the same key are kept.
 
@@ -85,21 +93,24 @@ def run_editing_job(
         threads: Torch threads if there is no GPU; `editing_threads()` by default.
         stop_asked: Checked after each turn; by default it tells whether SIGTERM or Ctrl-C was received.
         sources: Keeps parsed source files between jobs.
+        continues: Keep the main line's states, because more counts of this trajectory may be asked for.
 
     Raises:
         ValueError: The model, a site, a corpus or the schedule does not fit.
         StoppedError: A stop was requested; the same call continues.
     """
-    key = job.key(requests, sources)
-    finished = finished_checkpoints(job, key, folder)
+    key_at = job.keys(requests, sources)
+    finished = finished_checkpoints(job, key_at, folder)
     if finished:
-        _remove_stale(folder, finished)
+        _remove_stale(folder, finished, continues=continues)
         return finished
     if not torch.cuda.is_available():
         torch.set_num_threads(threads or editing_threads())
     stops = stop_on_signals() if stop_asked is None else nullcontext(stop_asked)
     with gpu_lock():
-        return _edited(job, requests, folder, key=key, show=show, title=title, stops=stops)
+        found = _edited(job, requests, folder, key_at=key_at, show=show, title=title, stops=stops, continues=continues)
+    _remove_stale(folder, found, continues=continues)
+    return found
 
 
 def _edited(
@@ -107,17 +118,18 @@ def _edited(
     requests: RequestStore,
     folder: Path,
     *,
-    key: str,
+    key_at: Callable[[int], str],
     show: ShowProgress,
     title: str | None,
     stops: AbstractContextManager[Callable[[], bool]],
+    continues: bool,
 ) -> list[Checkpoint]:
     """Edit from the newest whole checkpoint on; the model is freed when this returns."""
     entry = METHODS[job.method.method]
     loaded = load_model(job.model)
     inputs = method_inputs(job.method, loaded, job.model.digest, show)
     with show(title or f"Editing with {entry.label}", "edits") as progress, stops as stop_asked:
-        checkpoints = list(
+        return list(
             run_trajectory(
                 *loaded,
                 requests,
@@ -125,34 +137,39 @@ def _edited(
                 method=entry,
                 settings=TrajectorySettings(
                     Schedule(job.edit_counts, job.turn_size, job.seed),
-                    Source(key=key, model=job.model.name, model_digest=job.model.digest),
+                    Source(key_at=key_at, model=job.model.name, model_digest=job.model.digest),
                     folder,
                     CheckpointPolicy(stop_asked=stop_asked),
+                    continues,
                 ),
                 inputs=inputs,
                 progress=progress,
             )
         )
-    _remove_stale(folder, checkpoints)
-    return checkpoints
 
 
-def finished_checkpoints(job: EditingJob, key: str, folder: Path) -> list[Checkpoint]:
+def finished_checkpoints(job: EditingJob, key_at: Callable[[int], str], folder: Path) -> list[Checkpoint]:
     """The checkpoints of a complete trajectory in their order, pruned ones included; empty if one is missing."""
-    found = _in_order(folder, key)
-    counts = tuple(checkpoint.record.edit_count for checkpoint in found)
-    ended_early = bool(found) and not found[-1].record.finite
-    return found if counts == job.edit_counts or ended_early else []
+    found = {checkpoint.record.edit_count: checkpoint for checkpoint in _in_order(folder, key_at)}
+    end = end_of_line(found.values())
+    wanted = [count for count in job.edit_counts if end is None or count < end.record.edit_count]
+    ended = [end.record.edit_count] if end is not None and len(wanted) < len(job.edit_counts) else []
+    return [found[count] for count in wanted + ended] if found.keys() >= set(wanted) else []
 
 
 def written_checkpoints(job: EditingJob, requests: RequestStore, folder: Path) -> list[Checkpoint]:
     """The checkpoints that a trajectory has written so far, in their order, pruned ones included."""
-    return _in_order(folder, job.key(requests))
+    return _in_order(folder, job.keys(requests))
 
 
-def _in_order(folder: Path, key: str) -> list[Checkpoint]:
-    found = whole_checkpoints(folder, key, or_pruned=True)
+def _in_order(folder: Path, key_at: Callable[[int], str]) -> list[Checkpoint]:
+    found = whole_checkpoints(folder, key_at, or_pruned=True)
     return sorted(found, key=lambda checkpoint: checkpoint.record.edit_count)
+
+
+def remove_line(folder: Path) -> None:
+    """Remove the states of the main line: no further edit counts of the trajectory will be asked for."""
+    shutil.rmtree(folder / LINE, ignore_errors=True)
 
 
 def method_inputs(method: MethodConfig, loaded: LoadedModel, model_digest: str, show: ShowProgress) -> dict[str, Any]:
@@ -173,10 +190,11 @@ def inputs_key(method: MethodConfig, model_digest: str) -> dict[str, Any]:
     return {"covariance": covariance_key(options, method.sites, model_digest=model_digest)} if options else {}
 
 
-def _remove_stale(folder: Path, kept: Sequence[Checkpoint]) -> None:
-    """Remove other keys' checkpoints and the leftovers of killed processes from a finished trajectory's folder."""
+def _remove_stale(folder: Path, kept: Sequence[Checkpoint], *, continues: bool) -> None:
+    """Remove other checkpoints and the leftovers of killed processes from a finished trajectory's folder."""
     remove_leftovers(folder)
-    shutil.rmtree(folder / INTERIM, ignore_errors=True)
+    if not continues:
+        remove_line(folder)
     names = {checkpoint.folder.name for checkpoint in kept}
     for path in folder.glob("[0-9]*"):
         if path.name not in names:

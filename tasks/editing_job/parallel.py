@@ -45,6 +45,8 @@ class QueuedJob(NamedTuple):
     folder: Path
     title: str
     """What the progress is called."""
+    continues: bool = False
+    """Whether more edit counts of this trajectory may be asked for."""
 
 
 def edit_in_processes(jobs: Sequence[QueuedJob], num_processes: int, *, show: ShowProgress) -> dict[Path, str]:
@@ -77,7 +79,7 @@ def edit_in_processes(jobs: Sequence[QueuedJob], num_processes: int, *, show: Sh
 
 
 def _is_finished(queued: QueuedJob) -> bool:
-    return bool(finished_checkpoints(queued.job, queued.job.key(queued.requests), queued.folder))
+    return bool(finished_checkpoints(queued.job, queued.job.keys(queued.requests), queued.folder))
 
 
 class _Running:
@@ -137,7 +139,7 @@ class _Processes:
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in an undefined state
         mine, theirs = context.Pipe()
         threads = editing_threads(self.num_processes)
-        arguments = (queued.job, queued.dataset, queued.folder, queued.title, threads, theirs)
+        arguments = (queued.job, queued.dataset, queued.folder, queued.title, queued.continues, threads, theirs)
         process = context.Process(target=_edit, args=arguments, daemon=True)
         with _signals_for_the_parent():
             process.start()
@@ -182,14 +184,29 @@ def _end_in_words(code: int) -> str:
 
 
 def _edit(
-    job: EditingJob, dataset: DatasetOptions, folder: Path, title: str, threads: int, messages: Connection
+    job: EditingJob,
+    dataset: DatasetOptions,
+    folder: Path,
+    title: str,
+    continues: bool,
+    threads: int,
+    messages: Connection,
 ) -> None:
     """What a process does: run a job, and send messages about its progress and its end."""
     Thread(target=_end_with_parent, daemon=True).start()
     try:
         requests = load_requests(dataset).requests
         show, stop_asked = _sender(messages), messages.poll
-        run_editing_job(job, requests, folder, show=show, title=title, threads=threads, stop_asked=stop_asked)
+        run_editing_job(
+            job,
+            requests,
+            folder,
+            show=show,
+            title=title,
+            threads=threads,
+            stop_asked=stop_asked,
+            continues=continues,
+        )
     except StoppedError:
         return
     except ValueError as error:

@@ -23,6 +23,7 @@ def edit(
     point: TrajectoryPoint,
     label: str,
     sources: SourceIndex,
+    continues: bool = False,
 ) -> list[int]:
     """Edit to the last edit count, from the newest whole checkpoint on, and store what is known of each checkpoint.
 
@@ -33,13 +34,15 @@ def edit(
         point: Any point of the trajectory.
         label: What the progress calls the method.
         sources: Keeps parsed source files between stage keys.
+        continues: Whether more edit counts may be asked for.
 
     Returns:
         The edit counts of the checkpoints.
     """
     title = f"Editing with {label}"
+    show = shown_in_flow(point.run.name)
     checkpoints = run_editing_job(
-        job, requests, folder, show=shown_in_flow(point.run.name), title=title, sources=sources
+        job, requests, folder, show=show, title=title, sources=sources, continues=continues
     )
     return store_checkpoints(point, checkpoints)
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel
 
 from overedit.editing.storage.checksums import digest
-from overedit.editing.trajectory.checkpoint import Checkpoint, read_checkpoint
-from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.engine import lazy, server
 from overedit.tasks.engine.base import Engine, EngineDiedError
 from overedit.tasks.engine.lazy import LazyEngine
@@ -26,6 +23,7 @@ from overedit.tasks.evaluation.capability.local_items import files_digest
 from overedit.tasks.evaluation.capability.options import CapabilityOptions
 from overedit.tasks.evaluation.capability.scoring import measure_capability
 from overedit.tasks.evaluation.capability.task_loading import TaskLoader
+from overedit.tasks.evaluation.measured import MeasuredCheckpoint, Questions
 from overedit.tasks.evaluation.options import MeasureOptions, PerplexityOptions
 from overedit.tasks.evaluation.outcomes import NO_PRE_EDIT, PreEdit
 from overedit.tasks.evaluation.perplexity import corpus_texts, measure_perplexity
@@ -39,58 +37,6 @@ logger = logging.getLogger(__name__)
 
 ENGINES_A_CHECKPOINT = 3
 """The most engines that may die while one checkpoint is measured: the same prompt would kill another one too."""
-
-
-@dataclass(frozen=True)
-class MeasuredCheckpoint:
-    """A checkpoint to measure, as it is on the disk; without a folder it is the pristine model."""
-
-    point: TrajectoryPoint
-    requests: RequestStore
-    """The edits of the whole run, in order."""
-    overwritten: Mapping[str, str]
-    edit_counts: tuple[int, ...]
-    """The run's edit counts: the pristine model is asked what any of them will be asked."""
-    folder: Path | None
-    model_digest: str
-    sources: SourceIndex | None = None
-    """Keeps parsed source files between stage keys; without one each key parses them anew."""
-
-    @cached_property
-    def checkpoint(self) -> Checkpoint | None:
-        """Its records; its tensors are read by the engine.
-
-        Raises:
-            DamagedCheckpointError: The folder is not a whole checkpoint.
-        """
-        return None if self.folder is None else read_checkpoint(self.folder)
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the trajectory ends here."""
-        return self.point.edit_count == self.edit_counts[-1] or not self.is_finite
-
-    @property
-    def weights(self) -> str:
-        """Digest of the measured weights."""
-        tensors = self.checkpoint.record.tensors if self.checkpoint else {}
-        return digest([self.model_digest, {name: record.sha256 for name, record in tensors.items()}])
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether all weights are finite."""
-        return self.checkpoint is None or self.checkpoint.record.finite
-
-    @property
-    def base(self) -> TrajectoryPoint:
-        """The point of the pristine model's rows."""
-        return self.point.model_copy(update={"trajectory": "base", "method": "none", "edit_count": 0})
-
-    @property
-    def before(self) -> TrajectoryPoint:
-        """The point of the trajectory's previous checkpoint; before the first it is the pristine model's."""
-        count = max((count for count in self.edit_counts if count < self.point.edit_count), default=0)
-        return self.point.model_copy(update={"edit_count": count}) if count else self.base
 
 
 def measure(
@@ -148,22 +94,28 @@ def _missing_stages(
 
     Whether the general benchmarks are due depends on the perplexity of this checkpoint.
     """
-    key = _outcomes_key(measured, options)
-    if not _is_stored(measured, key, "outcomes", costs=asking_stages(options.evaluation)):
-        yield partial(_measure_outcomes, measured, options, key, show)
+    for questions in measured.questions:
+        key = _outcomes_key(measured, options, questions)
+        if not _is_stored(measured, key, "outcomes", costs=asking_stages(options.evaluation), part=questions.part):
+            yield partial(_measure_outcomes, measured, options, questions, key, show)
     key = _key(measured, options, perplexity, asked=options.perplexity)
     if options.perplexity.corpus is not None and not _is_stored(measured, key, "perplexity", costs=("perplexity",)):
         yield partial(_measure_perplexity, measured, options.perplexity, key)
     if _capability_is_due(measured, options.capability):
         key = _capability_key(measured, options)
         if not _is_stored(measured, key, "capability_samples", "capability", costs=("capability",)):
-            yield partial(_measure_capability, measured, loader, key)
+            yield partial(_measure_capability, measured, options.capability, loader, key)
 
 
 def _measure_outcomes(
-    measured: MeasuredCheckpoint, options: MeasureOptions, key: str, show: ShowProgress, engine: Engine
+    measured: MeasuredCheckpoint,
+    options: MeasureOptions,
+    questions: Questions,
+    key: str,
+    show: ShowProgress,
+    engine: Engine,
 ) -> None:
-    point, pre_edit = measured.point, _pre_edit(measured)
+    point, part, pre_edit = measured.point, questions.part, _pre_edit(measured)
     with show(f"Probing {point.method} at {point.edit_count:,} edits", "prompts") as progress:
         result = evaluate_checkpoint(
             engine,
@@ -171,43 +123,54 @@ def _measure_outcomes(
             point.edit_count,
             options.evaluation,
             pre_edit=pre_edit,
-            edit_counts=measured.edit_counts,
+            edit_counts=questions.edit_counts,
+            asked_before=questions.asked_before,
             progress=progress,
         )
-    point.store("outcomes", result.rows, key=key)
+    point.store("outcomes", result.rows, key=key, part=part)
     for cost in result.costs:
-        point.store_cost(cost.stage, cost.seconds, cost.num_items, key=key, engine=engine.kind)
+        cost_part = _cost_part(cost.stage, part)
+        point.store_cost(cost.stage, cost.seconds, cost.num_items, key=key, part=cost_part, engine=engine.kind)
 
 
 def _store_unanswered(measured: MeasuredCheckpoint, options: MeasureOptions) -> None:
     """Store the questions of a checkpoint whose weights are not finite, without answers."""
-    point, key = measured.point, _outcomes_key(measured, options)
+    (questions,) = measured.questions
+    point, key = measured.point, _outcomes_key(measured, options, questions)
     if not point.reuse("outcomes", key):
         rows = unanswered(measured.requests, point.edit_count, options.evaluation, "the weights are not finite")
         point.store("outcomes", rows, key=key)
 
 
-def _outcomes_key(measured: MeasuredCheckpoint, options: MeasureOptions) -> str:
-    at = measured.edit_counts if measured.checkpoint is None else ()
-    requests = digest([measured.requests.digest, at])
+def _outcomes_key(measured: MeasuredCheckpoint, options: MeasureOptions, questions: Questions) -> str:
+    requests = digest([measured.requests.digest, questions])
     return _key(measured, options, probing, asked=options.evaluation, requests=requests)
 
 
-def _is_stored(measured: MeasuredCheckpoint, key: str, *tables: str, costs: Sequence[str]) -> bool:
+def _is_stored(
+    measured: MeasuredCheckpoint, key: str, *tables: str, costs: Sequence[str], part: str = ""
+) -> bool:
     """Whether all rows of a stage are stored; the costs of a pruned checkpoint may be missing."""
     point = measured.point
-    if not all(point.reuse(table, key) for table in tables):
+    if not all(point.reuse(table, key, part=part) for table in tables):
         return False
     pruned = measured.checkpoint is not None and measured.checkpoint.record.pruned
-    taken_over = [point.reuse("costs", key, part=stage) for stage in costs]  # each of them, if one is missing too
+    taken_over = [point.reuse("costs", key, part=_cost_part(stage, part)) for stage in costs]  # each, if one is missing
     return all(taken_over) or pruned
 
 
+def _cost_part(stage: str, part: str) -> str:
+    return f"{stage}, {part}" if part else stage
+
+
 def _pre_edit(measured: MeasuredCheckpoint) -> PreEdit:
-    """The pristine model's answers; none while the pristine model itself is measured."""
+    """The pristine model's answers in all rounds; none while the pristine model itself is measured."""
     if measured.checkpoint is None:
         return NO_PRE_EDIT
-    return PreEdit.of(measured.base.run.warehouse.rows("outcomes", measured.base.partition))
+    base, pristine = measured.base, replace(measured, point=measured.base, folder=None)
+    parts = [questions.part for questions in pristine.questions]
+    rows = (base.run.warehouse.rows("outcomes", base.partition, part=part) for part in parts)
+    return PreEdit.of([row for some in rows for row in some])
 
 
 def _measure_perplexity(measured: MeasuredCheckpoint, options: PerplexityOptions, key: str, engine: Engine) -> None:
@@ -218,10 +181,12 @@ def _measure_perplexity(measured: MeasuredCheckpoint, options: PerplexityOptions
     point.store_cost("perplexity", time.perf_counter() - begun, len(texts), key=key, engine=engine.kind)
 
 
-def _measure_capability(measured: MeasuredCheckpoint, loader: TaskLoader, key: str, engine: Engine) -> None:
+def _measure_capability(
+    measured: MeasuredCheckpoint, options: CapabilityOptions, loader: TaskLoader, key: str, engine: Engine
+) -> None:
     point = measured.point
     begun = time.perf_counter()
-    result = measure_capability(engine, loader.options, loader=loader)
+    result = measure_capability(engine, options, loader=loader)
     point.store("capability_samples", result.samples, key=key)
     point.store("capability", result.scores, key=key)
     seconds = time.perf_counter() - begun

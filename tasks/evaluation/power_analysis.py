@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from overedit.tasks.evaluation.capability.options import CapabilityOptions
 from overedit.tasks.evaluation.capability.scoring import is_right_or_wrong
 from overedit.tasks.evaluation.capability.task_loading import TaskLoader
-from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint, awaits_capability
+from overedit.tasks.evaluation.evaluator import awaits_capability
+from overedit.tasks.evaluation.measured import MeasuredCheckpoint
 from overedit.tasks.evaluation.options import MeasureOptions
 from overedit.tasks.warehouse.statistics import ALPHA, CHURN, POWER, smallest_detectable_drop
 

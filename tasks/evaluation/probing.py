@@ -79,6 +79,7 @@ def evaluate_checkpoint(
     *,
     pre_edit: PreEdit | None = None,
     edit_counts: Sequence[int] = (),
+    asked_before: Sequence[int] = (),
     progress: Progress = silent,
 ) -> EvaluationResult:
     """Ask the engine, which holds the checkpoint's weights, about the cases edited so far.
@@ -94,6 +95,7 @@ def evaluate_checkpoint(
         options: Which cases and probes, and how.
         pre_edit: The pristine model's answers; without them agreement is null.
         edit_counts: Edit counts of the run's checkpoints; without them the pristine model is asked about all requests.
+        asked_before: Edit counts for which the pristine model has been asked already.
         progress: Called with (done, total) calls of the engine.
 
     Raises:
@@ -103,6 +105,9 @@ def evaluate_checkpoint(
         raise ValueError(f"edit_count: {edit_count} is not between 0 and the {len(requests)} planned edits")
     stops = [edit_count] if edit_count else edit_counts
     positions = positions_asked(stops, options.sample) if stops else range(1, len(requests) + 1)
+    if asked_before:
+        known = set(positions_asked(asked_before, options.sample))
+        positions = [position for position in positions if position not in known]
     asked = list(questions_of(requests, edit_count, positions, options))
     prompts = prompts_of(asked, options)
     pairs = list(dict.fromkeys(pair for q in asked for pair in pairs_of(q, options)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.evaluation.capability.task_loading import TaskLoader
-from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint, measure
+from overedit.tasks.evaluation.evaluator import measure
+from overedit.tasks.evaluation.measured import MeasuredCheckpoint
 from overedit.tasks.evaluation.options import MeasureOptions
 from overedit.tasks.system.task_runs import retried_stage, shown_in_flow
 

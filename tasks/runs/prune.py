@@ -20,6 +20,7 @@ from overedit.editing.trajectory.checkpoint import (
     prune_checkpoint,
     read_checkpoint,
 )
+from overedit.editing.trajectory.editor import LINE
 from overedit.tasks.runs.run import check_name
 from overedit.tasks.system.locks import check_run_is_free, run_lock
 from overedit.tasks.warehouse.views import literal
@@ -125,7 +126,7 @@ def _ended(home: Path, run: str) -> dict[str, _End]:
 def _check_ended(folder: Path, ended: Iterable[str]) -> None:
     """Refuse a trajectory that was interrupted: it continues from its checkpoints."""
     name = f"{folder.parent.name}/{folder.name}"
-    if name not in ended or (folder / "interim").is_dir():
+    if name not in ended or (folder / LINE).is_dir():
         raise ValueError(f"{name} has not ended; overedit run continues it, and it can be pruned then")
 
 

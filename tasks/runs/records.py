@@ -31,30 +31,44 @@ def store_checkpoint(point: TrajectoryPoint, checkpoint: Checkpoint) -> None:
             "update_norm": record.norms[name].update,
             "path": str(checkpoint.folder),
             "bytes": 0 if record.pruned else weights.stat().st_size,
+            "branched_from": record.branched_from,
+            "schedule": record.schedule,
         }
         for name, tensor in record.tensors.items()
     ]
-    rows_of_turns = chain(diagnostics(record.log), turn_seconds(record.log, costs.turn_seconds))
+    branched = record.branched_from is not None
+    rows_of_turns = chain(diagnostics(record.log, branched), turn_seconds(record.log, costs.turn_seconds, branched))
     point.store("diagnostics", rows_of_turns, key=record.key)
     point.store("checkpoints", rows, key=record.key)
     point.store_cost("edit", costs.seconds, costs.num_edits, key=record.key, peak_memory_bytes=costs.peak_memory_bytes)
 
 
-def diagnostics(log: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Rows of the table `diagnostics` from the logs of turns, whose keys are `<site>/<quantity>` or `<quantity>`."""
+def diagnostics(log: Sequence[Mapping[str, Any]], branched: bool) -> Iterator[dict[str, Any]]:
+    """Rows of the table `diagnostics` from the logs of turns, whose keys are `<site>/<quantity>` or `<quantity>`.
+
+    Args:
+        log: One entry per turn.
+        branched: Whether the last turn was on a branch.
+    """
     for turn in log:
         for name, value in turn.items():
             if name in ("first", "last") or isinstance(value, str):
                 continue
             site, _, quantity = name.rpartition("/")
-            edits = {"first_edit": turn["first"], "last_edit": turn["last"]}
+            edits = _edits(turn, branched and turn is log[-1])
             yield edits | {"site": site or None, "quantity": quantity, "value": float(value)}
 
 
-def turn_seconds(log: Sequence[Mapping[str, Any]], seconds: Sequence[float]) -> Iterator[dict[str, Any]]:
+def turn_seconds(
+    log: Sequence[Mapping[str, Any]], seconds: Sequence[float], branched: bool
+) -> Iterator[dict[str, Any]]:
     """Rows of the table `diagnostics`: the seconds of each turn."""
     for turn, value in zip(log, seconds, strict=bool(seconds)):
-        yield {"first_edit": turn["first"], "last_edit": turn["last"], "quantity": "seconds", "value": value}
+        yield _edits(turn, branched and turn is log[-1]) | {"quantity": "seconds", "value": value}
+
+
+def _edits(turn: Mapping[str, Any], on_branch: bool) -> dict[str, Any]:
+    return {"first_edit": turn["first"], "last_edit": turn["last"], "on_branch": on_branch}
 
 
 def store_run(

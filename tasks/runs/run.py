@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from overedit.editing.storage.checksums import digest
 from overedit.tasks.system.untrusted import shown_value
 from overedit.tasks.warehouse.arrow_rows import Rows
-from overedit.tasks.warehouse.layout import Partition, stage_path
+from overedit.tasks.warehouse.layout import Partition, current_path, stage_path
 from overedit.tasks.warehouse.views import literal
 from overedit.tasks.warehouse.warehouse import Warehouse
 
@@ -49,6 +49,17 @@ class FileLog:
     computed: dict[str, str] = field(default_factory=dict)
     shared: dict[str, str] = field(default_factory=dict)
     """May hold files of `computed` too: a stage that is tried again takes over what it made before."""
+    _of_stage: dict[str, str] = field(default_factory=dict)
+    """The path while the rows are current -> the newest path of that stage."""
+
+    def add(self, kind: Literal["computed", "shared"], path: str, table: str) -> None:
+        """Add a file, in the place of one of the same stage with another key."""
+        before = self._of_stage.setdefault(current_path(path), path)
+        if before != path:
+            self.computed.pop(before, None)
+            self.shared.pop(before, None)
+            self._of_stage[current_path(path)] = path
+        (self.computed if kind == "computed" else self.shared)[path] = table
 
 
 def check_name(name: str) -> None:
@@ -122,13 +133,13 @@ class Run:
     def store(self, table: str, rows: Rows, *, partition: Partition, key: str, part: str = "") -> None:
         """Write rows of the run to a table, replacing the current ones of that partition and part."""
         self.warehouse.write(table, rows, partition=partition, key=key, part=part)
-        self.files.computed[stage_path(table, partition, key, part)] = table
+        self.files.add("computed", stage_path(table, partition, key, part), table)
 
     def reuse(self, table: str, partition: Partition, key: str, *, part: str = "") -> bool:
         """Take over rows that were written with this key; False if there are none."""
         if not self.warehouse.reuse(table, partition, key, part=part):
             return False
-        self.files.shared[stage_path(table, partition, key, part)] = table
+        self.files.add("shared", stage_path(table, partition, key, part), table)
         return True
 
 

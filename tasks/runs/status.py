@@ -27,7 +27,7 @@ SELECT run, trajectory, order_seed, n + num_failed AS num_done FROM scan_summary
 """
 _NOT_FINITE = """
 SELECT run, trajectory, order_seed, first_edit, last_edit FROM diagnostics
-WHERE site IS NULL AND quantity = 'finite' AND value = 0
+WHERE site IS NULL AND quantity = 'finite' AND value = 0 AND on_branch IS NOT TRUE
 """
 
 

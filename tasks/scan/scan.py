@@ -27,7 +27,7 @@ from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
 from overedit.editing.trajectory.checkpoint import Norms
 from overedit.editing.trajectory.interruption import StoppedError, stop_on_signals
-from overedit.editing.trajectory.runner import turn_seed
+from overedit.editing.trajectory.settings import turn_seed
 from overedit.tasks.data.corpus import texts_digest
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.job import inputs_key, method_inputs

@@ -85,6 +85,14 @@ TABLES_IN_WORDS: dict[str, Table] = {
             "update_norm": Column("Frobenius norm of (edited - pristine)"),
             "bytes": Column("size of the checkpoint's weights file; 0 if it was pruned", "bytes"),
             "path": Column("the checkpoint's folder"),
+            "branched_from": Column(
+                "edit count at which the checkpoint left the main line, which goes on without it; null on the main line",
+                "edits",
+            ),
+            "schedule": Column(
+                "turns: each turn takes new edits; of a method that takes all edits so far in every turn: restart (from "
+                "the pristine weights) or continue (from those of the turn before)"
+            ),
         },
     ),
     "diagnostics": Table(
@@ -97,6 +105,7 @@ TABLES_IN_WORDS: dict[str, Table] = {
             "site": Column("the projection, e.g. 5.down_proj; null for quantities of the whole turn"),
             "quantity": Column("what was logged, e.g. update_norm, preservation, loss, seconds"),
             "value": Column("its value; the unit is the quantity's own"),
+            "on_branch": Column("whether the turn led to a checkpoint only, and was not continued from"),
         },
     ),
     "outcomes": Table(
@@ -161,6 +170,18 @@ TABLES_IN_WORDS: dict[str, Table] = {
             "text_id": Column("the text's number in it, from 0"),
             "nll": Column("negative log-likelihood, summed over its tokens", "nats"),
             "num_tokens": Column("length of the text", "tokens"),
+        },
+    ),
+    "verdicts": Table(
+        "what a search for the collapse concluded from one measured edit count, by one definition",
+        IDENTITY
+        | {
+            "definition": Column("the definition of collapse, as in `collapse_definitions`"),
+            "rank": Column("its place among the search's definitions, from 1"),
+            "verdict": Column("good or bad; undecided where the number's interval holds the limit"),
+            "likely": Column("good or bad by the number itself"),
+            "z": Column("half-width of that interval, in standard errors"),
+            "confidence": Column("the least probability that the search's bracket holds the collapse point", SHARE),
         },
     ),
     "scans": Table(

@@ -185,8 +185,16 @@ class TableFiles:
             return None
         return {path: stored_checksum(Path(self._path) / path) for path in self.current_files(run)}
 
-    def rows(self, table: str, partition: Partition | None = None) -> list[dict[str, Any]]:
-        """The current records of a table that have these values, in the order of the files' names."""
+    def rows(
+        self, table: str, partition: Partition | None = None, *, part: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The current records of a table that have these values, in the order of the files' names.
+
+        Args:
+            table: A key of `TABLES`.
+            partition: The values, by column.
+            part: Only the rows of the stage of this partition and part.
+        """
         wanted = dict(partition or {})
         schema = schema_of(table)
         leading = []
@@ -196,7 +204,10 @@ class TableFiles:
             leading.append(name)
         folder = "/".join([table, *folder_names(table, {name: wanted[name] for name in leading})])
         tables = []
-        for path in self._parquet_files(folder):
+        paths = self._parquet_files(folder)
+        if part is not None:
+            paths = [path for path in paths if path == self._file(table, wanted, "", part)]
+        for path in paths:
             with self._files.open(path, "rb") as stream:
                 tables.append(conform(table, pq.read_table(stream), schema))
         records = pa.concat_tables(tables).to_pylist() if tables else []

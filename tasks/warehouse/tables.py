@@ -68,6 +68,8 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("update_norm", _float),
             pa.field("bytes", _int),
             pa.field("path", _text),
+            pa.field("branched_from", _int),
+            pa.field("schedule", _text),
         ]
     ),
     "diagnostics": pa.schema(
@@ -78,6 +80,7 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("site", _text),
             pa.field("quantity", _text),
             pa.field("value", _float),
+            pa.field("on_branch", _bool),
         ]
     ),
     "outcomes": pa.schema(
@@ -138,6 +141,17 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("text_id", _int),
             pa.field("nll", _float),
             pa.field("num_tokens", _int),
+        ]
+    ),
+    "verdicts": pa.schema(
+        [
+            *IDENTITY,
+            pa.field("definition", _text, nullable=False),
+            pa.field("rank", _int),
+            pa.field("verdict", _text),
+            pa.field("likely", _text),
+            pa.field("z", _float),
+            pa.field("confidence", _float),
         ]
     ),
     "scans": pa.schema(

@@ -197,7 +197,7 @@ def test_a_kill_of_the_parent_and_a_stop_reach_the_children(
     while any(map(is_alive, children)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(map(is_alive, children)), "nobody goes on editing"
-    assert not list((tmp_path / "stopped").rglob("interim")), "nor to the end of the turn, which may take hours"
+    assert not list((tmp_path / "stopped").rglob("line")), "nor to the end of the turn, which may take hours"
     assert len(list((tmp_path / "stopped").rglob("00000012"))) < 2, "it was killed before the end"
 
     @contextmanager
@@ -215,7 +215,7 @@ def test_a_kill_of_the_parent_and_a_stop_reach_the_children(
     plan = make_plan(BenchmarkConfig.model_validate(config))
     with pytest.raises(StoppedError, match="stopped after the turns that were going on, as asked"):
         edit_in_processes(plan.queued_jobs(), 2, show=show)
-    records = [json.loads(path.read_text()) for path in (tmp_path / "stopped").rglob("interim/checkpoint.json")]
+    records = [json.loads(path.read_text()) for path in (tmp_path / "stopped").rglob("line/*/checkpoint.json")]
     assert records, "what lay between two counts is kept"
     assert all(1 < record["edit_count"] < 12 for record in records)
     edited_one_after_another(plan)

@@ -37,7 +37,7 @@ def test_ten_checkpoints_cost_the_edited_tensors_only(tmp_path: Path, dtype: tor
     model = tiny("llama", dtype=dtype)
     config = LocftBf.model_validate({"site": "1.down_proj", "batch_size": 5, "epochs": 2, "schedule": schedule})
     requests = some_requests(COUNTS[-1])
-    settings = TrajectorySettings(Schedule(COUNTS, 5), Source(key="k", model="tiny", model_digest="d"), tmp_path)
+    settings = TrajectorySettings(Schedule(COUNTS, 5), Source(key_at=lambda _: "k", model="tiny", model_digest="d"), tmp_path)
     folders = [
         checkpoint.folder
         for checkpoint in run_trajectory(
@@ -52,7 +52,7 @@ def test_ten_checkpoints_cost_the_edited_tensors_only(tmp_path: Path, dtype: tor
         assert sizes.keys() == {"weights.safetensors", "checkpoint.json", "costs.json"}, "no state, no optimizer"
         assert sizes["weights.safetensors"] == file_bytes(edited)
         assert sizes["weights.safetensors"] == 8 + header_length(folder) + 32 * 48 * dtype.itemsize
-        assert sizes["checkpoint.json"] + sizes["costs.json"] < 2_500
+        assert sizes["checkpoint.json"] + sizes["costs.json"] < 2_560
         everything += sum(sizes.values())
     records = [(folder / "checkpoint.json").stat().st_size for folder in folders]
     assert max(records) - min(records) < 100, "a record has the length of its numbers, not of the edits"

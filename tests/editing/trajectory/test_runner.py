@@ -19,7 +19,7 @@ from overedit.editing.model.weights import Delta, Replacement, checksum
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage import disk_space
 from overedit.editing.storage.disk_space import NoSpaceError
-from overedit.editing.trajectory import runner as trajectory
+from overedit.editing.trajectory import editor as trajectory
 from overedit.editing.trajectory.checkpoint import (
     Checkpoint,
     DamagedCheckpointError,
@@ -27,18 +27,21 @@ from overedit.editing.trajectory.checkpoint import (
     whole_checkpoints,
 )
 from overedit.editing.trajectory.interruption import EVERY_TEN_MINUTES, CheckpointPolicy, StoppedError
-from overedit.editing.trajectory.runner import Schedule, Source, TrajectorySettings, run_trajectory, turn_seed
+from overedit.editing.trajectory.runner import run_trajectory
+from overedit.editing.trajectory.settings import Schedule, Source, TrajectorySettings, turn_seed
 
 Usage = namedtuple("Usage", "total used free")
 NAME = "model.layers.0.mlp.down_proj.weight"
 REQUESTS = [EditRequest(case_id=str(i), prompt=f"p{i}", target_new="t") for i in range(40)]
-SOURCE = Source(key="k", model="tiny", model_digest="d")
+SOURCE = Source(key_at=lambda edit_count: f"k{edit_count}", model="tiny", model_digest="d")
 
 
 class Config(MethodConfig):
     method: Literal["noise"] = "noise"
     schedule: str = "continue"
     poison_at: int | None = None
+    poison_in: int | None = None
+    """Turns of this many edits leave a NaN."""
     edited: tuple[str, ...] = ()
 
     @property
@@ -61,7 +64,7 @@ def add_noise(
     count = int(state.get("count", torch.zeros(1))) + len(requests)
     shape = model.get_parameter(NAME).shape
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    if config.poison_at is not None and count >= config.poison_at:
+    if (config.poison_at is not None and count >= config.poison_at) or len(requests) == config.poison_in:
         noise[0, 0] = float("nan")
     progress(1, 1)
     return EditResult({NAME: Delta(noise)}, {"count": torch.tensor([count])}, {"edits": len(requests)})
@@ -85,8 +88,10 @@ def start(
     counts: tuple[int, ...],
     config: Config | None = None,
     policy: CheckpointPolicy = EVERY_TEN_MINUTES,
+    *,
+    continues: bool = False,
 ) -> Iterator[Checkpoint]:
-    settings = TrajectorySettings(Schedule(counts, turn_size=4, seed=7), SOURCE, folder, policy)
+    settings = TrajectorySettings(Schedule(counts, turn_size=4, seed=7), SOURCE, folder, policy, continues)
     return run_trajectory(model, None, REQUESTS, config or Config(), method=NOISE, settings=settings)
 
 
@@ -98,14 +103,18 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_turns_end_at_the_counts_and_the_turn_size(model: LlamaForCausalLM, tmp_path: Path) -> None:
-    checkpoints = list(start(model, tmp_path, (1, 10, 12)))
+def test_the_main_line_has_turns_of_the_turn_size_and_a_count_inside_one_is_a_branch(
+    model: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    checkpoints = list(start(model, tmp_path, (1, 10, 11, 12, 15)))
     spans = [[(turn["first"], turn["last"]) for turn in c.record.log] for c in checkpoints]
-    assert spans == [[(1, 1)], [(2, 5), (6, 9), (10, 10)], [(11, 12)]]
-    assert [c.record.turns for c in checkpoints] == [1, 4, 5]
-    assert [int(c.state()["count"]) for c in checkpoints] == [1, 10, 12]
-    assert [c.costs.num_edits for c in checkpoints] == [1, 9, 2]
-    assert [len(c.costs.turn_seconds) for c in checkpoints] == [1, 3, 1]
+    assert spans == [[(1, 1)], [(1, 4), (5, 8), (9, 10)], [(9, 11)], [(9, 12)], [(13, 15)]]
+    assert [c.record.branched_from for c in checkpoints] == [0, 8, 8, None, 12]
+    assert [c.record.turns for c in checkpoints] == [1, 3, 3, 3, 4]
+    assert [int(c.state()["count"]) for c in checkpoints] == [1, 10, 11, 12, 15]
+    assert [c.costs.num_edits for c in checkpoints] == [1, 10, 3, 4, 3]
+    assert [len(c.costs.turn_seconds) for c in checkpoints] == [1, 3, 1, 1, 1]
+    assert {path.name for path in tmp_path.iterdir()} == {f"{count:08d}" for count in (1, 10, 11, 12, 15)}
     assert all(0 < sum(c.costs.turn_seconds) <= c.costs.seconds + 1e-4 for c in checkpoints)
 
 
@@ -126,15 +135,66 @@ def test_a_checkpoint_is_the_edited_tensor_and_the_model_is_its_own_again(
 
 
 @pytest.mark.parametrize("schedule", ["continue", "restart"])
-def test_a_cumulative_method_takes_all_edits_from_the_base_or_from_the_checkpoint_before(
+def test_a_cumulative_method_takes_all_edits_from_the_base_or_from_the_turn_before(
     model: LlamaForCausalLM, tmp_path: Path, schedule: str
 ) -> None:
     base = model.get_parameter(NAME).detach().clone()
-    checkpoints = list(start(model, tmp_path, (4, 8), CumulativeConfig(schedule=schedule)))
-    assert [turn["last"] - turn["first"] + 1 for c in checkpoints for turn in c.record.log] == [4, 8]
-    noise = [torch.randn(base.shape, generator=torch.Generator().manual_seed(turn_seed(7, 0, b))) for b in (4, 8)]
-    expected = base + noise[1] if schedule == "restart" else base + noise[0] + noise[1]
-    assert torch.equal(checkpoints[1].tensors()[NAME], expected)
+    checkpoints = list(start(model, tmp_path, (6, 8), CumulativeConfig(schedule=schedule)))
+    noise = {b: torch.randn(base.shape, generator=torch.Generator().manual_seed(turn_seed(7, 0, b))) for b in (4, 6, 8)}
+    if schedule == "restart":
+        expected, edits, left = [noise[6], noise[8]], [[6], [8]], [0, 0]
+    else:
+        expected, edits, left = [noise[4] + noise[6], noise[4] + noise[8]], [[4, 6], [8]], [4, None]
+    assert [[turn["last"] - turn["first"] + 1 for turn in c.record.log] for c in checkpoints] == edits
+    assert [c.record.branched_from for c in checkpoints] == left
+    assert {c.record.schedule for c in checkpoints} == {schedule}
+    for checkpoint, change in zip(checkpoints, expected, strict=True):
+        torch.testing.assert_close(checkpoint.tensors()[NAME], base + change)
+
+
+SCHEDULES = [(10,), (1, 10), (1, 4, 9, 10, 20), (8, 10, 12), (10, 11, 40), tuple(range(1, 13))]
+
+
+@pytest.mark.parametrize("config", [Config(), CumulativeConfig(), CumulativeConfig(schedule="restart")], ids=str)
+def test_the_model_at_a_count_does_not_depend_on_the_other_counts(
+    model: LlamaForCausalLM, tmp_path: Path, config: Config
+) -> None:
+    found = []
+    for index, counts in enumerate(SCHEDULES):
+        folder = tmp_path / str(index)
+        (at_10,) = (c for c in start(model, folder, counts, config) if c.record.edit_count == 10)
+        found.append([(at_10.folder / name).read_bytes() for name in ("weights.safetensors", "state.safetensors")])
+    assert all(each == found[0] for each in found)
+
+
+def test_a_schedule_that_grows_continues_from_the_states_of_the_main_line(
+    model: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    """As a search asks for one count after another, also for smaller ones."""
+    counts: list[int] = []
+    for count in (1, 10, 30, 18, 14, 16):
+        counts = sorted([*counts, count])
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("0*/*")}
+        (new,) = (c for c in start(model, tmp_path, tuple(counts), continues=True) if c.record.edit_count == count)
+        assert before.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.glob("0*/*")}.items()
+        assert new.record.edit_count == count
+        if count == 14:
+            assert [(t["first"], t["last"]) for t in new.record.log] == [(9, 12), (13, 14)], "from the state at 8"
+    assert sorted(int(path.name) for path in (tmp_path / "line").iterdir()) == [8, 12, 16, 28]
+    list(start(model, tmp_path / "at once", tuple(counts)))
+    for count in counts:
+        for name in ("weights.safetensors", "state.safetensors"):
+            one, other = (folder / f"{count:08d}" / name for folder in (tmp_path, tmp_path / "at once"))
+            assert one.read_bytes() == other.read_bytes()
+    list(start(model, tmp_path, tuple(counts)))
+    assert not (tmp_path / "line").exists()
+
+
+def test_a_branch_that_is_not_finite_does_not_end_the_main_line(model: LlamaForCausalLM, tmp_path: Path) -> None:
+    checkpoints = list(start(model, tmp_path, (3, 4, 7, 8), Config(poison_in=3)))
+    assert [(c.record.edit_count, c.record.finite) for c in checkpoints] == [
+        (3, False), (4, True), (7, False), (8, True),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("stop_after", [1, 2])
@@ -164,7 +224,7 @@ def test_a_damaged_checkpoint_is_made_again(
     else:
         path.unlink()
     with caplog.at_level(logging.WARNING):
-        assert [c.record.edit_count for c in whole_checkpoints(tmp_path, "k")] == (
+        assert [c.record.edit_count for c in whole_checkpoints(tmp_path, SOURCE.key_at)] == (
             [20, 10, 1] if _harmless(path) else [10, 1]
         )
     list(start(model, tmp_path, (1, 10, 20)))
@@ -185,13 +245,13 @@ def test_a_weight_that_is_no_longer_finite_ends_the_trajectory_with_a_checkpoint
     model: LlamaForCausalLM, tmp_path: Path
 ) -> None:
     checkpoints = list(start(model, tmp_path, (1, 10, 20), Config(poison_at=6)))
-    assert [(c.record.edit_count, c.record.finite) for c in checkpoints] == [(1, True), (9, False)]
+    assert [(c.record.edit_count, c.record.finite) for c in checkpoints] == [(1, True), (8, False)]
     assert torch.isfinite(model.get_parameter(NAME)).all()
 
 
 def test_another_key_is_another_trajectory(model: LlamaForCausalLM, tmp_path: Path) -> None:
     list(start(model, tmp_path, (1, 10)))
-    assert list(whole_checkpoints(tmp_path, "other")) == []
+    assert list(whole_checkpoints(tmp_path, lambda _: "other")) == []
 
 
 @pytest.mark.parametrize(
@@ -227,18 +287,18 @@ def test_replacement_keeps_exact_values(model: LlamaForCausalLM) -> None:
 def test_room_for_all_checkpoints_is_looked_for_before_the_first_turn(
     model: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One tensor of 16 x 24 float32 and a state of 8 bytes, at each count to come and in an interim checkpoint."""
+    """One tensor of 16 x 24 float32 and a state of 8 bytes: at each count, before a branch, and in between."""
     base = model.get_parameter(NAME).nbytes
     asked: list[tuple[int, str]] = []
     monkeypatch.setattr(trajectory, "check_space", lambda _, size, what: asked.append((size, what)))
     next(start(model, tmp_path, (1, 4, 10), Config(edited=("0.down_proj",))))
-    assert asked == [(4 * base, "the checkpoints at 1, 4, 10 edits")]
+    assert asked == [(5 * base, "the checkpoints at 1, 4, 10 edits")]
     asked.clear()
     list(start(model, tmp_path, (1, 4, 10), Config(edited=("0.down_proj",))))
     known = base + 8
-    assert asked == [(3 * known, "the checkpoints at 4, 10 edits"), (2 * known, "the checkpoints at 10 edits")]
+    assert asked == [(4 * known, "the checkpoints at 4, 10 edits"), (3 * known, "the checkpoints at 10 edits")]
     monkeypatch.undo()
-    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: Usage(0, 0, disk_space.SLACK + 4 * base - 1))
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: Usage(0, 0, disk_space.SLACK + 5 * base - 1))
     with pytest.raises(NoSpaceError, match=r"the checkpoints at 1, 4, 10 edits will take .* is whole"):
         list(start(model, tmp_path / "full", (1, 4, 10), Config(edited=("0.down_proj",))))
     assert not (tmp_path / "full").exists()
@@ -264,7 +324,7 @@ def test_a_stop_that_is_asked_for_keeps_what_there_is(model: LlamaForCausalLM, t
     assert {name: checksum(p) for name, p in model.named_parameters()} == before
     again = list(start(model, tmp_path / "stopped", (1, 10, 20)))
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
-    assert [c.costs.num_edits for c in again] == [1, 9, 10]
+    assert [c.costs.num_edits for c in again] == [1, 10, 12]
     assert [len(c.costs.turn_seconds) for c in again] == [1, 3, 3]
 
 
@@ -275,8 +335,8 @@ def test_interim_checkpoints_come_in_time_and_go(model: LlamaForCausalLM, tmp_pa
         trajectory, "write_checkpoint", lambda folder, **k: (written.append(folder.name), real(folder, **k))[1]
     )
     interrupted(model, tmp_path, (1, 10), CheckpointPolicy(seconds=0))
-    assert written == ["00000001", "interim", "interim", "00000010"]  # behind edits 5 and 9
-    assert not (tmp_path / "interim").exists()
+    assert written == ["00000001", "00000004", "00000008", "00000010"]
+    assert not (tmp_path / "line").exists()
 
 
 def test_a_damaged_interim_checkpoint_is_passed_over(
@@ -284,11 +344,11 @@ def test_a_damaged_interim_checkpoint_is_passed_over(
 ) -> None:
     list(start(model, tmp_path / "whole", (1, 10)))
     asked = iter([False, True, False, False])
-    with pytest.raises(StoppedError, match="after 5 edits"):
+    with pytest.raises(StoppedError, match="after 4 edits"):
         interrupted(model, tmp_path / "stopped", (1, 10), CheckpointPolicy(stop_asked=lambda: next(asked)))
-    state = tmp_path / "stopped" / "interim" / "state.safetensors"
+    state = tmp_path / "stopped" / "line" / "00000004" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:-1] + b"\x7f")
     with caplog.at_level(logging.WARNING):
         list(start(model, tmp_path / "stopped", (1, 10)))
-    assert "damaged interim checkpoint" in caplog.text
+    assert "damaged checkpoint" in caplog.text
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")

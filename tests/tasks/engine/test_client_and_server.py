@@ -24,7 +24,8 @@ from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.evaluation.capability.options import CapabilityOptions
 from overedit.tasks.evaluation.capability.scoring import measure_capability
-from overedit.tasks.evaluation.evaluator import ENGINES_A_CHECKPOINT, MeasuredCheckpoint, measure
+from overedit.tasks.evaluation.evaluator import ENGINES_A_CHECKPOINT, measure
+from overedit.tasks.evaluation.measured import MeasuredCheckpoint
 from overedit.tasks.evaluation.options import EvaluationOptions, MeasureOptions, PerplexityOptions
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.run import Run, TrajectoryPoint

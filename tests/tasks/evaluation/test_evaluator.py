@@ -13,7 +13,8 @@ from overedit.tasks.engine import lazy
 from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.evaluation.capability.options import CapabilityOptions
-from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint, measure
+from overedit.tasks.evaluation.evaluator import measure
+from overedit.tasks.evaluation.measured import MeasuredCheckpoint
 from overedit.tasks.evaluation.options import EvaluationOptions, MeasureOptions, PerplexityOptions
 from overedit.tasks.evaluation.probing import EvaluationResult, StageCost
 from overedit.tasks.models.reference import ModelReference

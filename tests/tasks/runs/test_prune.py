@@ -80,8 +80,8 @@ def test_a_pruned_checkpoint_says_so(home: Path, tmp_path: Path) -> None:
             read()
     with pytest.raises(PrunedCheckpointError, match="was pruned"):
         export_checkpoint(folder / "00000001", tmp_path / "out")
-    assert [c.record.edit_count for c in whole_checkpoints(folder, "k")] == [5, 3, 2]
-    assert [c.record.edit_count for c in whole_checkpoints(folder, "k", or_pruned=True)] == [5, 4, 3, 2, 1]
+    assert [c.record.edit_count for c in whole_checkpoints(folder, lambda _: "k")] == [5, 3, 2]
+    assert [c.record.edit_count for c in whole_checkpoints(folder, lambda _: "k", or_pruned=True)] == [5, 4, 3, 2, 1]
     assert not [part for part in verify(home) if part.damages]
     assert next(iter(status_table(home).columns[3].cells)) == "(1) 2 3 (4) 5"
 
@@ -91,10 +91,10 @@ def test_what_has_not_ended_or_failed_is_not_pruned(home: Path) -> None:
     for dry_run in (True, False):
         with run_lock(home / "runs" / "r"), pytest.raises(HeldError, match="run 'r' is being worked on by process"):
             prune_run(home, "r", dry_run=dry_run)
-    (folder / "interim").mkdir()
+    (folder / "line").mkdir()
     with pytest.raises(ValueError, match="has not ended"):
         prune_run(home, "r")
-    (folder / "interim").rmdir()
+    (folder / "line").rmdir()
     write_checkpoint(home / "runs" / "r" / "rome" / "order-0", 1)
     with pytest.raises(ValueError, match="rome/order-0 has not ended; overedit run continues it"):
         prune_run(home, "r")

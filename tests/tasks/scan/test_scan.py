@@ -18,7 +18,7 @@ from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.weights import Delta, Replacement, WeightUpdate, applied, checksum
 from overedit.editing.requests import EditRequest, Probe
 from overedit.editing.trajectory.interruption import StoppedError
-from overedit.editing.trajectory.runner import turn_seed
+from overedit.editing.trajectory.settings import turn_seed
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.data.request_store import RequestStore

@@ -13,72 +13,11 @@
 -- collapse_at  the first measured edit count at which it holds; null if at none
 -- last_good    the last measured edit count before that; without collapse the last measured one
 -- detail       the numbers at collapse_at; why there is no verdict if last_good is null
-WITH means AS (
-    SELECT run, trajectory, order_seed, edit_count, value, low, high, coalesce(chance, 0) AS chance
-    FROM capability_by_edit_count WHERE task = 'mean' AND value IS NOT NULL
-),
-against AS (
-    SELECT m.*, b.value AS base, b.low AS base_low
-    FROM means AS m JOIN (FROM means WHERE edit_count = 0) AS b USING (run, trajectory, order_seed)
-),
-practical AS (
-    SELECT
-        run, trajectory, order_seed, edit_count, 'practical' AS definition,
-        high - chance < practical_share() * (base - chance) AS is_met,
-        format('capability at most {:.1f} %, {:.1f} % before editing, chance {:.1f} %', 100 * high, 100 * base, 100 * chance) AS detail
-    FROM against WHERE base > chance
-),
-worse AS (
-    SELECT
-        *, difference < 0 AND p_adjusted < 0.05 AS is_worse
-    FROM capability_change WHERE task = 'all'
-),
-significant AS (
-    SELECT
-        run, trajectory, order_seed, edit_count, 'significant' AS definition,
-        bool_and(is_worse) OVER (PARTITION BY run, trajectory, order_seed ORDER BY edit_count DESC) AS is_met,
-        format('{} items lost, {} gained of {}, p {:.2g}', num_lost, num_gained, n, p_adjusted) AS detail
-    FROM worse
-),
-perplexity_high AS (
-    SELECT
-        run, trajectory, order_seed, edit_count, 'perplexity' AS definition,
-        NOT isfinite(value) OR value > 1000 OR coalesce(ratio > 10, false) AS is_met,
-        format('perplexity {:.3g}', value) || coalesce(format(', {:.3g} times that before editing', ratio), '') AS detail
-    FROM perplexity_by_edit_count
-),
-at_chance AS (
-    SELECT
-        run, trajectory, order_seed, edit_count, 'muted' AS definition, low <= chance AS is_met,
-        format('capability {:.1f} % (at least {:.1f} %), chance {:.1f} %', 100 * value, 100 * low, 100 * chance) AS detail
-    FROM against WHERE base_low > chance
-),
-empty_texts AS (
-    SELECT
-        run, trajectory, order_seed, edit_count, 'muted' AS definition, empty > 0.5 AS is_met,
-        format('{:.1f} % of the outputs are empty', 100 * empty) AS detail
-    FROM text_health
-),
-peaks AS (
-    SELECT
-        *, max(value) OVER (PARTITION BY run, trajectory, order_seed ORDER BY edit_count) AS peak
-    FROM reliability_by_edit_count WHERE measure = 'reliability' AND protocol = 'generated' AND value IS NOT NULL
-),
-forgotten AS (
-    SELECT
-        run, trajectory, order_seed, edit_count, 'forgotten' AS definition, high < 0.5 * peak AS is_met,
-        format('reliability at most {:.1f} %, best {:.1f} %', 100 * high, 100 * peak) AS detail
-    FROM peaks
-),
-checks AS (
-    FROM practical UNION ALL FROM significant UNION ALL FROM perplexity_high UNION ALL FROM at_chance UNION ALL FROM empty_texts
-    UNION ALL FROM forgotten
-),
-firsts AS (
+WITH firsts AS (
     SELECT
         run, trajectory, order_seed, definition, min(edit_count) FILTER (is_met AND edit_count > 0) AS collapse_at,
         max(edit_count) AS measured_up_to
-    FROM checks
+    FROM collapse_checks
     GROUP BY run, trajectory, order_seed, definition
 ),
 details AS (
@@ -86,7 +25,7 @@ details AS (
         run, trajectory, order_seed, definition, any_value(collapse_at) AS collapse_at, any_value(measured_up_to) AS measured_up_to,
         max(edit_count) FILTER (collapse_at IS NULL OR edit_count < collapse_at) AS last_before,
         string_agg(detail, '; ' ORDER BY detail) FILTER (is_met AND edit_count = collapse_at) AS detail
-    FROM checks JOIN firsts USING (run, trajectory, order_seed, definition)
+    FROM collapse_checks JOIN firsts USING (run, trajectory, order_seed, definition)
     GROUP BY run, trajectory, order_seed, definition
 ),
 definitions(definition, rank, unknown) AS (

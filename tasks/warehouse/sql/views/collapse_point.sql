@@ -1,14 +1,20 @@
 -- The collapse of each trajectory: one row each, with or without a collapse.
 --
--- collapse_at       the first measured edit count that meets a criterion; null if none does up to measured_up_to
--- reason            the criteria met there: capability | perplexity | empty outputs | reliability | weights
+-- takes             the edits that the model takes: last_good; where a search found the collapse, its own number
+-- collapse_at       the first measured edit count that meets a criterion; null if none does up to measured_up_to. After a
+--                   search for the collapse: the first at which its (first) definition surely holds, see collapse_search
+-- last_good         the last measured edit count before that, or the last at which a search found the model surely good; 0
+--                   is the pristine model
+-- confidence        the least probability that a search's bracket holds the collapse point; null without a search
+-- reason            the criteria met at collapse_at: capability | perplexity | empty outputs | reliability | weights; after
+--                   a search its definition
 -- detail            the same with the numbers
 -- capability_at, perplexity_at, empty_at, reliability_at, weights_at  the first edit count of each criterion on its own
 -- planned_edit_count  the last edit count asked for; null until the trajectory has ended
 -- measured_up_to    the last edit count at which anything was measured; null if nothing was
 -- status, error     how the trajectory ended (see trajectories)
 --
--- The true point lies between the last measured edit count before collapse_at and collapse_at itself.
+-- The true point lies between last_good and collapse_at.
 WITH limits AS (
     SELECT
         -- capability: the upper 95 % bound of the mean, less chance, is below this share of the base's, less chance
@@ -80,6 +86,15 @@ firsts AS (
     FROM checks WHERE edit_count > 0
     GROUP BY run, trajectory, order_seed
 ),
+good AS (
+    SELECT run, trajectory, order_seed, max(edit_count) AS last_before
+    FROM checks JOIN firsts USING (run, trajectory, order_seed)
+    WHERE collapse_at IS NULL OR edit_count < collapse_at
+    GROUP BY run, trajectory, order_seed
+),
+searched AS (
+    FROM collapse_search WHERE rank = 1
+),
 reasons AS (
     SELECT
         run, trajectory, order_seed, string_agg(DISTINCT criterion, ' and ' ORDER BY criterion) AS reason,
@@ -89,9 +104,21 @@ reasons AS (
     GROUP BY run, trajectory, order_seed
 )
 SELECT
-    run, trajectory, label, method, model, dataset, order_seed, collapse_at, reason, detail,
-    capability_at, perplexity_at, empty_at, reliability_at, weights_at, measured_up_to, planned_edit_count, status, error
-FROM trajectories
-LEFT JOIN firsts USING (run, trajectory, order_seed)
-LEFT JOIN reasons USING (run, trajectory, order_seed)
+    run, trajectory, t.label, t.method, model, dataset, order_seed,
+    -- the pristine model is good by definition
+    CASE WHEN s.run IS NOT NULL THEN s.takes WHEN f.run IS NOT NULL THEN coalesce(last_before, 0) END AS takes,
+    CASE WHEN s.run IS NOT NULL THEN s.last_good WHEN f.run IS NOT NULL THEN coalesce(last_before, 0) END AS last_good,
+    CASE WHEN s.run IS NOT NULL THEN s.collapse_at ELSE f.collapse_at END AS collapse_at,
+    s.confidence,
+    CASE WHEN s.run IS NULL THEN reason WHEN s.collapse_at IS NOT NULL THEN s.definition END AS reason,
+    CASE WHEN s.run IS NULL THEN r.detail ELSE d.detail END AS detail,
+    capability_at, perplexity_at, empty_at, reliability_at, weights_at, f.measured_up_to, planned_edit_count, status, error
+FROM trajectories AS t
+LEFT JOIN firsts AS f USING (run, trajectory, order_seed)
+LEFT JOIN good USING (run, trajectory, order_seed)
+LEFT JOIN reasons AS r USING (run, trajectory, order_seed)
+LEFT JOIN searched AS s USING (run, trajectory, order_seed, model, dataset)
+LEFT JOIN collapse_checks AS d
+    ON d.run = t.run AND d.trajectory = t.trajectory AND d.order_seed = t.order_seed
+    AND d.edit_count = s.collapse_at AND d.definition = s.definition
 ORDER BY run, trajectory, order_seed

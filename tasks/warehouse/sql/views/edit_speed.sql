@@ -12,6 +12,10 @@ WITH turns AS (
         first_edit // (10 ** floor(log10(first_edit)))::BIGINT * (10 ** floor(log10(first_edit)))::BIGINT AS stretch
     FROM diagnostics
     WHERE quantity = 'seconds' AND site IS NULL
+    -- checkpoints that were made at different times may both have the main line's turns before them
+    QUALIFY row_number() OVER (
+        PARTITION BY run, trajectory, model, dataset, order_seed, first_edit, last_edit, on_branch ORDER BY edit_count
+    ) = 1
 )
 SELECT
     run, trajectory, coalesce(any_value(t.label), any_value(d.method)) AS label, any_value(d.method) AS method,

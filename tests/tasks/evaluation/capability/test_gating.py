@@ -18,7 +18,8 @@ from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.evaluation.capability.gating import is_due, level, mean_nll
 from overedit.tasks.evaluation.capability.options import CapabilityOptions
 from overedit.tasks.evaluation.capability.scoring import Capability
-from overedit.tasks.evaluation.evaluator import MeasuredCheckpoint, measure
+from overedit.tasks.evaluation.evaluator import measure
+from overedit.tasks.evaluation.measured import MeasuredCheckpoint
 from overedit.tasks.evaluation.options import EvaluationOptions, MeasureOptions, PerplexityOptions
 from overedit.tasks.evaluation.probing import EvaluationResult
 from overedit.tasks.runs.run import Run, TrajectoryPoint

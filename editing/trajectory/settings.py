@@ -1,0 +1,51 @@
+"""What a trajectory is made from, where it stops, and where it is written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from overedit.editing.trajectory.interruption import EVERY_TEN_MINUTES, CheckpointPolicy
+
+
+class Schedule(NamedTuple):
+    """The edit counts of the checkpoints, and the edits per call of the method."""
+
+    edit_counts: tuple[int, ...]
+    """Increasing, above 0: a checkpoint is written at each."""
+    turn_size: int
+    """The edits of each turn of the main line; cumulative methods take all edits so far in one turn."""
+    seed: int = 0
+
+    def before(self, count: int) -> int:
+        """The scheduled count before this one; 0 before the first."""
+        return max((each for each in self.edit_counts if each < count), default=0)
+
+
+class Source(NamedTuple):
+    """What a trajectory is made from; recorded in its checkpoints."""
+
+    key_at: Callable[[int], str]
+    """Edit count -> digest of what determines the checkpoint there."""
+    model: str
+    model_digest: str
+
+
+class TrajectorySettings(NamedTuple):
+    """Where a trajectory stops, what it is made from, and where and when it is written."""
+
+    schedule: Schedule
+    source: Source
+    folder: Path
+    """Holds the checkpoints, one folder per edit count, and in `line/` states of the main line to continue from."""
+    policy: CheckpointPolicy = EVERY_TEN_MINUTES
+    """When to write a state of the main line between two counts."""
+    continues: bool = False
+    """Whether more counts may be asked for later: the states of the main line are kept then."""
+
+
+def turn_seed(seed: int, first: int, end: int) -> int:
+    """The seed of the turn that applies the edits after `first` up to `end`: 63 bits of a SHA-256."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{first}:{end}".encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,195 @@
+"""Edits and measures the trajectories of a run, in rounds: a grid of edit counts has one, a search one for each count."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from overedit.editing.trajectory.checkpoint import read_checkpoint
+from overedit.flows.config.models import Trajectory
+from overedit.flows.plan import Plan, Rounds, given_counts
+from overedit.tasks.editing_job.job import EditingJob, remove_line, written_checkpoints
+from overedit.tasks.editing_job.task import edit, edit_at_once, store_checkpoints
+from overedit.tasks.engine.lazy import LazyEngine
+from overedit.tasks.evaluation.measured import MeasuredCheckpoint
+from overedit.tasks.evaluation.task import measure_checkpoint
+from overedit.tasks.search.bracket import Verdict, bracket, next_count
+from overedit.tasks.search.verdicts import read_verdicts, store_verdicts
+from overedit.tasks.system.task_runs import device_tags, in_task
+from overedit.tasks.system.untrusted import one_line
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Course:
+    """What has become of a trajectory so far."""
+
+    trajectory: Trajectory
+    asked: set[int] = field(default_factory=set)
+    """The edit counts that were asked for."""
+    measured: list[int] = field(default_factory=list)
+    """Those of the measured checkpoints: fewer where the weights are no longer finite."""
+    broken: set[int] = field(default_factory=set)
+    """Those of checkpoints whose weights are not finite."""
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed; None if it did not."""
+        return "; ".join(self.errors) or None
+
+
+def follow_trajectories(plan: Plan, engine: LazyEngine) -> list[Course]:
+    """Edit along every trajectory and measure every checkpoint, until no further edit count is asked for."""
+    courses = [Course(trajectory) for trajectory in plan.config.trajectories()]
+    rounds: Rounds = ()
+    while due := {course.trajectory: counts for course in courses if (counts := counts_due(plan, course))}:
+        rounds += (tuple(sorted({count for counts in due.values() for count in counts}.difference(*rounds))),)
+        rounds = tuple(some for some in rounds if some)
+        if torch.cuda.is_available():
+            engine.close()  # the next edits need its memory
+        going = [course for course in courses if course.trajectory in due]
+        for course in going:
+            course.asked |= set(due[course.trajectory])
+        edited = edit_all(plan, going)
+        base = {
+            seed: measure_or_fail(plan, plan.base(seed, rounds), engine)
+            for seed in dict.fromkeys(course.trajectory.order_seed for course in going)
+        }
+        for course, counts in zip(going, edited, strict=True):
+            measure_course(plan, course, counts, rounds, engine, base[course.trajectory.order_seed])
+    for course in courses:
+        if not course.errors:
+            remove_line(plan.checkpoints_folder(course.trajectory))
+    return courses
+
+
+def counts_due(plan: Plan, course: Course) -> tuple[int, ...]:
+    """The edit counts to measure next; a search decides by the stored rows of those that are measured."""
+    if course.errors:
+        return ()
+    if plan.search is None:
+        return () if course.asked else given_counts(plan.config)
+    point = plan.point(course.trajectory)
+    verdicts = read_verdicts(point, plan.search, measured=course.measured, broken=course.broken)
+    store_verdicts(point, plan.search, verdicts)
+    for definition, of_counts in verdicts.items():
+        if (count := next_count(plan.search, of_counts)) is not None:
+            logger.info("%s", _progress_in_words(course, definition, of_counts, count))
+            return (count,)
+    return ()
+
+
+def _progress_in_words(course: Course, definition: str, verdicts: dict[int, Verdict], count: int) -> str:
+    found = bracket(verdicts)
+    end = "no collapse yet" if found.collapse_at is None else f"collapsed at {found.collapse_at:,}"
+    name = f"{course.trajectory.label}, order {course.trajectory.order_seed}"
+    return f"{name}: good at {found.last_good:,} edits, {end} ({definition}); next {count:,}"
+
+
+def edit_all(plan: Plan, courses: Sequence[Course]) -> list[list[int]]:
+    """Edit along trajectories; the edit counts of each one's new checkpoints."""
+    jobs = {
+        course.trajectory: course.trajectory.job.model_copy(update={"edit_counts": tuple(sorted(course.asked))})
+        for course in courses
+    }
+    failed: dict[Path, str] = {}
+    if plan.config.trajectories_at_once > 1:
+        arguments = (plan.queued_jobs(jobs), plan.config.trajectories_at_once, plan.run.name)
+        failed = in_task(edit_at_once, *arguments, name="edit several at once", tags=device_tags())
+    found = []
+    for course in courses:
+        error = failed.get(plan.checkpoints_folder(course.trajectory))
+        counts = edit_or_fail(plan, course, jobs[course.trajectory], failed=error)
+        found.append([count for count in counts if count not in course.measured])
+    return found
+
+
+def edit_or_fail(plan: Plan, course: Course, job: EditingJob, *, failed: str | None = None) -> list[int]:
+    """Edit along a trajectory; running out of memory, or a singular system, is a result and does not end the run.
+
+    Args:
+        plan: The run.
+        course: The trajectory; its error is added to it.
+        job: What to do, up to the edit counts that are asked for now.
+        failed: The error message, if editing has failed already.
+
+    Returns:
+        The edit counts of all its checkpoints, up to the failure if there was one.
+    """
+    trajectory = course.trajectory
+    name = f"edit {trajectory.label}, order {trajectory.order_seed}"
+    folder, requests = plan.checkpoints_folder(trajectory), plan.planned(trajectory.order_seed)
+    point, continues = plan.point(trajectory), plan.search is not None
+    try:
+        if failed is None:
+            arguments = (job, requests, folder, point, trajectory.label, plan.sources, continues)
+            return in_task(edit, *arguments, name=name, tags=device_tags())
+    except (RuntimeError, MemoryError) as error:
+        failed = one_line(error)
+    course.errors.append(failed)
+    return store_checkpoints(point, written_checkpoints(job, requests, folder))
+
+
+def measure_course(
+    plan: Plan, course: Course, counts: Sequence[int], rounds: Rounds, engine: LazyEngine, base_error: str | None
+) -> None:
+    """Measure a trajectory's new checkpoints; without the pristine model's answers there is nothing to compare with."""
+    if base_error is not None:
+        course.errors.append(base_error)
+        return
+    for count in counts:
+        measured = plan.measured(course.trajectory, count, rounds)
+        error = measure_until_decided(plan, course, measured, engine)
+        course.errors += [error] if error else []
+        course.measured.append(count)
+        if not read_checkpoint(plan.folder_of(course.trajectory, count)).record.finite:
+            course.broken.add(count)
+
+
+def measure_until_decided(
+    plan: Plan, course: Course, measured: MeasuredCheckpoint, engine: LazyEngine
+) -> str | None:
+    """Measure a checkpoint; in a search with more and more items, until they decide or there are no more.
+
+    Returns:
+        The error message, or None.
+    """
+    most = plan.config.capability.most_items
+    limits = [most] if plan.search is None else plan.search.item_limits(most)
+    for limit in limits:
+        error = measure_or_fail(plan, measured, engine, limit=limit)
+        if error is not None or plan.search is None or limit == limits[-1]:
+            return error
+        count = measured.point.edit_count
+        verdicts = read_verdicts(measured.point, plan.search, measured=[count])
+        if not any(of_counts[count].sure == "undecided" for of_counts in verdicts.values() if count in of_counts):
+            return None
+    return None
+
+
+def measure_or_fail(
+    plan: Plan, measured: MeasuredCheckpoint, engine: LazyEngine, *, limit: int | None = None
+) -> str | None:
+    """Measure one checkpoint, in a task run of its name; a failing engine does not end the run.
+
+    Args:
+        plan: The run.
+        measured: The checkpoint.
+        engine: Answers.
+        limit: The most items of each capability task; the configuration's by default.
+
+    Returns:
+        The error message, or None; rows that were measured before the failure are stored.
+    """
+    name = f"measure {measured.point.trajectory} at {measured.point.edit_count}"
+    try:
+        in_task(measure_checkpoint, measured, plan.measure_options(limit), engine, plan.loader, name=name)
+    except (RuntimeError, MemoryError) as error:
+        return f"{name}: {one_line(error)}"
+    return None

@@ -1,0 +1,1 @@
+"""The search for the edit count at which a model collapses."""
