@@ -1,4 +1,4 @@
-"""Edits and measures the trajectories of a run, in rounds: a grid of edit counts has one, a search one for each count."""
+"""Edits and measures the trajectories of a run in rounds: a list of edit counts is one, a search has one for each."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def follow_trajectories(plan: Plan, engine: LazyEngine) -> list[Course]:
     """Edit along every trajectory and measure every checkpoint, until no further edit count is asked for."""
     courses = [Course(trajectory) for trajectory in plan.config.trajectories()]
     rounds: Rounds = ()
-    while due := {course.trajectory: counts for course in courses if (counts := counts_due(plan, course))}:
-        rounds += (tuple(sorted({count for counts in due.values() for count in counts}.difference(*rounds))),)
-        rounds = tuple(some for some in rounds if some)
+    while due := {course.trajectory: asked for course in courses if (asked := counts_due(plan, course))}:
+        new = {count for asked in due.values() for count in asked}.difference(*rounds)
+        rounds += (tuple(sorted(new)),) if new else ()
         if torch.cuda.is_available():
             engine.close()  # the next edits need its memory
         going = [course for course in courses if course.trajectory in due]
@@ -129,7 +129,7 @@ def edit_or_fail(plan: Plan, course: Course, job: EditingJob, *, failed: str | N
     try:
         if failed is None:
             arguments = (job, requests, folder, point, trajectory.label, plan.sources, continues)
-            return in_task(edit, *arguments, name=name, tags=device_tags())
+            return list(in_task(edit, *arguments, name=name, tags=device_tags()))
     except (RuntimeError, MemoryError) as error:
         failed = one_line(error)
     course.errors.append(failed)
@@ -152,9 +152,7 @@ def measure_course(
             course.broken.add(count)
 
 
-def measure_until_decided(
-    plan: Plan, course: Course, measured: MeasuredCheckpoint, engine: LazyEngine
-) -> str | None:
+def measure_until_decided(plan: Plan, course: Course, measured: MeasuredCheckpoint, engine: LazyEngine) -> str | None:
     """Measure a checkpoint; in a search with more and more items, until they decide or there are no more.
 
     Returns:

@@ -50,6 +50,8 @@ class _Segment:
     """Start by the performance counter, less the time spent before an interruption."""
     peak_bytes: int = 0
     """Peak memory before an interruption."""
+    logged: int = 0
+    """The main line's turns up to this edit count belong to the checkpoints before."""
     interim: Path | None = None
     """A state of the main line that is no longer needed once there is a newer one."""
 
@@ -72,6 +74,8 @@ class Editor:
     """Calls of the method that led here."""
     state: State = field(default_factory=dict)
     """The method's state."""
+    state_bytes: int = 0
+    """Bytes of the newest state, on a branch too."""
     edited: set[str] = field(default_factory=set)
     """The parameters that have been edited on the way here."""
     base: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -83,7 +87,7 @@ class Editor:
         The size of the state is known after the first turn; a method may edit fewer tensors than its sites hold.
         """
         edited = {name: self.model.get_parameter(name) for name in self.base or self._site_parameters()}
-        size = num_bytes(edited) + num_bytes(self.state)
+        size = num_bytes(edited) + self.state_bytes
         branched = {self._line_end(count) for count in counts} - {0, *counts, *self.done}
         what = f"the checkpoints at {', '.join(map(str, counts))} edits"
         check_space(self.settings.folder, size * (len(counts) + len(branched) + 1), what)
@@ -106,7 +110,9 @@ class Editor:
         else:
             with self._branch():
                 self._turn(count, segment)
-                checkpoint = self._write(checkpoint_folder(self.settings.folder, count), segment, branched_from=line_end)
+                checkpoint = self._write(
+                    checkpoint_folder(self.settings.folder, count), segment, branched_from=line_end
+                )
         _remove(segment.interim)
         if self.settings.policy.stop_asked():
             raise StoppedError(f"stopped after {checkpoint.record.edit_count} edits, as asked")
@@ -120,8 +126,8 @@ class Editor:
     def _begin(self, count: int, line_end: int) -> _Segment:
         """Take the newest state of the main line that is not past `line_end`, in memory or on the disk."""
         reset_peak()
-        segment = _Segment([], [], time.perf_counter())
         logged = self._line_end(self.settings.schedule.before(count))
+        segment = _Segment([], [], time.perf_counter(), logged=logged)
         saved = self._newest_state(line_end)
         if saved is None:
             return segment
@@ -158,6 +164,10 @@ class Editor:
             self._turn(self.edit_count + self.settings.schedule.turn_size, segment)
             if not segment.log[-1]["finite"]:
                 return False
+            if self.edit_count <= segment.logged:  # a lost checkpoint is made again, from before the one before it
+                segment.log.clear()
+                segment.turn_seconds.clear()
+                segment.started = time.perf_counter()
             if self.edit_count == count:
                 return True
             stop_asked, branches = policy.stop_asked(), self.edit_count == line_end
@@ -198,6 +208,7 @@ class Editor:
         apply_update(self.model, result.update)
         self.state, self.edit_count, self.turns = result.state, end, self.turns + 1
         self.edited |= set(result.update)
+        self.state_bytes = num_bytes(result.state)
         parameters = dict(self.model.named_parameters())
         finite = all(bool(parameters[name].isfinite().all()) for name in result.update)
         segment.log.append({"first": first + 1, "last": end, "finite": finite, **result.log})

@@ -64,7 +64,9 @@ def run_trajectory(
     counts, folder = settings.schedule.edit_counts, settings.folder
     check_counts(counts, len(requests))
     remove_leftovers(folder)
-    done = {checkpoint.record.edit_count: checkpoint for checkpoint in whole_checkpoints(folder, settings.source.key_at)}
+    done = {
+        checkpoint.record.edit_count: checkpoint for checkpoint in whole_checkpoints(folder, settings.source.key_at)
+    }
     bound = method._replace(function=partial(method.function, **inputs))
     editor = Editor(model, tokenizer, requests, config, bound, settings, progress, done)
     try:

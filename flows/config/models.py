@@ -96,8 +96,10 @@ class BenchmarkConfig(EditingConfig):
     `{search: collapse, ...}` lets a search choose them, until it has bracketed the collapse.
     """
     turn_size: int = Field(default=100, ge=1)
-    """The edits of one call of a method (cumulative methods take all so far), counted from edit 0, whatever is measured.
-    A count in between is a branch: it is measured and not continued from."""
+    """The edits of one call of a method (cumulative methods take all so far), from edit 0 on, whatever is measured.
+
+    A count in between is a branch: it is measured and not continued from.
+    """
     order_seeds: tuple[Annotated[int, Field(ge=-(2**63), lt=2**63)], ...] = Field(default=(0,), min_length=1)
     """Seeds of the order of the requests; each makes one trajectory per method."""
     presets: tuple[str, ...] = ()
@@ -175,7 +177,9 @@ class BenchmarkConfig(EditingConfig):
         search = self.search
         if search is None:
             return self
-        if {"practical", "muted"} & {*search.definition} and (not self.capability.asked or self.capability.when != "every"):
+        if {"practical", "muted"} & {*search.definition} and (
+            not self.capability.asked or self.capability.when != "every"
+        ):
             raise ValueError(
                 f"edit_counts.definition: {', '.join(search.definition)} needs capability at every edit count: give "
                 "capability.tasks or capability.suite, and capability.when: every"

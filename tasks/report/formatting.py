@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -38,6 +38,13 @@ def format_rows(table: pa.Table, format: str = "table", *, width: int | None = N
     if format == "table":
         return _as_table(table, width)
     raise ValueError(f"format: {format!r} is unknown; choose one of {', '.join(FORMATS)}")
+
+
+def shown_bracket(row: Mapping[str, Any]) -> str:
+    """The answer of a search for the collapse: "610 (560 to 640)"; of a row of `collapse_point` or `leaderboard`."""
+    if row["collapse_at"] is None:
+        return f"{row['takes']:,} or more"
+    return f"{row['takes']:,} ({row['last_good']:,} to {row['collapse_at']:,})"
 
 
 def rounded(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from overedit.tasks.report import queries
 from overedit.tasks.report.data import Row, RunData, Trajectory, is_of
-from overedit.tasks.report.formatting import rounded
+from overedit.tasks.report.formatting import rounded, shown_bracket
 from overedit.tasks.report.html import DASH, base_or, by_view, key, percent, protocol_name, table
 from overedit.tasks.report.page_data import cut, mark
 from overedit.tasks.warehouse.views import literal, query_sql, view_sql
@@ -29,6 +29,8 @@ def verdict(data: RunData, trajectory: Trajectory) -> tuple[str, str]:
     point, at_end = data.one(trajectory, "collapse_point"), data.one(trajectory, "leaderboard")
     assert point is not None and at_end is not None
     failed = f" Its run failed: {point['error']}" if point["status"] == "failed" else ""
+    if point["confidence"] is not None:
+        return _bracket_in_words(point, failed)
     if point["collapse_at"] is not None:
         counts = [count for count in data.edit_counts if count < point["collapse_at"]]
         between = f" The last count measured before it: {counts[-1]:,}." if counts else ""
@@ -43,6 +45,18 @@ def verdict(data: RunData, trajectory: Trajectory) -> tuple[str, str]:
     ]
     numbers = _sentence(", ".join(filter(None, kept))) if any(kept) else ""
     return f"did not collapse up to {point['measured_up_to']:,} edits.", f"{numbers}{failed}".strip()
+
+
+def _bracket_in_words(point: Row, failed: str) -> tuple[str, str]:
+    """The answer of a search for the collapse, and how sure it is."""
+    if point["collapse_at"] is None:
+        good = f"It is surely good up to {point['last_good']:,}." if point["last_good"] < point["takes"] else ""
+        return f"takes {shown_bracket(point)} edits.", f"The search went no further. {good}{failed}".strip()
+    sure = (
+        f"The bracket holds the collapse point ({point['reason']}) with at least {point['confidence']:.0%} confidence."
+    )
+    why = f"At {point['collapse_at']:,}: {point['detail'] or 'weights that are not finite'}. "
+    return f"takes {shown_bracket(point)} edits.", f"{why}{sure}{failed}"
 
 
 def leaderboards(data: RunData) -> str:
@@ -86,6 +100,8 @@ def _leaderboard(data: RunData, protocol: str) -> str:
         count, seconds = row["edit_count"], row["seconds_per_edit"]
         cells = _cells(data, trajectory, count, protocol) if count is not None else [key(trajectory), *[DASH] * 7]
         collapse_at = DASH if count is None else "none" if row["collapse_at"] is None else f"{row['collapse_at']:,}"
+        if row["collapse_confidence"] is not None:
+            collapse_at = shown_bracket(row)
         reason = f"<small>{escape(row['collapse_reason'])}</small>" if row["collapse_reason"] else ""
         rows.append([*cells, DASH if seconds is None else rounded(seconds), collapse_at + reason])
     return table((*_HEADINGS, "Seconds an edit", "Collapse at"), rows, text_columns=(0, len(_HEADINGS) + 1))

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from overedit.editing.storage.atomic import replace_file
-from overedit.tasks.report import analysis_tables, main_tables
+from overedit.tasks.report import analysis_tables, main_tables, search_tables
 from overedit.tasks.report.charts import chart_data
 from overedit.tasks.report.data import RunData
 from overedit.tasks.report.formatting import rounded
@@ -29,6 +29,11 @@ _DEFINITIONS_NOTE = (
     "test. Perplexity: above 1,000 or ten times the pristine model's. Muted: no better than chance, or half of the "
     "outputs empty. Forgotten: reliability's upper bound is below half of its best."
 )
+_SEARCH_NOTE = (
+    "Takes: the edits that the model takes. Last good and collapse at: the bracket that holds the collapse point with "
+    "the stated confidence, if ability only falls with edits. Undecided: counts whose interval holds the limit."
+)
+_ORDERS_NOTE = "The edits that the model takes, over random orders; the mean is geometric, with Student's interval."
 _CHANGE_NOTE = (
     "Difference with its paired 95 % interval; lost and gained are items that were right before and are wrong now, and "
     "the other way round. p is that of McNemar's exact test, adjusted by Holm's method."
@@ -81,6 +86,8 @@ def render_report(data: RunData, *, tag: str = "") -> str:
         "correlation_sentence": escape(analysis_tables.correlation_sentence(data)),
         "stages": _section("Measuring as well", analysis_tables.stages(data), _STAGES_NOTE),
         "half_life": _section("Half-life of an edit", analysis_tables.half_life(data), _HALF_LIFE_NOTE),
+        "search": _section("The search for the collapse", search_tables.brackets(data), _SEARCH_NOTE)
+        + _section("Over the orders of the edits", search_tables.over_orders(data), _ORDERS_NOTE),
         "definitions": _section(
             "Collapse by other definitions", analysis_tables.collapse_definitions(data), _DEFINITIONS_NOTE
         ),

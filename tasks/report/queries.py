@@ -23,10 +23,19 @@ FURTHER_VIEWS = (
     "capability_gating",
 )
 """Views with a section each, which is left out where the view has no rows."""
-VIEWS = ("leaderboard", "collapse_point", *CURVES, "edit_speed", *FURTHER_VIEWS)
+VIEWS = (
+    "leaderboard",
+    "collapse_search",
+    "collapse_over_orders",
+    "collapse_point",
+    *CURVES,
+    "edit_speed",
+    *FURTHER_VIEWS,
+)
 """The views that the report reads, each by `SELECT * FROM view WHERE run = ...`."""
 SOURCES = (
     "reliability_vs_capability",
+    "collapse_checks",
     "diagnostics_by_turn",
     "probes_by_edit_count",
     "preset_measures",

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.report.data import Row, RunData, Trajectory, collect
-from overedit.tasks.report.formatting import markdown_table, rounded
+from overedit.tasks.report.formatting import markdown_table, rounded, shown_bracket
 from overedit.tasks.report.html import protocol_name
 from overedit.tasks.report.main_tables import verdict
 from overedit.tasks.report.not_measured import gaps
@@ -105,7 +105,9 @@ def _summary_row(data: RunData, trajectory: Trajectory, protocol: str) -> list[s
     found = {score["measure"]: score["value"] for score in data.of(trajectory, "reliability_by_edit_count", **at)}
     shares = [found.get(name) for name in ("reliability", "generalization", "locality", "portability")]
     shares.append(row["capability"])
-    if row["collapse_at"] is not None:
+    if row["collapse_confidence"] is not None:
+        collapse = shown_bracket(row)
+    elif row["collapse_at"] is not None:
         collapse = f"at {row['collapse_at']:,}: {row['collapse_reason']}"
     else:
         collapse = "failed" if row["status"] == "failed" else "none"

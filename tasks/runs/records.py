@@ -43,7 +43,7 @@ def store_checkpoint(point: TrajectoryPoint, checkpoint: Checkpoint) -> None:
     point.store_cost("edit", costs.seconds, costs.num_edits, key=record.key, peak_memory_bytes=costs.peak_memory_bytes)
 
 
-def diagnostics(log: Sequence[Mapping[str, Any]], branched: bool) -> Iterator[dict[str, Any]]:
+def diagnostics(log: Sequence[Mapping[str, Any]], branched: bool = False) -> Iterator[dict[str, Any]]:
     """Rows of the table `diagnostics` from the logs of turns, whose keys are `<site>/<quantity>` or `<quantity>`.
 
     Args:
@@ -60,7 +60,7 @@ def diagnostics(log: Sequence[Mapping[str, Any]], branched: bool) -> Iterator[di
 
 
 def turn_seconds(
-    log: Sequence[Mapping[str, Any]], seconds: Sequence[float], branched: bool
+    log: Sequence[Mapping[str, Any]], seconds: Sequence[float], branched: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Rows of the table `diagnostics`: the seconds of each turn."""
     for turn, value in zip(log, seconds, strict=bool(seconds)):

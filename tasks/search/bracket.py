@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from itertools import pairwise
+from typing import Literal, NamedTuple, TypeAlias
 
 from overedit.tasks.search.options import SearchOptions
+
+Likely: TypeAlias = Literal["good", "bad"]
+Sure: TypeAlias = Literal["good", "bad", "undecided"]
 
 
 class Verdict(NamedTuple):
     """What one measured edit count says."""
 
-    sure: Literal["good", "bad", "undecided"]
+    sure: Sure
     """With the interval's probability of error."""
-    likely: Literal["good", "bad"]
+    likely: Likely
     """By the number itself."""
 
 
@@ -54,11 +58,12 @@ def bracket(verdicts: Mapping[int, Verdict]) -> Bracket:
 def next_count(options: SearchOptions, verdicts: Mapping[int, Verdict]) -> int | None:
     """The edit count to measure next; None when the bracket is as narrow as asked, or as it can be."""
     good, bad, _, inside = bracket(verdicts)
-    if bad is None:
-        reached = max(verdicts, default=0)
-        return next((count for count in options.growing() if count > reached), None)
-    points = [good, *inside, bad]
-    for low, high in ((points[0], points[1]), (points[-2], points[-1])):
+    reached = max(verdicts, default=0)
+    if bad is None and reached < options.growing()[-1]:
+        return next(count for count in options.growing() if count > reached)
+    points = [good, *inside] + ([] if bad is None else [bad])
+    edges = [*pairwise(points)][:1] + ([] if bad is None else [*pairwise(points)][-1:])
+    for low, high in edges:
         if high - low > max(1, options.precision * low):
             return min(max(round(math.sqrt(max(low, 1) * high)), low + 1), high - 1)
     return None

@@ -52,7 +52,8 @@ class SearchOptions(BaseModel):
     def growing(self) -> list[int]:
         """The edit counts that are measured as long as the model is good; `stop` must be known."""
         assert self.stop is not None
-        found, factor = [], 1.0
+        found: list[int] = []
+        factor = 1.0
         while not found or found[-1] < self.stop:
             count = min(round(self.start * factor), self.stop)
             found += [count] if not found or count > found[-1] else []

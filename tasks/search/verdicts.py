@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from overedit.editing.storage.checksums import digest
 from overedit.tasks.runs.run import TrajectoryPoint
-from overedit.tasks.search.bracket import Verdict
+from overedit.tasks.search.bracket import Likely, Sure, Verdict
 from overedit.tasks.search.options import SearchOptions
 from overedit.tasks.warehouse.tables import Row
 from overedit.tasks.warehouse.views import literal
@@ -51,9 +51,9 @@ def judge(row: Row, z: float) -> Verdict:
         z: Half-width of the interval that decides, in standard errors; the row's has 1.96.
     """
     if row["low"] is None or row["high"] is None:
-        kind = "bad" if row["is_met"] else "good"
+        kind: Likely = "bad" if row["is_met"] else "good"
         return Verdict(kind, kind)
-    likely = "bad" if row["value"] < row["limit"] else "good"
+    likely: Likely = "bad" if row["value"] < row["limit"] else "good"
     bound = row["high"] if likely == "bad" else row["low"]
     bound = row["value"] + (bound - row["value"]) * z / _Z95
     is_sure = bound < row["limit"] if likely == "bad" else bound >= row["limit"]
@@ -79,7 +79,6 @@ def _rows(count: int, options: SearchOptions, verdicts: dict[str, dict[int, Verd
 
 def _worst(verdicts: Collection[Verdict]) -> Verdict:
     """The verdict of a definition that has several criteria: bad if one is bad, good if all are good."""
-    order = ("bad", "undecided", "good")
-    return Verdict(
-        min((each.sure for each in verdicts), key=order.index), min((each.likely for each in verdicts), key=order.index)
-    )
+    order: tuple[Sure, ...] = ("bad", "undecided", "good")
+    sure = min((each.sure for each in verdicts), key=order.index)
+    return Verdict(sure, "bad" if any(each.likely == "bad" for each in verdicts) else "good")

@@ -86,12 +86,12 @@ TABLES_IN_WORDS: dict[str, Table] = {
             "bytes": Column("size of the checkpoint's weights file; 0 if it was pruned", "bytes"),
             "path": Column("the checkpoint's folder"),
             "branched_from": Column(
-                "edit count at which the checkpoint left the main line, which goes on without it; null on the main line",
+                "edit count at which the checkpoint left the main line, which continues without it; null on the line",
                 "edits",
             ),
             "schedule": Column(
-                "turns: each turn takes new edits; of a method that takes all edits so far in every turn: restart (from "
-                "the pristine weights) or continue (from those of the turn before)"
+                "turns: each turn takes new edits; restart or continue: a turn takes all edits so far, from the "
+                "pristine weights or from those of the turn before"
             ),
         },
     ),

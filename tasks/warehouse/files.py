@@ -185,9 +185,7 @@ class TableFiles:
             return None
         return {path: stored_checksum(Path(self._path) / path) for path in self.current_files(run)}
 
-    def rows(
-        self, table: str, partition: Partition | None = None, *, part: str | None = None
-    ) -> list[dict[str, Any]]:
+    def rows(self, table: str, partition: Partition | None = None, *, part: str | None = None) -> list[dict[str, Any]]:
         """The current records of a table that have these values, in the order of the files' names.
 
         Args:

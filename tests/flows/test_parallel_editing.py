@@ -22,7 +22,7 @@ from overedit.flows.config.models import BenchmarkConfig
 from overedit.flows.config.run_identity import write_configuration
 from overedit.flows.plan import Plan, make_plan
 from overedit.tasks.editing_job.job import run_editing_job
-from overedit.tasks.editing_job.parallel import _edit, edit_in_processes
+from overedit.tasks.editing_job.parallel import QueuedJob, _edit, edit_in_processes
 from tests.support.benchmark_run import configuration
 from tests.support.warm_process import ForkedProcess, WarmProcess
 
@@ -42,6 +42,10 @@ def edited_one_after_another(plan: Plan) -> Plan:
             trajectory.job, plan.planned(trajectory.order_seed), plan.checkpoints_folder(trajectory), threads=1
         )
     return plan
+
+
+def queued_jobs(plan: Plan) -> list[QueuedJob]:
+    return plan.queued_jobs({trajectory: trajectory.job for trajectory in plan.config.trajectories()})
 
 
 def kept(plan: Plan) -> dict[str, bytes]:
@@ -74,7 +78,7 @@ def test_two_at_once_leave_the_bits_of_one_after_another(tiny_model: Path, tmp_p
         yield lambda done, total: counts.update({title: done})
         open_now.remove(title)
 
-    assert edit_in_processes(at_once.queued_jobs(), 2, show=show) == {}
+    assert edit_in_processes(queued_jobs(at_once), 2, show=show) == {}
     assert max(most) == 2, "they were edited at the same time"
     assert counts == {"Editing with LocFT-BF": 12, "Editing with FT-M": 12}
     there = kept(at_once)
@@ -83,7 +87,7 @@ def test_two_at_once_leave_the_bits_of_one_after_another(tiny_model: Path, tmp_p
     assert multiprocessing.active_children() == []
     before = {path: path.stat().st_mtime_ns for path in at_once.run.folder.rglob("*")}
     assert (
-        edit_in_processes(at_once.queued_jobs(), 2, show=lambda *_: pytest.fail("what is there is edited again")) == {}
+        edit_in_processes(queued_jobs(at_once), 2, show=lambda *_: pytest.fail("what is there is edited again")) == {}
     )
     assert {path: path.stat().st_mtime_ns for path in at_once.run.folder.rglob("*")} == before
 
@@ -138,8 +142,8 @@ def test_errors_come_over_as_what_they_are(
     monkeypatch.setattr("overedit.tasks.editing_job.parallel.run_editing_job", fail)
     monkeypatch.setattr("overedit.tasks.editing_job.parallel._end_with_parent", lambda: None)
     mine, theirs = multiprocessing.Pipe()
-    queued = plan_in(tmp_path, tiny_model).queued_jobs()[0]
-    _edit(queued.job, queued.dataset, queued.folder, queued.title, 1, theirs)
+    queued = queued_jobs(plan_in(tmp_path, tiny_model))[0]
+    _edit(queued.job, queued.dataset, queued.folder, queued.title, False, 1, theirs)
     said = mine.recv() if mine.poll() else None
     assert (type(said), str(said)) == (type(comes_over), str(comes_over))
 
@@ -152,7 +156,8 @@ from overedit.flows.plan import make_plan
 from overedit.tasks.system.progress import unseen
 if __name__ == "__main__":
     plan = make_plan(BenchmarkConfig.model_validate(json.loads(sys.argv[1])))
-    print(edit_in_processes(plan.queued_jobs(), 2, show=unseen))
+    jobs = plan.queued_jobs({one: one.job for one in plan.config.trajectories()})
+    print(edit_in_processes(jobs, 2, show=unseen))
 """
 
 
@@ -214,7 +219,7 @@ def test_a_kill_of_the_parent_and_a_stop_reach_the_children(
     signals = [os.getpid()]
     plan = make_plan(BenchmarkConfig.model_validate(config))
     with pytest.raises(StoppedError, match="stopped after the turns that were going on, as asked"):
-        edit_in_processes(plan.queued_jobs(), 2, show=show)
+        edit_in_processes(queued_jobs(plan), 2, show=show)
     records = [json.loads(path.read_text()) for path in (tmp_path / "stopped").rglob("line/*/checkpoint.json")]
     assert records, "what lay between two counts is kept"
     assert all(1 < record["edit_count"] < 12 for record in records)

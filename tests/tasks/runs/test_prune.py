@@ -140,7 +140,7 @@ def test_a_pruned_trajectory_is_complete_and_edited_again_where_it_must_be(
         again = run_editing_job(*job)
     assert [checkpoint.record.pruned for checkpoint in again] == [True, False, False]
     assert [checkpoint.record.tensors for checkpoint in again] == checksums
-    assert finished_checkpoints(job[0], whole[0].record.key, job[2]) == again
+    assert finished_checkpoints(job[0], job[0].checkpoint_keys(job[1]), job[2]) == again
 
     (whole[1].folder / "weights.safetensors").unlink()  # damaged: now the trajectory lacks one, and is edited again
     anew = run_editing_job(*job)

@@ -1,4 +1,5 @@
--- The paper's table: one row per trajectory, at its last measured edit count, under the generated protocol.
+-- The paper's table: one row per trajectory, at its last measured edit count, under the generated protocol; after a search
+-- for the collapse, at the last one that the model takes.
 --
 -- reliability, generalization, locality, portability  means; for the first also n and the 95 % interval; null if not measured
 -- capability         mean over the lm-eval tasks with its interval; base_capability: the pristine model's
@@ -7,7 +8,8 @@
 --                    its last edit count. Null if they have no item in common
 -- perplexity_ratio   perplexity over the pristine model's
 -- seconds_per_edit   of the step that led to this edit count; peak_memory_bytes: the highest of the whole trajectory
--- collapse_at, collapse_reason  from collapse_point; null without collapse
+-- takes, last_good, collapse_at, collapse_reason, collapse_confidence  from collapse_point; collapse_at is null without
+--                    collapse, collapse_confidence without a search
 -- status             completed | failed; null until the trajectory has ended
 WITH points AS (
     SELECT
@@ -25,8 +27,15 @@ WITH points AS (
     FROM reliability_vs_capability
     GROUP BY run, trajectory, order_seed, edit_count
 ),
+searched AS (
+    SELECT run, trajectory, order_seed, takes FROM collapse_search WHERE rank = 1
+),
 last_points AS (
-    FROM points QUALIFY row_number() OVER (PARTITION BY run, trajectory, order_seed ORDER BY edit_count DESC) = 1
+    SELECT points.* FROM points LEFT JOIN searched USING (run, trajectory, order_seed)
+    QUALIFY row_number() OVER (
+        PARTITION BY run, trajectory, order_seed
+        ORDER BY coalesce(edit_count > 0 AND edit_count <= takes, false) DESC, edit_count DESC
+    ) = 1
 ),
 bases AS (
     SELECT run, trajectory, order_seed, capability AS base_capability FROM points WHERE edit_count = 0
@@ -56,7 +65,8 @@ SELECT
     capability, capability_low, capability_high, base_capability,
     a.difference AS capability_difference, a.low AS capability_difference_low, a.high AS capability_difference_high,
     a.p_value, a.p_adjusted, perplexity_ratio,
-    seconds_per_edit, peak_memory_bytes, c.collapse_at, c.reason AS collapse_reason, t.status
+    seconds_per_edit, peak_memory_bytes,
+    c.takes, c.last_good, c.collapse_at, c.reason AS collapse_reason, c.confidence AS collapse_confidence, t.status
 FROM trajectories AS t
 LEFT JOIN last_points USING (run, trajectory, order_seed)
 LEFT JOIN bases USING (run, trajectory, order_seed)

@@ -1,0 +1,50 @@
+"""Made-up trajectories whose collapse is known, and searches of it without a model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+from overedit.tasks.search.bracket import Verdict, next_count
+from overedit.tasks.search.options import SearchOptions
+from overedit.tasks.search.verdicts import judge
+
+NUM_ITEMS = 840
+"""Those of the pocket world's four tasks."""
+BASE, SHARE = 0.9, 0.8
+_Z = 1.959963984540054
+
+
+def searched(options: SearchOptions, verdict: Callable[[int], Verdict]) -> dict[int, Verdict]:
+    """The verdicts on the measured counts, in the order of the search."""
+    found: dict[int, Verdict] = {}
+    while (count := next_count(options, found)) is not None:
+        assert count not in found
+        found[count] = verdict(count)
+    return found
+
+
+class Trajectory(NamedTuple):
+    """General ability that falls below 80 % of the pristine model's from `collapse` edits on."""
+
+    collapse: int
+    shape: str
+    """`sudden`: from 100 % to 40 % at once; `steep` and `slow`: as a power of the edit count, through 80 %."""
+    draw: random.Random
+
+    def ability(self, count: int) -> float:
+        """The true share of items answered right at an edit count."""
+        if self.shape == "sudden":
+            return BASE if count < self.collapse else 0.5 * BASE
+        middle = self.collapse - 0.5  # where it crosses the limit, so that `collapse` is the first count below
+        steepness = 2.0 if self.shape == "steep" else 0.5
+        return BASE / (1 + (1 / SHARE - 1) * (count / middle) ** steepness)
+
+    def verdict(self, count: int, z: float) -> Verdict:
+        """The verdict on NUM_ITEMS items drawn anew, by the interval of the warehouse's views."""
+        ability = self.ability(count)
+        value = sum(self.draw.random() < ability for _ in range(NUM_ITEMS)) / NUM_ITEMS
+        half = _Z * (value * (1 - value) / NUM_ITEMS) ** 0.5
+        row = {"value": value, "low": value - half, "high": value + half, "limit": SHARE * BASE, "is_met": False}
+        return judge(row, z)
