@@ -52,9 +52,7 @@ def _bracket_in_words(point: Row, failed: str) -> tuple[str, str]:
     if point["collapse_at"] is None:
         good = f"It is surely good up to {point['last_good']:,}." if point["last_good"] < point["takes"] else ""
         return f"takes {shown_bracket(point)} edits.", f"The search went no further. {good}{failed}".strip()
-    sure = (
-        f"The bracket holds the collapse point ({point['reason']}) with at least {point['confidence']:.0%} confidence."
-    )
+    sure = f"The bracket holds the collapse point ({point['reason']}) with {point['confidence']:.0%} confidence."
     why = f"At {point['collapse_at']:,}: {point['detail'] or 'weights that are not finite'}. "
     return f"takes {shown_bracket(point)} edits.", f"{why}{sure}{failed}"
 

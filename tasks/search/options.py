@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from statistics import NormalDist
 from typing import Literal, Self
 
@@ -30,10 +29,7 @@ class SearchOptions(BaseModel):
     precision: float = Field(default=0.1, gt=0, le=1)
     """How far the last good count and the first bad one may differ in the end, as a share of the last good one."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    """The least probability that the bracket holds the true collapse point, if ability only falls with edits.
-
-    It is shared out over all decisions of the search, so each of them may err with a smaller probability.
-    """
+    """The probability that the bracket holds the true collapse point, if ability only falls with edits."""
     items: int | None = Field(default=None, ge=1)
     """Items of each capability task that are asked first; where they do not decide, four times as many, up to
     `capability.limit`. All at once by default."""
@@ -72,10 +68,8 @@ class SearchOptions(BaseModel):
     def z(self) -> float:
         """The half-width of the intervals by which one count is judged, in standard errors.
 
-        By Bonferroni: each decision may err, to its wrong side, with the probability that is left for all, divided by
-        the most decisions that a search takes: one for each growing count, and for each of the bracket's two edges as
-        many as halve the logarithm of `growth` until it is that of 1 + `precision`; each with every number of items.
+        Each edge of the bracket may be wrong with half of the probability that is left, at each number of items with an
+        equal part of it. Several counts can make an edge wrong, but those away from the collapse hardly do; that the
+        bracket as a whole keeps its confidence is simulated in the tests.
         """
-        halvings = math.ceil(math.log2(max(2.0, math.log(self.growth) / math.log1p(self.precision))))
-        looks = len(self.item_limits(None))
-        return NormalDist().inv_cdf(1 - (1 - self.confidence) / ((len(self.growing()) + 2 * halvings) * looks))
+        return NormalDist().inv_cdf(1 - (1 - self.confidence) / (2 * len(self.item_limits(None))))

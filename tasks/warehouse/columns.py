@@ -181,7 +181,7 @@ TABLES_IN_WORDS: dict[str, Table] = {
             "verdict": Column("good or bad; undecided where the number's interval holds the limit"),
             "likely": Column("good or bad by the number itself"),
             "z": Column("half-width of that interval, in standard errors"),
-            "confidence": Column("the least probability that the search's bracket holds the collapse point", SHARE),
+            "confidence": Column("the probability that the search's bracket holds the collapse point", SHARE),
         },
     ),
     "scans": Table(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from overedit.tasks.search.bracket import Verdict, next_count
@@ -41,10 +41,15 @@ class Trajectory(NamedTuple):
         steepness = 2.0 if self.shape == "steep" else 0.5
         return BASE / (1 + (1 / SHARE - 1) * (count / middle) ** steepness)
 
-    def verdict(self, count: int, z: float) -> Verdict:
-        """The verdict on NUM_ITEMS items drawn anew, by the interval of the warehouse's views."""
+    def verdict(self, count: int, z: float, looks: Sequence[int] = (NUM_ITEMS,)) -> Verdict:
+        """The verdict by the warehouse's interval, on items drawn anew; on more of them where it is unsure."""
         ability = self.ability(count)
-        value = sum(self.draw.random() < ability for _ in range(NUM_ITEMS)) / NUM_ITEMS
-        half = _Z * (value * (1 - value) / NUM_ITEMS) ** 0.5
-        row = {"value": value, "low": value - half, "high": value + half, "limit": SHARE * BASE, "is_met": False}
-        return judge(row, z)
+        items = [self.draw.random() < ability for _ in range(looks[-1])]
+        for num_items in looks:
+            value = sum(items[:num_items]) / num_items
+            half = _Z * (value * (1 - value) / num_items) ** 0.5
+            row = {"value": value, "low": value - half, "high": value + half, "limit": SHARE * BASE, "is_met": False}
+            found = judge(row, z)
+            if found.sure != "undecided":
+                break
+        return found

@@ -5,7 +5,7 @@
 --                   search for the collapse: the first at which its (first) definition surely holds, see collapse_search
 -- last_good         the last measured edit count before that, or the last at which a search found the model surely good; 0
 --                   is the pristine model
--- confidence        the least probability that a search's bracket holds the collapse point; null without a search
+-- confidence        the probability that a search's bracket holds the collapse point; null without a search
 -- reason            the criteria met at collapse_at: capability | perplexity | empty outputs | reliability | weights; after
 --                   a search its definition
 -- detail            the same with the numbers

@@ -4,9 +4,9 @@
 --              pristine model
 -- last_good, collapse_at  the bracket: the last edit count at which the model is surely good, and the first at which it
 --              has surely collapsed (null if it has not up to measured_up_to). A verdict is sure where the interval of the
---              number, widened for all decisions of the search together, does not hold the limit (table verdicts)
--- confidence   the least probability that the bracket holds the true collapse point, if ability only falls with edits; it
---              takes the pristine model's score on the same items as given
+--              number does not hold the limit (table verdicts)
+-- confidence   the probability that the bracket holds the true collapse point, if ability only falls with edits; it takes
+--              the pristine model's score on the same items as given
 -- undecided    measured edit counts inside the bracket
 -- num_measured, measured_up_to  the edit counts that were measured, and the last of them
 WITH firsts AS (
