@@ -1,4 +1,4 @@
-"""A run's pictures for papers: the collapse curve, retention by age, and perplexity against capability."""
+"""A run's pictures for papers: the collapse curve, retention by age, perplexity against capability, and brackets."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from overedit.editing.storage.atomic import replace_file
+from overedit.tasks.report.bracket_figure import draw_brackets
 from overedit.tasks.report.data import Row, RunData, Trajectory, collect, is_of
 from overedit.tasks.warehouse.warehouse import Warehouse
 
@@ -77,8 +78,8 @@ def save_figures(data: RunData, page: Path, *, protocol: str = "generated") -> d
 
     Args:
         data: The run's rows.
-        page: The report page, which need not exist. The pictures of `demo.html` are `demo.png`, `demo.retention.png`
-            and `demo.perplexity-capability.png` in the same folder.
+        page: The report page, which need not exist. The pictures of `demo.html` are `demo.png`, `demo.retention.png`,
+            `demo.perplexity-capability.png` and, after a search for the collapse, `demo.brackets.png` in its folder.
         protocol: The protocol under which answers are scored.
 
     Returns:
@@ -93,6 +94,7 @@ def save_figures(data: RunData, page: Path, *, protocol: str = "generated") -> d
     for name, draw, has_rows in (
         ("retention", _draw_retention, bool(data.of_retention(protocol))),
         ("perplexity-capability", _draw_checkpoints, any(row["ratio"] is not None for row in data.checkpoints)),
+        ("brackets", lambda figure, data, _: draw_brackets(figure, data, COLORS), bool(data.views["collapse_search"])),
     ):
         if has_rows:
             files[name] = page.with_suffix(f".{name}.png")

@@ -1,5 +1,6 @@
 -- The edits that a method takes, over the orderings (order seeds) of a run, by each definition that its search used.
 --
+-- definition   a definition of collapse, as in collapse_definitions
 -- num_orders, num_collapsed  orderings that were searched, and those whose model has collapsed
 -- lowest, median, highest  of `takes` in collapse_search; an ordering without a collapse counts with its last count
 -- mean, low, high  geometric mean over the orderings with Student's 95 % interval on the logarithmic scale, which assumes
@@ -7,13 +8,15 @@
 -- reason       why there is no mean or no interval
 WITH logarithms AS (
     SELECT
-        run, trajectory, label, method, model, dataset, definition, any_value(rank) AS rank,
+        run, trajectory, method, model, dataset, definition, any_value(rank) AS rank,
+        -- an ordering that has not ended yet has the method as its label
+        coalesce(max(label) FILTER (label <> method), method) AS label,
         count(*) AS num_orders, count(collapse_at) AS num_collapsed,
         min(takes) AS lowest, median(takes) AS median, max(takes) AS highest,
         avg(ln(takes)) FILTER (takes > 0) AS middle,
         t95(count(*) - 1) * stddev_samp(ln(takes)) FILTER (takes > 0) / sqrt(count(*)) AS margin
     FROM collapse_search
-    GROUP BY run, trajectory, label, method, model, dataset, definition
+    GROUP BY run, trajectory, method, model, dataset, definition
 ),
 reasons AS (
     SELECT
