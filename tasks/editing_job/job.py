@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +65,14 @@ class EditingJob(BaseModel):
 
     def checkpoint_keys(self, requests: RequestStore, sources: SourceIndex | None = None) -> Callable[[int], str]:
         """Edit count -> key of the checkpoint there; it does not depend on the other counts."""
-        sources = sources or SourceIndex()
-        return cache(lambda edit_count: self.key(requests.first(edit_count), sources))
+        sources, known = sources or SourceIndex(), dict[int, str]()
+
+        def key_at(edit_count: int) -> str:
+            if edit_count not in known:
+                known[edit_count] = self.key(requests.first(edit_count), sources)
+            return known[edit_count]
+
+        return key_at
 
 
 def run_editing_job(
