@@ -16,6 +16,7 @@ from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.trajectory.checkpoint import checkpoint_folder
 from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config.models import BenchmarkConfig, Trajectory
+from overedit.flows.config.preset_files import check_tuned_on
 from overedit.flows.config.run_identity import check_names, check_same_configuration
 from overedit.tasks.data.length_check import check_lengths
 from overedit.tasks.data.loader import RequestSet, load_requests
@@ -173,6 +174,8 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen, changed: 
         planned = found.first(counts[-1] if search is None else search.stop or 0)
         with show("Checking their lengths", "edits") as progress:
             check_requests(model, config.methods, planned, asked=asked, progress=progress)
+        if not config.allow_tuned_on:
+            check_tuned_on(config.preset_files or (), planned, options.name)
         requests[order_seed] = RequestSet(planned, report)
     plan = Plan(config, run, requests, model, TaskLoader(config.capability), SourceIndex(), changed, search)
     return plan._replace(can_see=_can_see(plan)) if config.capability.asked else plan

@@ -11,6 +11,7 @@ from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from overedit.flows.config.models import ScanConfig
+from overedit.flows.config.preset_files import check_tuned_on
 from overedit.flows.config.run_identity import check_names, check_same_configuration, write_configuration
 from overedit.flows.plan import check_methods, check_requests
 from overedit.tasks.data.loader import load_requests
@@ -76,6 +77,8 @@ def make_scan_plan(config: ScanConfig, *, show: ShowProgress = unseen) -> ScanPl
     with show(f"Reading {config.dataset.path or config.dataset.name}", "edits") as progress:
         requests = load_requests(config.dataset, progress=progress).requests
     check_requests(model, config.methods, requests, asked=())
+    if not config.allow_tuned_on:
+        check_tuned_on(config.preset_files or (), requests, config.dataset.name)
     return ScanPlan(config, run, model, requests, corpus_texts(config.perplexity))
 
 

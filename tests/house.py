@@ -75,6 +75,16 @@ LAW: dict[str, set[str]] = {
         "tasks.warehouse",
         "tasks.system",
     },
+    "tasks.tune": {
+        "tasks.evaluation",
+        "tasks.editing_job",
+        "tasks.engine",
+        "tasks.data",
+        "tasks.models",
+        "tasks.runs",
+        "tasks.warehouse",
+        "tasks.system",
+    },
     # flows: the protocol; each may import all of tasks and editing. No flow imports a flow, except `deployed`, which
     # gives two of them the parameters of a form.
     "flows.config": set(),
@@ -82,6 +92,7 @@ LAW: dict[str, set[str]] = {
     "flows.trajectories": {"flows.plan", "flows.config"},
     "flows.benchmark": {"flows.plan", "flows.trajectories", "flows.config", "flows.launch"},
     "flows.scan": {"flows.plan", "flows.config"},
+    "flows.tune": {"flows.plan", "flows.config"},
     "flows.edit": {"flows.plan", "flows.config"},
     "flows.pocket_world": set(),
     "flows.end_state": {"flows.benchmark", "flows.plan"},

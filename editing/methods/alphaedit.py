@@ -26,10 +26,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from overedit.editing.methods.base import CovarianceOptions, Method, State
+from overedit.editing.methods.base import CovarianceOptions, Method, Range, State
 from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
 from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
 from overedit.editing.methods.locate_then_edit.solvers import Solution, null_space
+from overedit.editing.methods.locate_then_edit.values import RANGES as VALUE_RANGES
 from overedit.editing.methods.locate_then_edit.values import ValueOptions
 
 
@@ -101,10 +102,20 @@ def _state_key(site: str) -> str:
 alphaedit = locate_then_edit(solve, check=check_threshold, remember=remember)
 """Edit all requests of a turn at once; the state holds K_p K_p^T of each site, float64."""
 
+RANGES: Mapping[str, Range] = MappingProxyType(
+    {
+        **VALUE_RANGES,
+        "threshold": Range(low=1e-3, high=1e2, log=True),
+        "ridge": Range(low=1e-1, high=1e4, log=True),
+    }
+)
+"""Setting -> the values among which a search chooses, for models of any size."""
+
 METHOD = Method(
     config=AlphaEdit,
     function=alphaedit,
     label="AlphaEdit",
     paper="AlphaEdit: Null-Space Constrained Knowledge Editing for Language Models, arXiv 2410.02355",
     presets=PRESETS,
+    ranges=RANGES,
 )

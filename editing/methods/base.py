@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from overedit.editing.model.weights import WeightUpdate
 
@@ -84,6 +85,59 @@ class MethodConfig(BaseModel):
         return False
 
 
+class Range(BaseModel):
+    """The values that a search may give to a setting: an interval or a list of choices.
+
+    A configuration may write `[low, high]` (two numbers; whole ones give whole numbers) or `[choice, choice, ...]`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    low: int | float | None = None
+    """The smallest value."""
+    high: int | float | None = None
+    """The largest value, included."""
+    log: bool = False
+    """Whether the search treats ratios alike, and not differences."""
+    choices: tuple[Any, ...] | None = None
+    """The values, instead of an interval."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, given: Any) -> Any:
+        if not isinstance(given, list | tuple):
+            return given
+        ends = [_as_number(end) for end in given]
+        is_interval = len(ends) == 2 and None not in ends
+        return {"low": ends[0], "high": ends[1]} if is_interval else {"choices": tuple(given)}
+
+    @model_validator(mode="after")
+    def _has_values(self) -> Self:
+        if self.choices is not None:
+            if self.low is not None or self.high is not None or not self.choices:
+                raise ValueError("a list of choices has at least one, and neither low nor high")
+        elif self.low is None or self.high is None or self.low >= self.high or (self.log and self.low <= 0):
+            raise ValueError(
+                f"from {self.low} to {self.high} is no interval; accepted: low below high, with log above 0, or choices"
+            )
+        return self
+
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        """The choices, or the two ends."""
+        return (self.low, self.high) if self.choices is None else self.choices
+
+
+def _as_number(value: Any) -> int | float | None:
+    """A value as a number; YAML reads 1e-5 as a text. None for everything else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    try:
+        return float(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
 class EditResult(NamedTuple):
     """What one turn of a method returns."""
 
@@ -107,6 +161,8 @@ class Method(NamedTuple):
     paper: str
     presets: Mapping[str, MethodConfig]
     """Model id -> published configuration."""
+    ranges: Mapping[str, Range] = MappingProxyType({})
+    """Setting, as a dotted key -> the values among which `overedit tune` searches, whatever the model."""
 
     @property
     def name(self) -> str:

@@ -25,9 +25,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from overedit.editing.methods.base import CovarianceOptions, Method
+from overedit.editing.methods.base import CovarianceOptions, Method, Range
 from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
 from overedit.editing.methods.locate_then_edit.solvers import Solution, equality
+from overedit.editing.methods.locate_then_edit.values import RANGES as VALUE_RANGES
 from overedit.editing.methods.locate_then_edit.values import ValueOptions
 
 
@@ -73,10 +74,20 @@ def solve(problem: LayerProblem, config: Emmet) -> Solution:
 emmet = locate_then_edit(solve)
 """Edit all requests of a turn at once."""
 
+RANGES: Mapping[str, Range] = MappingProxyType(
+    {
+        **VALUE_RANGES,
+        "covariance_weight": Range(low=10, high=1e5, log=True),
+        "ridge": Range(low=1e-3, high=1e1, log=True),
+    }
+)
+"""Setting -> the values among which a search chooses, for models of any size."""
+
 METHOD = Method(
     config=Emmet,
     function=emmet,
     label="EMMET",
     paper="A Unified Framework for Model Editing, arXiv 2403.14236",
     presets=PRESETS,
+    ranges=RANGES,
 )

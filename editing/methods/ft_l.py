@@ -24,7 +24,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from overedit.editing.methods.base import Method
+from overedit.editing.methods.base import Method, Range
 from overedit.editing.methods.fine_tuning.depth_first import DepthFirstTuning, fine_tune_depth_first
 
 
@@ -64,10 +64,20 @@ PRESETS: Mapping[str, FtL] = MappingProxyType(
 ft_l = fine_tune_depth_first
 """Train one site on the requests one after the other, each with the loss read at a single position."""
 
+RANGES: Mapping[str, Range] = MappingProxyType(
+    {
+        "learning_rate": Range(low=1e-5, high=1e-2, log=True),
+        "max_steps": Range(low=5, high=100, log=True),
+        "norm_constraint": Range(choices=(None, 1e-4, 3e-4, 1e-3, 3e-3)),
+    }
+)
+"""Setting -> the values among which a search chooses, for models of any size."""
+
 METHOD = Method(
     config=FtL,
     function=ft_l,
     label="FT-L",
     paper="Modifying Memories in Transformer Models, arXiv 2012.00363",
     presets=PRESETS,
+    ranges=RANGES,
 )

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from overedit.editing.methods.base import Method
+from overedit.editing.methods.base import Method, Range
 from overedit.editing.methods.fine_tuning.depth_first import DepthFirstTuning, fine_tune_depth_first
 
 
@@ -46,10 +46,20 @@ PRESETS: Mapping[str, FtM] = MappingProxyType(
 ft_m = fine_tune_depth_first
 """Train one site on the requests one after the other, each with the loss on its whole target."""
 
+RANGES: Mapping[str, Range] = MappingProxyType(
+    {
+        "learning_rate": Range(low=1e-5, high=1e-2, log=True),
+        "max_steps": Range(low=5, high=100, log=True),
+        "stop_below": Range(low=1e-3, high=1e-1, log=True),
+    }
+)
+"""Setting -> the values among which a search chooses, for models of any size."""
+
 METHOD = Method(
     config=FtM,
     function=ft_m,
     label="FT-M",
     paper="A Comprehensive Study of Knowledge Editing for Large Language Models, arXiv 2401.01286",
     presets=PRESETS,
+    ranges=RANGES,
 )

@@ -27,7 +27,7 @@ from typing import ClassVar, Literal, NamedTuple
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.methods.base import EditResult, Method, Progress, State, silent
+from overedit.editing.methods.base import EditResult, Method, Progress, Range, State, silent
 from overedit.editing.methods.fine_tuning.tuner import SiteTuning, Tuner, encode_samples, tuning
 from overedit.editing.requests import EditRequest
 
@@ -154,10 +154,20 @@ def train_breadth_first(
     return done
 
 
+RANGES: Mapping[str, Range] = MappingProxyType(
+    {
+        "learning_rate": Range(low=1e-5, high=1e-1, log=True),
+        "batch_size": Range(low=10, high=200, log=True),
+        "epochs": Range(low=5, high=50),
+    }
+)
+"""Setting -> the values among which a search chooses, for models of any size."""
+
 METHOD = Method(
     config=LocftBf,
     function=locft_bf,
     label="LocFT-BF",
     paper="Fine-tuning Done Right in Model Editing, arXiv 2509.22072",
     presets=PRESETS,
+    ranges=RANGES,
 )

@@ -24,9 +24,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from overedit.editing.methods.base import CovarianceOptions, Method
+from overedit.editing.methods.base import CovarianceOptions, Method, Range
 from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
 from overedit.editing.methods.locate_then_edit.solvers import Solution, least_squares
+from overedit.editing.methods.locate_then_edit.values import RANGES as VALUE_RANGES
 from overedit.editing.methods.locate_then_edit.values import ValueOptions
 
 
@@ -73,10 +74,14 @@ def solve(problem: LayerProblem, config: Memit) -> Solution:
 memit = locate_then_edit(solve)
 """Edit all requests of a turn at once."""
 
+RANGES: Mapping[str, Range] = MappingProxyType({**VALUE_RANGES, "covariance_weight": Range(low=10, high=1e5, log=True)})
+"""Setting -> the values among which a search chooses, for models of any size."""
+
 METHOD = Method(
     config=Memit,
     function=memit,
     label="MEMIT",
     paper="Mass-Editing Memory in a Transformer, arXiv 2210.07229",
     presets=PRESETS,
+    ranges=RANGES,
 )

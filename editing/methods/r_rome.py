@@ -20,10 +20,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from overedit.editing.methods.base import Method
+from overedit.editing.methods.base import Method, Range
 from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem, locate_then_edit
 from overedit.editing.methods.locate_then_edit.solvers import Solution, equality
 from overedit.editing.methods.rome import PRESETS as ROME_PRESETS
+from overedit.editing.methods.rome import RANGES as ROME_RANGES
 from overedit.editing.methods.rome import RankOneSettings
 
 
@@ -51,10 +52,14 @@ def solve(problem: LayerProblem, _: RRome) -> Solution:
 r_rome = locate_then_edit(solve, keys_in_residual=True)
 """Edit a turn's requests one after another, each on the model as edited so far."""
 
+RANGES: Mapping[str, Range] = ROME_RANGES
+"""Those of ROME."""
+
 METHOD = Method(
     config=RRome,
     function=r_rome,
     label="R-ROME",
     paper="Rebuilding ROME: Resolving Model Collapse during Sequential Model Editing, arXiv 2403.07175",
     presets=PRESETS,
+    ranges=RANGES,
 )

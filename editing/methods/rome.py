@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from overedit.editing.methods.base import CovarianceOptions, Method
+from overedit.editing.methods.base import CovarianceOptions, Method, Range
 from overedit.editing.methods.locate_then_edit.algorithm import (
     Distribution,
     LayerProblem,
@@ -30,6 +30,7 @@ from overedit.editing.methods.locate_then_edit.algorithm import (
     locate_then_edit,
 )
 from overedit.editing.methods.locate_then_edit.solvers import Solution, rank_one
+from overedit.editing.methods.locate_then_edit.values import RANGES as VALUE_RANGES
 from overedit.editing.methods.locate_then_edit.values import ValueOptions
 
 
@@ -90,10 +91,14 @@ def solve(problem: LayerProblem, _: Rome) -> Solution:
 rome = locate_then_edit(solve)
 """Edit a turn's requests one after another, each on the model as edited so far."""
 
+RANGES: Mapping[str, Range] = VALUE_RANGES
+"""Setting -> the values among which a search chooses, for models of any size."""
+
 METHOD = Method(
     config=Rome,
     function=rome,
     label="ROME",
     paper="Locating and Editing Factual Associations in GPT, arXiv 2202.05262",
     presets=PRESETS,
+    ranges=RANGES,
 )

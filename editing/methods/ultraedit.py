@@ -37,7 +37,7 @@ import torch
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.methods.base import EditResult, Method, MethodConfig, Progress, State, silent
+from overedit.editing.methods.base import EditResult, Method, MethodConfig, Progress, Range, State, silent
 from overedit.editing.methods.gradients.answer_gradients import AnswerGradients, ModuleGradients, trace_answers
 from overedit.editing.methods.gradients.ridge import ridge_update
 from overedit.editing.methods.gradients.running_moments import Moments
@@ -227,10 +227,19 @@ def _shape(rows: ModuleGradients) -> str:
     return f"{rows.keys.shape[1]}x{rows.gradients.shape[1]}"
 
 
+RANGES: Mapping[str, Range] = MappingProxyType(
+    {
+        "learning_rate": Range(low=1e-7, high=1e-1, log=True),
+        "ridge": Range(low=1e-1, high=1e2, log=True),
+    }
+)
+"""Setting -> the values among which a search chooses, for models of any size."""
+
 METHOD = Method(
     config=UltraEdit,
     function=ultraedit,
     label="UltraEdit",
     paper="UltraEdit: Training-, Subject-, and Memory-Free Lifelong Editing, arXiv 2505.14679",
     presets=PRESETS,
+    ranges=RANGES,
 )

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler,
 from overedit.editing.methods.base import CovarianceOptions, MethodConfig
 from overedit.editing.methods.registry import METHODS, AnyMethod
 from overedit.editing.trajectory.runner import check_counts
+from overedit.flows.config.preset_files import UsedPreset, with_preset_files
 from overedit.flows.config.presets import asked_of_run, check_known, missing
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job.job import EditingJob
@@ -44,9 +45,16 @@ class EditingConfig(BaseModel):
     dataset: DatasetOptions
     """Where the edit requests come from."""
     methods: tuple[AnyMethod, ...] = Field(min_length=1)
-    """The methods to compare; a field left out takes the published preset for the model, where there is one."""
+    """The methods to compare; a field left out takes the published preset for the model, where there is one.
+
+    `{preset: FILE}` takes the settings that `overedit tune` has written.
+    """
     covariance: CovarianceOptions | None = None
     """The text of the keys' covariance, for all methods that need one and do not name their own."""
+    preset_files: tuple[UsedPreset, ...] | None = None
+    """The preset files that the methods name; filled in, never given."""
+    allow_tuned_on: bool | None = None
+    """Whether a preset file may have been tuned on edits of this run; if not, that is an error."""
 
     @model_validator(mode="before")
     @classmethod
@@ -57,8 +65,9 @@ class EditingConfig(BaseModel):
         model, covariance = str(values.get("model", "pocket")), values.get("covariance")
         if isinstance(covariance, CovarianceOptions):
             covariance = covariance.model_dump(exclude_unset=True)
-        methods = [_with_covariance(method, covariance) for method in values["methods"]]
-        return values | {"methods": [with_preset(method, model) for method in methods]}
+        methods, used = with_preset_files(values["methods"])
+        methods = [with_preset(_with_covariance(method, covariance), model) for method in methods]
+        return values | {"methods": methods} | ({"preset_files": used} if used else {})
 
     @field_validator("name", mode="before")
     @classmethod

@@ -23,7 +23,7 @@ from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.engine.tokenization import check_lengths, eos_ids, generation, windows
 from overedit.tasks.engine.transformers_batches import LocalModel
 from overedit.tasks.models.base_weights import BaseWeights, check_fit
-from overedit.tasks.models.loading import load_model, max_input_tokens
+from overedit.tasks.models.loading import LoadedModel, load_model, max_input_tokens
 from overedit.tasks.models.reference import ModelReference
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,11 @@ class TransformersEngine:
         self._pristine: dict[str, torch.Tensor] = {}
         self.start_seconds = time.perf_counter() - begun
         logger.info("transformers started with %s in %.1f s", model.name, self.start_seconds)
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model in memory. A caller that edits it restores its weights before the next `swap`."""
+        return LoadedModel(self._local.model, self._local.tokenizer)
 
     def generate(self, prompts: Sequence[str], *, max_tokens: int, stop: Sequence[str] = ()) -> list[Generation]:
         """Continue prompts greedily; see `Engine.generate`."""

@@ -116,10 +116,15 @@ def _save(draw: Draw, data: RunData, protocol: str, path: Path) -> None:
 
 
 def _picture(draw: Draw, data: RunData, protocol: str) -> bytes:
+    return picture(lambda figure: draw(figure, data, protocol))
+
+
+def picture(draw: Callable[[Figure], None]) -> bytes:
+    """What a function draws on a figure in the style of the reports, as PNG; the same drawing has the same bytes."""
     with mpl.rc_context(dict[Any, Any](_STYLE)):
         figure = Figure(figsize=(12, 3.9), dpi=160, layout="constrained")
         FigureCanvasAgg(figure)
-        draw(figure, data, protocol)
+        draw(figure)
         stream = io.BytesIO()
         figure.savefig(stream, format="png", metadata={"Software": None}, facecolor="white")  # same rows, same bytes
     return stream.getvalue()

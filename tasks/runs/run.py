@@ -233,7 +233,13 @@ def display_names(rows: Sequence[Mapping[str, Any]], *, show_order: bool) -> lis
 
 
 def unknown_run(warehouse: Warehouse, run: str) -> ValueError:
-    """The error for an unknown run, which lists the runs; for the name of a scan it gives the query for its results."""
+    """The error for an unknown run, which lists the runs; for a scan or a search it gives the query for its results."""
+    if warehouse.query(f"SELECT 1 FROM trials WHERE run = {literal(run)} LIMIT 1").num_rows:
+        sql = f"SELECT * FROM tuned_settings WHERE run = {literal(run)}"
+        return ValueError(
+            f"run: {run!r} is a search for settings, which has no curves; its report is reports/{run}.tune.html; "
+            f'ask: overedit sql "{sql}"'
+        )
     if warehouse.query(f"SELECT 1 FROM scans WHERE run = {literal(run)} LIMIT 1").num_rows:
         sql = f"SELECT * FROM scan_summary WHERE run = {literal(run)}"
         return ValueError(f'run: {run!r} is a scan, which has no report and no curves; ask: overedit sql "{sql}"')

@@ -25,6 +25,10 @@ WHERE trajectory <> {literal(BASE)} ORDER BY started_at NULLS LAST
 _SCANNED = """
 SELECT run, trajectory, order_seed, n + num_failed AS num_done FROM scan_summary WHERE subject = 'all'
 """
+_TUNED = """
+SELECT run, trajectory, min(order_seed) AS order_seed, count(DISTINCT trial) AS num_done FROM trials
+GROUP BY run, trajectory
+"""
 _NOT_FINITE = """
 SELECT run, trajectory, order_seed, first_edit, last_edit FROM diagnostics
 WHERE site IS NULL AND quantity = 'finite' AND value = 0 AND on_branch IS NOT TRUE
@@ -90,7 +94,7 @@ def _outcomes(home: Path, folders: Collection[_Trajectory]) -> dict[_Trajectory,
     if not (home / "warehouse").is_dir():
         return {}
     found = {}
-    with Warehouse(home / "warehouse").connect(sql=f"{_ENDED}; {_SCANNED}; {_NOT_FINITE}") as connection:
+    with Warehouse(home / "warehouse").connect(sql=f"{_ENDED}; {_SCANNED}; {_TUNED}; {_NOT_FINITE}") as connection:
 
         def rows(sql: str) -> Iterator[tuple[_Trajectory, dict[str, Any]]]:
             for row in connection.sql(sql).to_arrow_table().to_pylist():
@@ -100,6 +104,8 @@ def _outcomes(home: Path, folders: Collection[_Trajectory]) -> dict[_Trajectory,
             found[trajectory] = _Outcome(row["status"], row["error"] or "")
         for trajectory, row in rows(_SCANNED):
             found[trajectory] = _Outcome(f"{row['num_done']:,} edits scanned")
+        for trajectory, row in rows(_TUNED):
+            found[trajectory] = _Outcome(f"{row['num_done']:,} settings tried")
         for trajectory, row in rows(_NOT_FINITE):  # ends a trajectory early, and is not a failure
             if trajectory in found or trajectory in folders:
                 before = found.get(trajectory, _Outcome())
@@ -125,7 +131,8 @@ def _counts(folder: Path) -> list[str]:
 
 
 def _files_of_run(home: Path, run: str) -> list[Path]:
-    endings = (".html", ".md", ".png", ".retention.png", ".perplexity-capability.png", ".brackets.png")
+    pictures = (".png", ".retention.png", ".perplexity-capability.png", ".brackets.png", ".tune.png")
+    endings = (".html", ".md", *pictures, ".tune.html")
     reports = [home / "reports" / f"{run}{ending}" for ending in endings]
     return [home / "runs" / run, *(home / "warehouse").glob(f"*/{run}"), *reports]
 

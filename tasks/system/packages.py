@@ -9,6 +9,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "datasets": ("datasets",),
     "lm_eval": ("lm-eval", "evaluate", "sacrebleu", "rouge-score", "numpy"),
     "numpy": ("numpy",),
+    "optuna": ("optuna", "numpy"),
     "peft": ("peft",),
     "safetensors": ("safetensors",),
     "scipy": ("scipy",),

@@ -5,38 +5,7 @@ No stage uses this file, so a better description computes nothing again. `docs/w
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-
-class Column(NamedTuple):
-    """A column in words."""
-
-    meaning: str
-    unit: str = ""
-    """Empty for texts, identifiers and pure numbers."""
-
-
-class Table(NamedTuple):
-    """A table in words."""
-
-    row: str
-    """What one row stands for."""
-    columns: dict[str, Column]
-
-
-SHARE = "share, 0 to 1"
-
-IDENTITY = {
-    "run": Column("the run's name"),
-    "trajectory": Column("the method's configuration, as the name of a folder; `base` is the pristine model"),
-    "model": Column("the model's folder or hub name"),
-    "method": Column("the editing method; `none` for the pristine model"),
-    "dataset": Column("the dataset of the edit requests"),
-    "order_seed": Column("seed of the order of the edits"),
-    "edit_count": Column("edits applied to the model; 0 is the pristine model", "edits"),
-}
-
-LABEL = Column("the method's name in plots and tables, e.g. LocFT-BF")
+from overedit.tasks.warehouse.identity_columns import IDENTITY, LABEL, SHARE, Column, Table
 
 _INSTANCE = {"run": IDENTITY["run"], "instance": Column("the instance's id, which sorts by time")}
 
@@ -199,6 +168,35 @@ TABLES_IN_WORDS: dict[str, Table] = {
             "learned": Column("every token of `target_new` is the edited model's own choice (teacher-forced)"),
             "seconds": Column("time for editing and measuring", "seconds"),
             "error": Column("why the method failed; the measures are null then"),
+        },
+    ),
+    "trials": Table(
+        "settings of a method at one edit count with one seed, tried by a search; only the last edit count is measured "
+        "in full. `order_seed` is the seed of the order of the edits and of the editing",
+        IDENTITY
+        | {
+            "label": LABEL,
+            "study": Column("digest of what determines the search's trials: model, ranges, edits, texts and code"),
+            "split": Column("validation (the edits that the search sees) or test (edits that it never sees)"),
+            "trial": Column("number of the trial, from 0; null for the settings that the configuration gives"),
+            "settings": Column("the settings that were searched, by dotted key", "JSON"),
+            "state": Column("completed, pruned or failed; of the whole trial"),
+            "objective": Column("mean of the four measures; null before the last edit count", SHARE),
+            "reported": Column("what trials are pruned by: reliability, divided by a perplexity ratio above 1"),
+            "reliability": Column("mean score of the edit prompts, generated protocol", SHARE),
+            "reliability_n": Column("answers behind reliability", "prompts"),
+            "generalization": Column("mean score of the rephrased prompts, generated protocol", SHARE),
+            "generalization_n": Column("answers behind generalization", "prompts"),
+            "locality": Column("mean agreement of the locality prompts with the pristine model, generated", SHARE),
+            "locality_n": Column("answers behind locality", "prompts"),
+            "capability": Column("mean headline score of the general benchmarks", SHARE),
+            "capability_n": Column("items behind capability", "items"),
+            "base_capability": Column("`capability` of the pristine model", SHARE),
+            "chance": Column("mean score of guessing; 0 where it is unknown", SHARE),
+            "capability_kept": Column("(capability - chance) / (base_capability - chance), cut at 0 and 1", SHARE),
+            "perplexity_ratio": Column("perplexity over the pristine model's; infinite if it is not a number"),
+            "seconds": Column("time for editing from the count before and measuring", "seconds"),
+            "error": Column("why the trial failed; its measures are null then"),
         },
     ),
     "costs": Table(

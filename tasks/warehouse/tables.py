@@ -174,6 +174,33 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("error", _text),
         ]
     ),
+    "trials": pa.schema(
+        [
+            *IDENTITY,
+            pa.field("label", _text),
+            pa.field("study", _text, nullable=False),
+            pa.field("split", _text, nullable=False),
+            pa.field("trial", _int),
+            pa.field("settings", _text),
+            pa.field("state", _text),
+            pa.field("objective", _float),
+            pa.field("reported", _float),
+            pa.field("reliability", _float),
+            pa.field("reliability_n", _int),
+            pa.field("generalization", _float),
+            pa.field("generalization_n", _int),
+            pa.field("locality", _float),
+            pa.field("locality_n", _int),
+            pa.field("capability", _float),
+            pa.field("capability_n", _int),
+            pa.field("base_capability", _float),
+            pa.field("chance", _float),
+            pa.field("capability_kept", _float),
+            pa.field("perplexity_ratio", _float),
+            pa.field("seconds", _float),
+            pa.field("error", _text),
+        ]
+    ),
     "costs": pa.schema(
         [
             *IDENTITY,

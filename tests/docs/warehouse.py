@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from overedit.tasks.warehouse.columns import IDENTITY, LABEL, TABLES_IN_WORDS
+from overedit.tasks.warehouse.columns import TABLES_IN_WORDS
+from overedit.tasks.warehouse.identity_columns import IDENTITY, LABEL
 from overedit.tasks.warehouse.tables import TABLES
 from overedit.tasks.warehouse.views import view_names, view_sql
 from overedit.tasks.warehouse.warehouse import Warehouse

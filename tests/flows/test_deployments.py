@@ -13,6 +13,7 @@ import yaml
 from overedit.flows.config.loading import read_yaml, validated, with_settings
 from overedit.flows.config.models import BenchmarkConfig, ScanConfig
 from overedit.flows.config.short_form import ShortForm
+from overedit.flows.config.tuning import TuneConfig
 from overedit.flows.deployed import run_tags
 from overedit.flows.launch import FLOW_RUN_TAG, prepare_operation
 from tests.support.paths import REPOSITORY
@@ -23,7 +24,8 @@ BENCHMARKS = sorted((DEPLOYMENTS / "benchmarks").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_every_benchmark_file_is_a_configuration(path: Path) -> None:
-    kind = ScanConfig if path.stem.startswith("scan-") else BenchmarkConfig
+    kinds = {"scan": ScanConfig, "tune": TuneConfig}
+    kind = kinds.get(path.stem.partition("-")[0], BenchmarkConfig)
     config = validated(kind, read_yaml(path), where=path.name)
     assert config.name == path.stem
 

@@ -19,15 +19,16 @@ vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel
 
-from overedit.editing.methods.base import Progress, silent
+from overedit.editing.methods.base import Progress, Range, silent
 from overedit.editing.methods.gradients.cross_entropy import cross_entropy_gradient
 from overedit.editing.methods.locate_then_edit.subjects import PromptSet
 from overedit.editing.model.hooks import frozen
@@ -59,6 +60,16 @@ class ValueOptions(BaseModel):
     max_tokens_per_pass: int | None = Field(default=None, ge=1)
     """Tokens per pass, counted from each subject's last token on; a request with more runs alone. None chooses by the
     free memory. It is halved when memory runs out."""
+
+
+RANGES: Mapping[str, Range] = MappingProxyType(
+    {
+        "values.learning_rate": Range(low=0.05, high=5.0, log=True),
+        "values.weight_decay": Range(low=1e-4, high=1.0, log=True),
+        "values.clamp_norm_factor": Range(low=0.5, high=8.0, log=True),
+    }
+)
+"""Setting of a method with these options -> the values among which a search chooses."""
 
 
 class Values(NamedTuple):

@@ -1,0 +1,62 @@
+"""The search for settings, and where presets come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from overedit.flows.cli.results import local_folder
+from overedit.flows.cli.running import Changed, Settings, leave, stop_ends_with_130
+from overedit.flows.launch import prepare_prefect
+
+
+def tune(
+    config: Annotated[Path, typer.Argument(help="A YAML file; see deployments/benchmarks/tune-pocket.yaml.")],
+    settings: Settings = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder of the preset files; HOME/presets/NAME if not given.", callback=local_folder),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another process that works on this run.")] = False,
+    changed: Changed = False,
+) -> None:
+    """Search the settings of methods, each with the same budget, on edits that no benchmark has."""
+    prepare_prefect()
+    from overedit.flows.config.loading import read_yaml, validated, with_settings
+    from overedit.flows.config.tuning import TuneConfig
+    from overedit.flows.launch import execute
+    from overedit.flows.tune import flow_of, make_tune_plan
+    from overedit.tasks.report.tuning import tuning_table
+    from overedit.tasks.system.locks import check_run_is_free
+    from overedit.tasks.system.progress import shown
+
+    content = with_settings(read_yaml(config), settings or [])
+    plan = make_tune_plan(validated(TuneConfig, content, where=str(config)), out=out, show=shown, changed=changed)
+    if not wait:
+        check_run_is_free(plan.run.folder)
+    with stop_ends_with_130():
+        report, server_is_lost = execute(flow_of(plan), plan.config, wait=wait)
+    Console().print(tuning_table(plan.run))
+    print(f"report: {report}\npresets: {plan.out}")
+    leave(server_is_lost)
+
+
+def presets(
+    provenance: Annotated[
+        str | None,
+        typer.Option(metavar="pocket|FOLDER", help="Show where the preset files of a folder come from instead."),
+    ] = None,
+) -> None:
+    """List papers' own protocols: what each measures, and what it asks of a run."""
+    if provenance is not None:
+        from overedit.tasks.report.formatting import format_rows
+        from overedit.tasks.tune.preset_file import provenance_rows
+
+        print(format_rows(provenance_rows(provenance)))
+        return
+    from overedit.flows.config.presets import presets_table
+
+    Console().print(presets_table())
