@@ -21,6 +21,8 @@ FURTHER_VIEWS = (
     "probe_correlation",
     "early_warning",
     "capability_gating",
+    "durability",
+    "warnings",
 )
 """Views with a section each, which is left out where the view has no rows."""
 VIEWS = ("leaderboard", "collapse_point", *CURVES, "edit_speed", *FURTHER_VIEWS)
