@@ -66,9 +66,7 @@ def _derivations(plan: Plan, course: Course) -> Iterator[_Derivation]:
             yield _Derivation(course, count, operation, Step(origin, operation, folder))
 
 
-def _measure_or_fail(
-    plan: Plan, one: _Derivation, found: Derived, rounds: Rounds, engine: LazyEngine
-) -> str | None:
+def _measure_or_fail(plan: Plan, one: _Derivation, found: Derived, rounds: Rounds, engine: LazyEngine) -> str | None:
     """Store and measure a checkpoint, in a task run of its name; the error message, or None."""
     before = plan.measured(one.course.trajectory, one.edit_count, rounds)
     point = DerivedPoint(**dict(before.point), after=one.operation.name)

@@ -200,9 +200,7 @@ def _texts_after(model: ModelReference, config: BenchmarkConfig) -> dict[str, li
         except ValueError as error:
             raise ValueError(f"after: {', '.join(config.after)}: {error}; merge_base is accepted") from error
     corpus = None if config.perplexity.corpus is None else str(config.perplexity.corpus)
-    return tuning_texts(
-        config.operations, config.after_finetune, corpus=corpus, num_measured=config.perplexity.limit
-    )
+    return tuning_texts(config.operations, config.after_finetune, corpus=corpus, num_measured=config.perplexity.limit)
 
 
 def _can_see(plan: Plan) -> tuple[str, ...]:

@@ -156,9 +156,7 @@ def measure_course(
             course.broken.add(count)
 
 
-def measure_until_decided(
-    plan: Plan, course: Course, measured: MeasuredCheckpoint, engine: LazyEngine
-) -> str | None:
+def measure_until_decided(plan: Plan, course: Course, measured: MeasuredCheckpoint, engine: LazyEngine) -> str | None:
     """Measure a checkpoint; in a search with more and more items, until they decide or there are no more.
 
     Returns:

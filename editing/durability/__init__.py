@@ -1,1 +1,1 @@
-"""What can happen to an edited model afterwards: quantization, merging with the base, further training on plain text."""
+"""What can happen to an edited model: quantization, merging with its base, further training on plain text."""

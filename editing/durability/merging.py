@@ -10,7 +10,7 @@ import torch
 def merged(
     edited: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor], share: float
 ) -> dict[str, torch.Tensor]:
-    """base + share * (edited - base), computed in float64 and rounded once.
+    """Compute base + share * (edited - base), in float64 and rounded once.
 
     Args:
         edited: Parameter name -> edited tensor.

@@ -86,9 +86,7 @@ def _trained(model: PreTrainedModel, options: PlainTextTuning) -> dict[str, torc
     return linear_weights(model, mlp_only=options.weights == "mlp")
 
 
-def _batches(
-    texts: Sequence[tuple[int, ...]], options: PlainTextTuning, steps: int
-) -> Iterator[list[tuple[int, ...]]]:
+def _batches(texts: Sequence[tuple[int, ...]], options: PlainTextTuning, steps: int) -> Iterator[list[tuple[int, ...]]]:
     """The batches of all steps: the texts in a random order, then in another one, and so on."""
     chooser = random.Random(options.seed)
     waiting: list[tuple[int, ...]] = []
@@ -128,4 +126,5 @@ def _summed_nll(
     logits_BTV = functional_call(model, parameters, (), arguments).logits.float()
     log_p_BTV = logits_BTV[:, :-1].log_softmax(-1)
     nll_BT = -log_p_BTV.gather(-1, ids_BT[:, 1:, None])[..., 0]
-    return nll_BT.masked_select(real_BT[:, 1:]).sum()
+    summed: torch.Tensor = nll_BT.masked_select(real_BT[:, 1:]).sum()
+    return summed

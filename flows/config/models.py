@@ -176,7 +176,9 @@ class BenchmarkConfig(AfterKeys, EditingConfig):
         search = self.search
         if search is None:
             return self
-        if {"practical", "muted"} & {*search.definition} and (not self.capability.asked or self.capability.when != "every"):
+        if {"practical", "muted"} & {*search.definition} and (
+            not self.capability.asked or self.capability.when != "every"
+        ):
             raise ValueError(
                 f"edit_counts.definition: {', '.join(search.definition)} needs capability at every edit count: give "
                 "capability.tasks or capability.suite, and capability.when: every"
@@ -190,7 +192,7 @@ class BenchmarkConfig(AfterKeys, EditingConfig):
     @model_validator(mode="after")
     def _after_is_possible(self) -> Self:
         counts = None if isinstance(self.edit_counts, SearchOptions) else self.edit_counts
-        self.check_after(edit_counts=counts, corpus=self.perplexity.corpus and str(self.perplexity.corpus))
+        self.check_after(edit_counts=counts, has_text=self.perplexity.corpus is not None)
         return self
 
     @property

@@ -98,23 +98,25 @@ class AfterKeys(BaseModel):
         """The operations of `after`."""
         return tuple(map(parse_operation, self.after))
 
-    def check_after(self, *, edit_counts: tuple[int, ...] | None, corpus: str | None) -> None:
+    def check_after(self, *, edit_counts: tuple[int, ...] | None, has_text: bool) -> None:
         """Check the keys against the others of the run.
 
         Args:
             edit_counts: Those of the run; None where a search chooses them.
-            corpus: `perplexity.corpus`.
+            has_text: Whether there is a `perplexity.corpus`.
 
         Raises:
             ValueError: A count is not measured, or `finetune` has no text.
         """
         if self.after_at != "last":
             if edit_counts is None:
-                raise ValueError(f"after_at: {list(self.after_at)}: where a search chooses the edit counts, last is accepted")
+                raise ValueError(
+                    f"after_at: {list(self.after_at)}: where a search chooses the edit counts, last is accepted"
+                )
             unknown = [count for count in self.after_at if count not in edit_counts]
             if unknown:
                 known = ", ".join(map(str, edit_counts))
                 raise ValueError(f"after_at: {unknown[0]} is not among edit_counts, which are {known}")
         trains = [operation.name for operation in self.operations if operation.kind == "finetune"]
-        if trains and corpus is None and self.after_finetune.corpus is None:
+        if trains and not has_text and self.after_finetune.corpus is None:
             raise ValueError(f"after: {trains[0]} needs text: give after_finetune.corpus or perplexity.corpus")

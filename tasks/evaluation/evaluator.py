@@ -146,9 +146,7 @@ def _outcomes_key(measured: MeasuredCheckpoint, options: MeasureOptions, questio
     return _key(measured, options, probing, asked=options.evaluation, requests=requests)
 
 
-def _is_stored(
-    measured: MeasuredCheckpoint, key: str, *tables: str, costs: Sequence[str], part: str = ""
-) -> bool:
+def _is_stored(measured: MeasuredCheckpoint, key: str, *tables: str, costs: Sequence[str], part: str = "") -> bool:
     """Whether all rows of a stage are stored; the costs of a pruned checkpoint may be missing."""
     point = measured.point
     if not all(point.reuse(table, key, part=part) for table in tables):

@@ -18,7 +18,9 @@ _SHARES = ("reliability", "generalization", "locality", "capability")
 def warning_lines(data: RunData) -> list[str]:
     """The warnings of a run in words, each with its trajectory."""
     return [
-        f"{trajectory.name}: {row['text']}" for trajectory in data.trajectories for row in data.of(trajectory, "warnings")
+        f"{trajectory.name}: {row['text']}"
+        for trajectory in data.trajectories
+        for row in data.of(trajectory, "warnings")
     ]
 
 

@@ -43,9 +43,9 @@ _GATING_NOTE = (
     "changed already; about one in twenty does by chance."
 )
 _DURABILITY_NOTE = (
-    "One more step after the edits, and everything asked again. Below each number: the 95 % interval of the change by the "
-    "step, paired on the same items; in points for shares. quantize: the linear layers rounded to integers; merge_base: a "
-    "share of the edit is kept; finetune: steps of training on plain text."
+    "One more step after the edits, and everything asked again. Below each number: the 95 % interval of the change by "
+    "the step, paired on the same items; of shares in points. quantize: the linear layers rounded to integers; "
+    "merge_base: a share of the edit is kept; finetune: steps of training on plain text."
 )
 
 

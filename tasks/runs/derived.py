@@ -1,7 +1,7 @@
 """A checkpoint after one more step (quantized, merged, trained further): its rows, and its folder.
 
-Its rows are in tables of their own, `outcomes_after` and so on, which are those of a checkpoint with the column `after`.
-So no view over the edited models can hold one of them.
+Its rows are in tables of their own, `outcomes_after` and so on, which have the columns of a checkpoint's tables and the
+column `after`. So no view over the edited models can hold one of them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Pruning: removal of the weights of checkpoints that are no longer needed; their rows stay in the warehouse.
 
 A complete trajectory keeps up to four checkpoints: the newest, the last planned one, the one at which it collapsed, and
-the one before. Those after one more step (`after`), which can be made again from it, keep no weights. A failed
-trajectory, which may be tried again, keeps all. Pruned checkpoints keep their records, which say so; a complete run stays
-complete.
+the one before. Those after one more step (`after`), which can be made again, keep no weights. A failed trajectory,
+which may be tried again, keeps all. Pruned checkpoints keep their records, which say so; a complete run stays complete.
 """
 
 from __future__ import annotations

@@ -227,7 +227,7 @@ def edit_in_batches(
         progress: Called with (requests done, total requests); for a single batch, with the steps of the values.
 
     Returns:
-        Low-rank factors for each site's weight, one rank per edit; the state; diagnostics by site, means over batches (of counts, sums).
+        Low-rank factors for each site's weight, one rank per edit; the state; diagnostics by site, means over batches.
 
     Raises:
         ValueError: A request without its subject, or a site that is not a projection of the model.

@@ -42,7 +42,9 @@ def test_routed_experts_are_refused(family: str) -> None:
 @pytest.mark.parametrize("in_out", [False, True])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_each_output_channel_has_its_own_grid(bits: int, in_out: bool) -> None:
-    weight_OI = torch.randn(5, 40, generator=torch.Generator().manual_seed(0)) * torch.tensor([[1], [9], [0.1], [3], [0]])
+    weight_OI = torch.randn(5, 40, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [[1], [9], [0.1], [3], [0]]
+    )
     most = 2 ** (bits - 1) - 1
     found = rounded(weight_OI.T if in_out else weight_OI, bits, in_out=in_out)
     found_OI = found.T if in_out else found
@@ -84,7 +86,7 @@ def test_the_first_step_is_adams_and_its_loss_is_transformers() -> None:
     tuned = tune_on_text(model, TEXTS, options, steps=1)
     logits = [model(torch.tensor([ids])).logits[0, :-1] for ids in TEXTS]
     loss = cross_entropy(torch.cat(logits), torch.cat([torch.tensor(ids[1:]) for ids in TEXTS]))
-    assert tuned.losses == pytest.approx([float(loss)], rel=1e-5)
+    assert tuned.losses == pytest.approx([loss.item()], rel=1e-5)
     names = list(linear_weights(model))
     assert list(tuned.update) == names
     gradients = torch.autograd.grad(loss, [model.get_parameter(name) for name in names])
@@ -116,6 +118,8 @@ def test_training_is_pure_repeatable_and_lowers_the_loss() -> None:
 def test_mlp_alone_can_be_trained_and_text_without_a_second_token_cannot_be_used() -> None:
     model = tiny("gpt2")
     tuned = tune_on_text(model, TEXTS, PlainTextTuning(weights="mlp"), steps=2)
-    assert set(tuned.update) == {f"transformer.h.{i}.mlp.{part}.weight" for i in range(3) for part in ("c_fc", "c_proj")}
+    assert set(tuned.update) == {
+        f"transformer.h.{i}.mlp.{part}.weight" for i in range(3) for part in ("c_fc", "c_proj")
+    }
     with pytest.raises(ValueError, match="none has two tokens or more"):
         tune_on_text(model, [[1], []], PlainTextTuning(), steps=1)

@@ -45,7 +45,9 @@ def test_operations_are_read_and_have_one_name(text: str, operation: tuple[str, 
              "finetune", "finetune:0", "finetune:-1", "finetune:1.5", "prune", ""]
 )  # fmt: skip
 def test_other_operations_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=rf"after: '{text}' is no operation; accepted: quantize_int8, .*finetune:STEPS"):
+    with pytest.raises(
+        ValueError, match=rf"after: '{text}' is no operation; accepted: quantize_int8, .*finetune:STEPS"
+    ):
         config(after=[text])
 
 
@@ -65,9 +67,9 @@ def test_the_keys_of_a_run() -> None:
         ({"after": ["quantize_int8"], "after_at": [5]}, "after_at: 5 is not among edit_counts, which are 1, 10"),
         ({"after_at": "first"}, "after_at: 'first' is neither last nor a list of edit counts"),
         ({"after_at": [10, 1]}, r"after_at: \[10, 1\] must increase"),
-        ({"after": ["quantize_int8"], "after_at": [1], "edit_counts": {"search": "collapse", "definition": "perplexity"}},
+        ({"after_at": [1], "edit_counts": {"search": "collapse", "definition": "perplexity"}},
          r"after_at: \[1\]: where a search chooses the edit counts, last is accepted"),
-        ({"after": ["finetune:5"], "perplexity": {}}, "after: finetune:5 needs text: give after_finetune.corpus or perpl"),
+        ({"after": ["finetune:5"], "perplexity": {}}, "after: finetune:5 needs text: give after_finetune.corpus"),
         ({"after_finetune": {"learning_rate": 0}}, "after_finetune.learning_rate: .*greater than 0"),
     ],
 )  # fmt: skip

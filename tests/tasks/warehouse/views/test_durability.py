@@ -41,7 +41,9 @@ def test_locality_is_agreement_with_the_pristine_model(bench: Bench) -> None:
 def test_items_of_benchmarks_are_pooled_by_the_headline_metric(bench: Bench) -> None:
     bench.put("capability", with_headline(at(100), "a", "b"))
     bench.put("capability_samples", items(at(100), "a", 1, 1) + items(at(100), "b", 1, math.nan))
-    bench.put("capability_samples_after", items(INT8, "a", 1, 0) + items(INT8, "b", 1, 1) + items(INT8, "a", 0, metric="f1"))
+    bench.put(
+        "capability_samples_after", items(INT8, "a", 1, 0) + items(INT8, "b", 1, 1) + items(INT8, "a", 0, metric="f1")
+    )
     row = bench.one("durability")
     assert (row["measure"], row["protocol"], row["n"]) == ("capability", None, 3)
     assert (row["before"], row["value"]) == pytest.approx((1.0, 2 / 3))

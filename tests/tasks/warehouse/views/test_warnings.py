@@ -39,8 +39,6 @@ def test_unmoved_and_dropped_edits_are_summed_over_the_turns_that_led_to_the_las
     bench.put("diagnostics", turn(250, 201, 250, on_branch=True, unmoved=5, dropped=0))
     dropped, unmoved = bench.ask("warnings")
     assert (unmoved["kind"], unmoved["edit_count"], unmoved["number"], unmoved["total"]) == ("unmoved", 250, 20, 250)
-    assert unmoved["text"] == (
-        "20 of 250 edits (8 %) could not move the answer and count as unmoved, not as edited"
-    )
+    assert unmoved["text"] == ("20 of 250 edits (8 %) could not move the answer and count as unmoved, not as edited")
     assert (dropped["kind"], dropped["number"], dropped["total"]) == ("dropped", 1, 250)
     assert dropped["text"].startswith("1 of 250 edits (0.4 %) were left out by the method")
