@@ -64,7 +64,7 @@ class EditingJob(BaseModel):
             **inputs_key(self.method, self.model.digest),
         )
 
-    def keys(self, requests: RequestStore, sources: SourceIndex | None = None) -> Callable[[int], str]:
+    def checkpoint_keys(self, requests: RequestStore, sources: SourceIndex | None = None) -> Callable[[int], str]:
         """Edit count -> key of the checkpoint there; it does not depend on the other counts."""
         sources = sources or SourceIndex()
         return cache(lambda edit_count: self.key(requests.first(edit_count), sources))
@@ -99,7 +99,7 @@ def run_editing_job(
         ValueError: The model, a site, a corpus or the schedule does not fit.
         StoppedError: A stop was requested; the same call continues.
     """
-    key_at = job.keys(requests, sources)
+    key_at = job.checkpoint_keys(requests, sources)
     finished = finished_checkpoints(job, key_at, folder)
     if finished:
         _remove_stale(folder, finished, continues=continues)
@@ -159,7 +159,7 @@ def finished_checkpoints(job: EditingJob, key_at: Callable[[int], str], folder: 
 
 def written_checkpoints(job: EditingJob, requests: RequestStore, folder: Path) -> list[Checkpoint]:
     """The checkpoints that a trajectory has written so far, in their order, pruned ones included."""
-    return _in_order(folder, job.keys(requests))
+    return _in_order(folder, job.checkpoint_keys(requests))
 
 
 def _in_order(folder: Path, key_at: Callable[[int], str]) -> list[Checkpoint]:

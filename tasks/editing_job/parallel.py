@@ -79,7 +79,7 @@ def edit_in_processes(jobs: Sequence[QueuedJob], num_processes: int, *, show: Sh
 
 
 def _is_finished(queued: QueuedJob) -> bool:
-    return bool(finished_checkpoints(queued.job, queued.job.keys(queued.requests), queued.folder))
+    return bool(finished_checkpoints(queued.job, queued.job.checkpoint_keys(queued.requests), queued.folder))
 
 
 class _Running:

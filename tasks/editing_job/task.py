@@ -41,9 +41,7 @@ def edit(
     """
     title = f"Editing with {label}"
     show = shown_in_flow(point.run.name)
-    checkpoints = run_editing_job(
-        job, requests, folder, show=show, title=title, sources=sources, continues=continues
-    )
+    checkpoints = run_editing_job(job, requests, folder, show=show, title=title, sources=sources, continues=continues)
     return store_checkpoints(point, checkpoints)
 
 

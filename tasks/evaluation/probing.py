@@ -106,8 +106,8 @@ def evaluate_checkpoint(
     stops = [edit_count] if edit_count else edit_counts
     positions = positions_asked(stops, options.sample) if stops else range(1, len(requests) + 1)
     if asked_before:
-        known = set(positions_asked(asked_before, options.sample))
-        positions = [position for position in positions if position not in known]
+        others = set(positions_asked(asked_before, options.sample))
+        positions = [position for position in positions if position not in others]
     asked = list(questions_of(requests, edit_count, positions, options))
     prompts = prompts_of(asked, options)
     pairs = list(dict.fromkeys(pair for q in asked for pair in pairs_of(q, options)))
