@@ -1,5 +1,6 @@
 -- The answers of searches for the collapse (edit_counts: {search: collapse}): one row per trajectory and definition.
 --
+-- definition   the definition of collapse, as in collapse_definitions; rank: its place among the search's, from 1
 -- takes        the edits that the model takes: the last measured edit count before it has likely collapsed; 0 is the
 --              pristine model
 -- last_good, collapse_at  the bracket: the last edit count at which the model is surely good, and the first at which it

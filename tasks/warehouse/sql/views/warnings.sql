@@ -16,7 +16,7 @@ without_effect AS (
     SELECT
         run, trajectory, order_seed, edit_count, 'no effect' AS kind, max(n)::BIGINT AS number, edit_count AS total,
         format(
-            'reliability is 0 ({}) at {} edit{}, the first edit count that was measured: the method may not learn at all',
+            'reliability is 0 ({}) at {} edit{}, the first edit count that was measured: check the settings of the method',
             string_agg(replace(protocol, '_', '-'), ', ' ORDER BY protocol), edit_count, CASE WHEN edit_count > 1 THEN 's' ELSE '' END
         ) AS text
     FROM firsts WHERE value = 0
