@@ -20,7 +20,7 @@ from overedit.tasks.report.findings import durability_markdown
 from overedit.tasks.runs.instances import Instance
 from overedit.tasks.runs.prune import prune_run
 from overedit.tasks.runs.verify import verify
-from overedit.tasks.warehouse.tables import OF_CHECKPOINTS, RESULTS, after_table
+from overedit.tasks.warehouse.tables import RESULTS, after_table
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.benchmark_run import configuration, digests, rows_of
 
@@ -76,7 +76,7 @@ def test_each_step_has_a_checkpoint_that_is_what_its_name_says(home: Path) -> No
 
 
 def test_rows_say_what_was_done_and_are_in_no_other_table(home: Path) -> None:
-    for table in OF_CHECKPOINTS[:1] + ("outcomes", "perplexity", "costs"):
+    for table in ("checkpoints", "outcomes", "perplexity", "costs"):
         rows = rows_of(home, after_table(table))
         assert {row["after"] for row in rows} == set(STEPS)
         assert {(row["trajectory"], row["method"], row["edit_count"]) for row in rows} == {("ft-m", "ft_m", COUNT)}
@@ -142,7 +142,7 @@ def test_a_step_that_fails_is_an_error_of_its_trajectory(
 
     real = derive.change
     monkeypatch.setattr(derive, "change", change)
-    with pytest.raises(RuntimeError, match="FT-M failed: quantize_int4: .*out of memory"):
+    with pytest.raises(RuntimeError, match=r"FT-M failed: quantize_int4: .*out of memory"):
         run(config_in(tmp_path, tiny_model))
     assert {row["after"] for row in rows_of(tmp_path, "outcomes_after")} == set(STEPS[1:])
 

@@ -56,7 +56,7 @@ def test_the_counts_of_batches_are_summed() -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
 def test_what_counts_as_unmoved_cannot_change_a_logit_of_the_answer(family: str) -> None:
-    """The exact reason: the last layer's output at the subject is shifted, and the answer's logits are the same bits."""
+    """The reason: the last layer's output at the subject is shifted, and the answer's logits are the same bits."""
     model, anatomy = tiny(family), Anatomy.of(tiny(family))
     module = model.get_submodule(anatomy.site_module(f"{LAST}.layer"))
     for prompt_set in encode_prompt_sets(model, byte_tokenizer(), asked(), BARE):
