@@ -71,10 +71,10 @@ def summary_markdown(data: RunData, pictures: Mapping[str, str] | None = None) -
         "In percent: reliability, generalization, locality, portability, capability. Perplexity is a multiple of the "
         "pristine model's."
     )
-    for preset in data.presets:
-        parts += [f"## As in {preset}", markdown_table(*_preset(data, preset))]
     if durability := durability_markdown(data):
         parts += ["## Do the edits last?", durability, "In brackets: the 95 % interval of the change by the step."]
+    for preset in data.presets:
+        parts += [f"## As in {preset}", markdown_table(*_preset(data, preset))]
     parts += ["## What was not measured", "\n".join(f"- {gap}" for gap in gaps(data))]
     return "\n\n".join(parts) + "\n"
 
