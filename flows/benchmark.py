@@ -16,6 +16,7 @@ from overedit.editing.storage.checksums import digest
 from overedit.flows.config.loading import validated
 from overedit.flows.config.models import BenchmarkConfig, Trajectory
 from overedit.flows.config.run_identity import write_configuration
+from overedit.flows.durability import measure_durability
 from overedit.flows.launch import execute
 from overedit.flows.plan import Plan, make_plan
 from overedit.flows.trajectories import Course, follow_trajectories
@@ -166,7 +167,8 @@ def run_plan(plan: Plan, *, requested_by: str = "python") -> Instance:
 def edit_and_measure(plan: Plan, instance: Instance) -> dict[Trajectory, str]:
     """Run every stage whose result is not stored; the errors of trajectories that failed."""
     with LazyEngine(plan.model, plan.config.engine) as engine:
-        courses = follow_trajectories(plan, engine)
+        courses, rounds = follow_trajectories(plan, engine)
+        measure_durability(plan, courses, rounds, engine)
         base_point = plan.base(plan.config.order_seeds[0]).point
         store_engine_starts(base_point, engine.starts, continues=instance.continues)
     store_results_of_run(plan, courses, instance.row["started_at"])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from overedit.editing.durability.linear_layers import linear_weights
 from overedit.editing.methods.base import MethodConfig, Progress, silent
 from overedit.editing.methods.locate_then_edit.subjects import subject_end
 from overedit.editing.model.anatomy import Anatomy
@@ -21,6 +23,7 @@ from overedit.flows.config.run_identity import check_names, check_same_configura
 from overedit.tasks.data.length_check import check_lengths
 from overedit.tasks.data.loader import RequestSet, load_requests
 from overedit.tasks.data.request_store import RequestStore
+from overedit.tasks.durability.texts import tuning_texts
 from overedit.tasks.editing_job.covariance_cache import check_covariance
 from overedit.tasks.editing_job.job import EditingJob
 from overedit.tasks.editing_job.parallel import QueuedJob
@@ -57,6 +60,8 @@ class Plan(NamedTuple):
     """The search that chooses the edit counts, with its last one; None where the configuration gives them."""
     can_see: tuple[str, ...] = ()
     """The smallest loss of general ability that the run can detect, one sentence per benchmark."""
+    texts: Mapping[str, Sequence[str]] = MappingProxyType({})
+    """Each `finetune` operation of `after` -> the texts that it trains on."""
 
     def planned(self, order_seed: int) -> RequestStore:
         """The requests that will be edited, in their order."""
@@ -178,6 +183,7 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen, changed: 
             check_tuned_on(config.preset_files or (), planned, options.name)
         requests[order_seed] = RequestSet(planned, report)
     plan = Plan(config, run, requests, model, TaskLoader(config.capability), SourceIndex(), changed, search)
+    plan = plan._replace(texts=_texts_after(model, config)) if config.after else plan
     return plan._replace(can_see=_can_see(plan)) if config.capability.asked else plan
 
 
@@ -187,6 +193,17 @@ def _with_stop(search: SearchOptions, num_requests: int) -> SearchOptions:
         key, value = ("stop", stop) if stop > num_requests else ("start", search.start)
         raise ValueError(f"edit_counts.{key}: {value} is more than the {num_requests} requests that the data holds")
     return search.model_copy(update={"stop": stop})
+
+
+def _texts_after(model: ModelReference, config: BenchmarkConfig) -> dict[str, list[str]]:
+    """The texts of the `finetune` operations; the model's linear layers are checked as well."""
+    if any(operation.kind != "merge_base" for operation in config.operations):
+        try:
+            linear_weights(_skeleton(model))
+        except ValueError as error:
+            raise ValueError(f"after: {', '.join(config.after)}: {error}; merge_base is accepted") from error
+    corpus = None if config.perplexity.corpus is None else str(config.perplexity.corpus)
+    return tuning_texts(config.operations, config.after_finetune, corpus=corpus, num_measured=config.perplexity.limit)
 
 
 def _can_see(plan: Plan) -> tuple[str, ...]:
@@ -205,15 +222,7 @@ def check_methods(model: ModelReference, methods: tuple[MethodConfig, ...]) -> N
         ValueError: The family is unknown, a site does not exist, or the corpus or file of a covariance cannot be read
             or is of another model; the message has the key and the value.
     """
-    config = model.load_config()
-    try:
-        with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (TypeError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"model: the config.json of {model.name} describes no model that can be built: {reason}"
-        ) from error
+    skeleton = _skeleton(model)
     anatomy = Anatomy.of(skeleton)
     for method in methods:
         for site in method.sites:
@@ -221,6 +230,19 @@ def check_methods(model: ModelReference, methods: tuple[MethodConfig, ...]) -> N
         options = method.covariance_options
         if options is not None:
             check_covariance(options, method.sites, model_digest=model.digest)
+
+
+def _skeleton(model: ModelReference) -> PreTrainedModel:
+    """The model without weights, on the meta device."""
+    config = model.load_config()
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (TypeError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"model: the config.json of {model.name} describes no model that can be built: {reason}"
+        ) from error
 
 
 def check_requests(

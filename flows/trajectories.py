@@ -44,8 +44,12 @@ class Course:
         return "; ".join(self.errors) or None
 
 
-def follow_trajectories(plan: Plan, engine: LazyEngine) -> list[Course]:
-    """Edit along every trajectory and measure every checkpoint, until no further edit count is asked for."""
+def follow_trajectories(plan: Plan, engine: LazyEngine) -> tuple[list[Course], Rounds]:
+    """Edit along every trajectory and measure every checkpoint, until no further edit count is asked for.
+
+    Returns:
+        What became of each trajectory, and the edit counts that were measured.
+    """
     courses = [Course(trajectory) for trajectory in plan.config.trajectories()]
     rounds: Rounds = ()
     while due := {course.trajectory: asked for course in courses if (asked := counts_due(plan, course))}:
@@ -66,7 +70,7 @@ def follow_trajectories(plan: Plan, engine: LazyEngine) -> list[Course]:
     for course in courses:
         if not course.errors:
             remove_line(plan.checkpoints_folder(course.trajectory))
-    return courses
+    return courses, rounds
 
 
 def counts_due(plan: Plan, course: Course) -> tuple[int, ...]:

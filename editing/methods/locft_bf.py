@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 from typing import ClassVar, Literal, NamedTuple
 
@@ -119,6 +120,7 @@ def locft_bf(
             "epochs": len(done.losses),
             "steps": steps,
             "skipped_steps": sum(loss < config.skip_batch_below for losses in done.losses for loss in losses),
+            "dropped": len(samples) - len(trained(done, config)) if config.restarts else 0,
             "first_epoch_loss": done.epoch_means[0],
             "last_epoch_loss": done.epoch_means[-1],
             "epoch_losses": json.dumps([round(mean, 6) for mean in done.epoch_means]),
@@ -152,6 +154,12 @@ def train_breadth_first(
             break
     progress(total, total)
     return done
+
+
+def trained(done: BreadthFirst, config: LocftBf) -> set[int]:
+    """The requests that were in a step which was not skipped."""
+    steps = zip(chain.from_iterable(done.batches), chain.from_iterable(done.losses), strict=True)
+    return {n for batch, loss in steps if not loss < config.skip_batch_below for n in batch}
 
 
 RANGES: Mapping[str, Range] = MappingProxyType(

@@ -131,14 +131,17 @@ def ultraedit(
     epsilon = 0.0 if faithful else torch.finfo(torch.float32).eps
     moments = update_moments(turn.rows.modules, state, chunks=None if faithful else turn.chunks)
     update: dict[str, LowRank | Delta] = {}
+    moved_R = torch.zeros(sum(turn.chunks), dtype=torch.bool)
     for module, rows in turn.rows.modules.items():
         targets_RO = target_rows(rows, moments[_shape(rows)], config.learning_rate, epsilon=epsilon)
+        moved_R |= (targets_RO != 0).any(1).cpu()  # a NaN moves too
         in_out = stores_in_out(model.get_submodule(module))
         update[weights[module]] = ridge_update(rows.keys, targets_RO, config.ridge, in_out=in_out)
     log: dict[str, float | int | str] = {
         "rows": sum(turn.chunks),
         "loss": float(turn.rows.losses.mean()),
         "tokens_computed": turn.rows.num_tokens,
+        "unmoved": sum(not bool(own_R.any()) for own_R in moved_R.split(turn.lengths)),
     }
     stored = {name: tensor for shape, seen in moments.items() for name, tensor in seen.stored(shape).items()}
     return EditResult(dict(update), stored, log)
@@ -150,6 +153,8 @@ class _Turn(NamedTuple):
     rows: AnswerGradients
     chunks: list[int]
     """Rows of each micro-batch, in their order."""
+    lengths: list[int]
+    """Rows of each request, in their order."""
 
 
 def _trace(
@@ -165,16 +170,17 @@ def _trace(
     pairs = encode_requests(model, tokenizer, requests, append_eos=config.append_eos, join=join)
     batches = loss_batches(pairs, config)
     chunks = [sum(len(pairs[i].target) for i in batch) for batch in batches]
+    ordered = [pairs[i] for batch in batches for i in batch]
     rows = trace_answers(
         model,
-        [pairs[i] for batch in batches for i in batch],
+        ordered,
         modules,
         [1 / count for batch, count in zip(batches, chunks, strict=True) for _ in batch],
         max_tokens_per_pass=config.max_tokens_per_pass,
         pack_tokens=config.lane_tokens,
         progress=progress,
     )
-    return _Turn(rows, chunks)
+    return _Turn(rows, chunks, [len(pair.target) for pair in ordered])
 
 
 def loss_batches(pairs: Sequence[TokenPair], config: UltraEdit) -> list[list[int]]:

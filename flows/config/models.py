@@ -15,6 +15,7 @@ from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config.preset_files import UsedPreset, with_preset_files
 from overedit.flows.config.presets import asked_of_run, check_known, missing
 from overedit.tasks.data.options import DatasetOptions
+from overedit.tasks.durability.options import AfterKeys
 from overedit.tasks.editing_job.job import EditingJob
 from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.evaluation.capability.options import CapabilityOptions
@@ -96,7 +97,7 @@ class EditingConfig(BaseModel):
         return tuple(_label(method, self.methods) for method in self.methods)
 
 
-class BenchmarkConfig(EditingConfig):
+class BenchmarkConfig(AfterKeys, EditingConfig):
     """One run: a model and a dataset, the methods, the edit counts to stop at, and what is measured there."""
 
     edit_counts: tuple[int, ...] | SearchOptions = (1, 10, 100, 1000)
@@ -199,6 +200,12 @@ class BenchmarkConfig(EditingConfig):
             raise ValueError("edit_counts.definition: forgotten needs generated among evaluation.protocols")
         return self
 
+    @model_validator(mode="after")
+    def _after_is_possible(self) -> Self:
+        counts = None if isinstance(self.edit_counts, SearchOptions) else self.edit_counts
+        self.check_after(edit_counts=counts, has_text=self.perplexity.corpus is not None)
+        return self
+
     @property
     def search(self) -> SearchOptions | None:
         """The search that chooses the edit counts; None where they are given."""
@@ -209,7 +216,7 @@ class BenchmarkConfig(EditingConfig):
         """Whether every input is a local file or comes with Overedit, so that none can change on a hub."""
         covariances = [options for method in self.methods if (options := method.covariance_options) is not None]
         named = [self.model, *(options.corpus for options in covariances)]
-        named += [] if self.perplexity.corpus is None else [str(self.perplexity.corpus)]
+        named += [str(name) for name in (self.perplexity.corpus, self.after_finetune.corpus) if name is not None]
         dataset_is_local = self.dataset.name in WORLDS or self.dataset.path is not None
         own_items = all(task.name in self.capability.files for task in self.capability.asked)
         tasks_are_local = own_items or self.capability.world is not None

@@ -70,8 +70,7 @@ def measure(
             engine.close()
             if not engines_left:
                 raise
-            point = measured.point
-            logger.warning("%s; a new one continues with %s at %d edits", error, point.trajectory, point.edit_count)
+            logger.warning("%s; a new one continues with %s", error, measured.point.in_words)
 
 
 def _measure_missing(
@@ -116,7 +115,7 @@ def _measure_outcomes(
     engine: Engine,
 ) -> None:
     point, part, pre_edit = measured.point, questions.part, _pre_edit(measured)
-    with show(f"Probing {point.method} at {point.edit_count:,} edits", "prompts") as progress:
+    with show(f"Probing {point.in_words}", "prompts") as progress:
         result = evaluate_checkpoint(
             engine,
             measured.requests,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from overedit.editing.storage.checksums import digest
 from overedit.editing.trajectory.checkpoint import Checkpoint, read_checkpoint
 from overedit.tasks.data.request_store import RequestStore
-from overedit.tasks.runs.run import TrajectoryPoint
+from overedit.tasks.runs.run import BASE, TrajectoryPoint
 from overedit.tasks.system.stage_key import SourceIndex
 
 
@@ -52,6 +52,10 @@ class MeasuredCheckpoint:
         """
         return None if self.folder is None else read_checkpoint(self.folder)
 
+    def at(self, point: TrajectoryPoint, folder: Path) -> MeasuredCheckpoint:
+        """Another checkpoint of the same run, of which the same is asked."""
+        return replace(self, point=point, folder=folder)
+
     @property
     def is_last(self) -> bool:
         """Whether the trajectory ends here."""
@@ -71,7 +75,8 @@ class MeasuredCheckpoint:
     @property
     def base(self) -> TrajectoryPoint:
         """The point of the pristine model's rows."""
-        return self.point.model_copy(update={"trajectory": "base", "method": "none", "edit_count": 0})
+        run, order_seed = self.point.run, self.point.order_seed
+        return TrajectoryPoint(run=run, trajectory=BASE, method="none", order_seed=order_seed, edit_count=0)
 
     @property
     def questions(self) -> list[Questions]:

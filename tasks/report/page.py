@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from overedit.editing.storage.atomic import replace_file
-from overedit.tasks.report import analysis_tables, main_tables, search_tables
+from overedit.tasks.report import analysis_tables, findings, main_tables, search_tables
 from overedit.tasks.report.charts import chart_data
 from overedit.tasks.report.data import RunData
 from overedit.tasks.report.formatting import rounded
@@ -47,6 +47,11 @@ _GATING_NOTE = (
     "The benchmark runs saved by skipping them until perplexity changes by this ratio, and how often capability had "
     "changed already; about one in twenty does by chance."
 )
+_DURABILITY_NOTE = (
+    "One more step after the edits, and everything asked again. Below each number: the 95 % interval of the change by "
+    "the step, paired on the same items; of shares in points. quantize: the linear layers rounded to integers; "
+    "merge_base: a share of the edit is kept; finetune: steps of training on plain text."
+)
 
 
 def write_page(data: RunData, path: Path, *, tag: str = "") -> Path:
@@ -77,6 +82,7 @@ def render_report(data: RunData, *, tag: str = "") -> str:
         "model": escape(about["model"]),
         "facts": _facts(data),
         "verdicts": main_tables.verdicts(data),
+        "warnings": findings.warning_list(data),
         "leaderboards": main_tables.leaderboards(data),
         "all_points": main_tables.all_points(data),
         "capability": main_tables.capability(data),
@@ -99,6 +105,7 @@ def render_report(data: RunData, *, tag: str = "") -> str:
             "How closely each sign goes with capability", analysis_tables.correlation(data), _CORRELATION_NOTE
         ),
         "gating": _section("Benchmarks only where perplexity has moved", analysis_tables.gating(data), _GATING_NOTE),
+        "durability": _section("Do the edits last?", findings.durability(data), _DURABILITY_NOTE),
         "missing": "\n".join(f"<li>{escape(gap)}</li>" for gap in gaps(data)),
         "sql": main_tables.sql(data.run),
         "configuration": main_tables.configuration(data),

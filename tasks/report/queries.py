@@ -21,6 +21,8 @@ FURTHER_VIEWS = (
     "probe_correlation",
     "early_warning",
     "capability_gating",
+    "durability",
+    "warnings",
 )
 """Views with a section each, which is left out where the view has no rows."""
 VIEWS = (

@@ -6,22 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.report.data import Row, RunData, Trajectory, collect
+from overedit.tasks.report.findings import durability_markdown, warning_lines
 from overedit.tasks.report.formatting import markdown_table, rounded, shown_bracket
 from overedit.tasks.report.html import protocol_name
 from overedit.tasks.report.main_tables import verdict
 from overedit.tasks.report.not_measured import gaps
+from overedit.tasks.system.untrusted import printable
 from overedit.tasks.warehouse.warehouse import Warehouse
 
 _COLUMNS = ("method", "edits", "rel. %", "gen. %", "loc. %", "port. %", "cap. %", "ppl. ×", "s/edit", "collapse")
 
 
-def summary_table(warehouse: Warehouse, run: str) -> Table:
+def summary_table(warehouse: Warehouse, run: str) -> Group:
     """The paper's table for a terminal of 80 columns: each trajectory at its last edit count, generated protocol.
+
+    Below it are the run's warnings.
 
     Raises:
         ValueError: The run is not in the warehouse.
@@ -39,7 +44,7 @@ def summary_table(warehouse: Warehouse, run: str) -> Table:
         table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
     for cells in _summary(data):
         table.add_row(*map(Text, cells))
-    return table
+    return Group(table, *(Text(printable(f"warning: {line}")) for line in warning_lines(data)))
 
 
 def summary_markdown(data: RunData, pictures: Mapping[str, str] | None = None) -> str:
@@ -54,6 +59,8 @@ def summary_markdown(data: RunData, pictures: Mapping[str, str] | None = None) -
     parts.append(
         "\n".join(f"- **{trajectory.name}** {' '.join(verdict(data, trajectory))}" for trajectory in data.trajectories)
     )
+    if lines := warning_lines(data):
+        parts += ["## Warnings", "\n".join(f"- {line}" for line in lines)]
     parts += [f"![{title}]({quote(link)})" for title, link in (pictures or {}).items()]
     for protocol in data.protocols or ("generated",):
         parts += [
@@ -64,6 +71,8 @@ def summary_markdown(data: RunData, pictures: Mapping[str, str] | None = None) -
         "In percent: reliability, generalization, locality, portability, capability. Perplexity is a multiple of the "
         "pristine model's."
     )
+    if durability := durability_markdown(data):
+        parts += ["## Do the edits last?", durability, "In brackets: the 95 % interval of the change by the step."]
     for preset in data.presets:
         parts += [f"## As in {preset}", markdown_table(*_preset(data, preset))]
     parts += ["## What was not measured", "\n".join(f"- {gap}" for gap in gaps(data))]

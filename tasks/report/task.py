@@ -15,6 +15,7 @@ from prefect.context import FlowRunContext
 from overedit.editing.storage.atomic import remove_leftovers
 from overedit.tasks.report.data import RunData
 from overedit.tasks.report.files import write_report
+from overedit.tasks.report.findings import log_warnings
 from overedit.tasks.report.freshness import is_current
 from overedit.tasks.report.server import report_link
 from overedit.tasks.report.summary import summary_markdown
@@ -37,6 +38,7 @@ def publish(run: Run) -> Path:
         return run.report
     run.warehouse.publish()
     written = write_report(run.warehouse, run.name, run.report)
+    log_warnings(written.data)
     if FlowRunContext.get() is not None:
         _publish_artifacts(run, written.data, written.pictures)
     return run.report

@@ -1,8 +1,8 @@
 """Pruning: removal of the weights of checkpoints that are no longer needed; their rows stay in the warehouse.
 
 A complete trajectory keeps up to four checkpoints: the newest, the last planned one, the one at which it collapsed, and
-the one before. A failed trajectory, which may be tried again, keeps all. Pruned checkpoints keep their records, which
-say so; a complete run stays complete.
+the one before. Those after one more step (`after`), which can be made again, keep no weights. A failed trajectory,
+which may be tried again, keeps all. Pruned checkpoints keep their records, which say so; a complete run stays complete.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from overedit.editing.trajectory.checkpoint import (
     read_checkpoint,
 )
 from overedit.editing.trajectory.editor import LINE
+from overedit.tasks.runs.derived import derived_folders
 from overedit.tasks.runs.run import check_name
 from overedit.tasks.system.locks import check_run_is_free, run_lock
 from overedit.tasks.warehouse.views import literal
@@ -31,7 +32,7 @@ class Pruning(NamedTuple):
     """The result of pruning a trajectory: edit counts of the checkpoints that keep and that lose their weights."""
 
     name: str
-    """`<trajectory>/order-<seed>`."""
+    """`<trajectory>/order-<seed>`, for checkpoints after one more step with `/after/<step>`."""
     kept: tuple[int, ...]
     pruned: tuple[int, ...]
     num_bytes: int
@@ -83,7 +84,19 @@ def _prune(folder: Path, ended: Mapping[str, _End], *, dry_run: bool = False) ->
         for checkpoint in () if dry_run else removed:
             prune_checkpoint(checkpoint)
         prunings.append(Pruning(name, kept, tuple(c.record.edit_count for c in removed), num_bytes))
+        if not end.failed:
+            prunings += [_prune_derived(derived, name, dry_run=dry_run) for derived in derived_folders(path)]
     return prunings
+
+
+def _prune_derived(folder: Path, trajectory: str, *, dry_run: bool) -> Pruning:
+    """Remove the weights of all checkpoints after one more step."""
+    found = [checkpoint for checkpoint in _checkpoints(folder) if _num_bytes([checkpoint])]
+    num_bytes = _num_bytes(found)
+    for checkpoint in () if dry_run else found:
+        prune_checkpoint(checkpoint)
+    counts = tuple(checkpoint.record.edit_count for checkpoint in found)
+    return Pruning(f"{trajectory}/{folder.parent.name}/{folder.name}", (), counts, num_bytes)
 
 
 def prune_table(prunings: Sequence[Pruning]) -> Table:

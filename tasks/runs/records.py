@@ -21,8 +21,17 @@ def store_checkpoint(point: TrajectoryPoint, checkpoint: Checkpoint) -> None:
     tables = ("diagnostics", "checkpoints")
     if all(point.reuse(table, record.key) for table in tables) and point.reuse("costs", record.key, part="edit"):
         return
-    weights = checkpoint.folder / "weights.safetensors"
-    rows = [
+    branched = record.branched_from is not None
+    rows_of_turns = chain(diagnostics(record.log, branched), turn_seconds(record.log, costs.turn_seconds, branched))
+    point.store("diagnostics", rows_of_turns, key=record.key)
+    point.store("checkpoints", tensor_rows(checkpoint), key=record.key)
+    point.store_cost("edit", costs.seconds, costs.num_edits, key=record.key, peak_memory_bytes=costs.peak_memory_bytes)
+
+
+def tensor_rows(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """Rows of the table `checkpoints`, without the identity columns."""
+    record, weights = checkpoint.record, checkpoint.folder / "weights.safetensors"
+    return [
         {
             "parameter": name,
             "sha256": tensor.sha256,
@@ -36,11 +45,6 @@ def store_checkpoint(point: TrajectoryPoint, checkpoint: Checkpoint) -> None:
         }
         for name, tensor in record.tensors.items()
     ]
-    branched = record.branched_from is not None
-    rows_of_turns = chain(diagnostics(record.log, branched), turn_seconds(record.log, costs.turn_seconds, branched))
-    point.store("diagnostics", rows_of_turns, key=record.key)
-    point.store("checkpoints", rows, key=record.key)
-    point.store_cost("edit", costs.seconds, costs.num_edits, key=record.key, peak_memory_bytes=costs.peak_memory_bytes)
 
 
 def diagnostics(log: Sequence[Mapping[str, Any]], branched: bool = False) -> Iterator[dict[str, Any]]:

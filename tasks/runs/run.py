@@ -169,6 +169,15 @@ class TrajectoryPoint(BaseModel):
         """The identity columns of the rows of this point."""
         return self.partition | {"model": self.run.model, "method": self.method, "dataset": self.run.dataset}
 
+    @property
+    def in_words(self) -> str:
+        """The point in messages."""
+        return f"{self.trajectory} at {self.edit_count:,} edits"
+
+    def table(self, table: str) -> str:
+        """The table that holds this point's rows of a kind."""
+        return table
+
     def at(self, edit_count: int) -> TrajectoryPoint:
         """Another point of the same trajectory."""
         return self.model_copy(update={"edit_count": edit_count})
@@ -176,15 +185,15 @@ class TrajectoryPoint(BaseModel):
     def store(self, table: str, rows: Iterable[Mapping[str, Any]], *, key: str, part: str = "") -> None:
         """Write the rows of this point (and part) to a table, replacing the current ones."""
         whole = (self.identity | dict(row) for row in rows)
-        self.run.store(table, whole, partition=self.partition, key=key, part=part)
+        self.run.store(self.table(table), whole, partition=self.partition, key=key, part=part)
 
     def holds(self, table: str, key: str, *, part: str = "") -> bool:
         """Whether the current rows of this point (and part) were written with this key."""
-        return self.run.warehouse.holds(table, self.partition, key, part=part)
+        return self.run.warehouse.holds(self.table(table), self.partition, key, part=part)
 
     def reuse(self, table: str, key: str, *, part: str = "") -> bool:
         """Take over the rows of this point (and part) that were written with this key; False if there are none."""
-        return self.run.reuse(table, self.partition, key, part=part)
+        return self.run.reuse(self.table(table), self.partition, key, part=part)
 
     def store_cost(self, stage: str, seconds: float, num_items: int, *, key: str, part: str = "", **more: Any) -> None:
         """Write the cost of a stage: one row per stage, or per stage and part."""

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from overedit.editing.trajectory.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint
+from overedit.tasks.runs.derived import folder_of_step
 from overedit.tasks.runs.run import NAME
 from overedit.tasks.system.untrusted import shown_value
 from overedit.tasks.warehouse.arrow_rows import conform
@@ -25,7 +26,7 @@ from overedit.tasks.warehouse.files import KEY, STAGE
 from overedit.tasks.warehouse.layout import HISTORY, Partition, current_path, folder_name, stage_path
 from overedit.tasks.warehouse.outcome_sums import from_footer, same_sums, sums_of
 from overedit.tasks.warehouse.parquet_checksum import is_whole
-from overedit.tasks.warehouse.tables import RESULTS, TABLES
+from overedit.tasks.warehouse.tables import RESULTS, TABLES, after_table
 
 
 class Damage(NamedTuple):
@@ -120,18 +121,23 @@ def _trajectory(folder: Path, checkpoints: list[Path], root: Path, home: Path | 
 
 def _stored_checksums(folder: Path, home: Path | None) -> dict[int, dict[str, str]]:
     """Edit count -> parameter -> checksum of a trajectory's tensors in the warehouse."""
-    if home is None or len(folder.relative_to(home).parts) != 4:
+    parts = () if home is None else folder.relative_to(home).parts  # runs/RUN/TRAJECTORY/ORDER, or .../after/STEP
+    if home is None or len(parts) not in (4, 6):
         return {}
-    run, trajectory, order = folder.parts[-3:]
-    below = home / "warehouse" / "checkpoints" / folder_name(run) / folder_name(trajectory)
+    table, columns = "checkpoints", ["edit_count", "parameter", "sha256"]
+    if len(parts) == 6:
+        table, columns = after_table(table), [*columns, "after"]
+    run, trajectory, order = parts[1:4]
+    below = home / "warehouse" / table / folder_name(run) / folder_name(trajectory)
     stored: dict[int, dict[str, str]] = {}
     for path in (below / order.removeprefix("order-")).rglob("*.parquet"):
         try:
-            rows = pq.ParquetFile(path).read(columns=["edit_count", "parameter", "sha256"]).to_pylist()
+            rows = pq.ParquetFile(path).read(columns=columns).to_pylist()
         except (pa.ArrowException, OSError):  # reported with the table
             continue
         for row in rows:
-            stored.setdefault(row["edit_count"], {})[row["parameter"]] = row["sha256"]
+            if "after" not in row or folder_of_step(row["after"]) == folder.name:
+                stored.setdefault(row["edit_count"], {})[row["parameter"]] = row["sha256"]
     return stored
 
 

@@ -203,7 +203,7 @@ TABLES_IN_WORDS: dict[str, Table] = {
         "one timed stage",
         IDENTITY
         | {
-            "stage": Column("edit, engine_start, swap, generate, score, perplexity or capability"),
+            "stage": Column("edit, after, engine_start, swap, generate, score, perplexity or capability"),
             "seconds": Column("duration", "seconds"),
             "num_items": Column("edits, prompts, texts or samples handled", "items"),
             "num_bytes": Column("swap: bytes written into the engine, else null", "bytes"),

@@ -28,7 +28,7 @@ IDENTITY: list[pa.Field] = [
     pa.field("edit_count", _int, nullable=False),
 ]
 
-TABLES: dict[str, pa.Schema] = {
+_MEASURED: dict[str, pa.Schema] = {
     "runs": pa.schema(
         [
             *IDENTITY,
@@ -213,6 +213,9 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("verified", _bool),
         ]
     ),
+}
+
+_EXECUTIONS: dict[str, pa.Schema] = {
     "instances": pa.schema(
         [
             pa.field("run", _text, nullable=False),
@@ -286,9 +289,29 @@ TABLES: dict[str, pa.Schema] = {
         ]
     ),
 }
+
+OF_CHECKPOINTS = ("checkpoints", "outcomes", "capability", "capability_samples", "perplexity", "costs")
+"""Tables that also exist for checkpoints after one more step (quantized, merged, trained further)."""
+
+
+def after_table(table: str) -> str:
+    """The name of the table of checkpoints after one more step."""
+    return f"{table}_after"
+
+
+def _after(schema: pa.Schema) -> pa.Schema:
+    """The schema of such a table: the same columns, and the step."""
+    return pa.schema([*IDENTITY, pa.field("after", _text, nullable=False), *list(schema)[len(IDENTITY) :]])
+
+
+TABLES: dict[str, pa.Schema] = {
+    **_MEASURED,
+    **{after_table(table): _after(_MEASURED[table]) for table in OF_CHECKPOINTS},
+    **_EXECUTIONS,
+}
 """Table name -> its Arrow schema."""
 
-INSTANCE_TABLES = ("instances", "instance_files", "gates", "accepted")
+INSTANCE_TABLES = tuple(_EXECUTIONS)
 """Tables about executions of runs."""
 
 RESULTS = tuple(table for table in TABLES if table not in INSTANCE_TABLES)

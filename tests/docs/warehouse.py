@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from overedit.tasks.warehouse.columns import TABLES_IN_WORDS
+from overedit.tasks.warehouse.columns_after import TABLES_AFTER_IN_WORDS
 from overedit.tasks.warehouse.identity_columns import IDENTITY, LABEL
 from overedit.tasks.warehouse.tables import TABLES
 from overedit.tasks.warehouse.views import view_names, view_sql
@@ -165,7 +166,7 @@ def page() -> str:
 
 
 def _table(name: str, types: Mapping[str, str]) -> str:
-    words = TABLES_IN_WORDS[name]
+    words = TABLES_IN_WORDS.get(name) or TABLES_AFTER_IN_WORDS[name]
     if list(words.columns) != list(types):
         differing = sorted(set(words.columns) ^ set(types)) or ["their order"]
         raise ValueError(f"{name}: tables.py and columns.py differ in {', '.join(differing)}")

@@ -76,6 +76,20 @@ def rows_of(data: RunData, trajectory: Trajectory) -> Iterator[tuple[str, Row]]:
         yield "early_warning", {"rule": rule, "probe": rule.split()[0], "threshold": 1.5} | at
     gated = {"gate_ratio": 1.05, "num_counts": len(counts), "num_skipped": 2, "saving": 0.5, "num_misses": 0}
     yield "capability_gating", gated | {"collapse_at": 100, "collapse_at_gated": 100}
+    yield from findings(data, counts[-1])
+
+
+def findings(data: RunData, count: int) -> Iterator[tuple[str, Row]]:
+    for step, after in (("quantize_int8", -0.004), ("finetune:100", -0.3)):
+        for measure in ("reliability", "generalization", "locality", "capability", "perplexity"):
+            protocols = (None,) if measure in ("capability", "perplexity") else data.protocols
+            for protocol in protocols:
+                row = {"edit_count": count, "after": step, "measure": measure, "protocol": protocol, "n": 60}
+                before = 4.0 if measure == "perplexity" else 0.9
+                moved = {"before": before, "value": before + after, "difference": after, "kept": 1 + after / before}
+                yield "durability", row | moved | {"low": after - 0.02, "high": after + 0.02}
+    warned = {"kind": "unmoved", "number": 12, "total": 100, "text": "12 of 100 edits <could> not move the answer"}
+    yield "warnings", {"edit_count": count} | warned
 
 
 def seed_bands(data: RunData) -> list[Row]:

@@ -66,6 +66,7 @@ def fine_tune_depth_first(
         )
         log: dict[str, float | int | str] = {
             "converged": done.reached,
+            "dropped": sum(losses[0] < config.stop_below for losses in done.losses),
             "steps": sum(map(len, done.losses)),
             "first_loss": sum(losses[0] for losses in done.losses) / len(samples),
             "last_loss": sum(losses[-1] for losses in done.losses) / len(samples),

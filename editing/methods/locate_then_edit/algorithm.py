@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.methods.base import CovarianceOptions, EditResult, MethodConfig, Progress, State, silent
 from overedit.editing.methods.locate_then_edit.contexts import ContextOptions, context_templates
+from overedit.editing.methods.locate_then_edit.counts import edit_counts, of_batches
 from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
 from overedit.editing.methods.locate_then_edit.keys import SubjectActivations
 from overedit.editing.methods.locate_then_edit.solvers import KeyTargets, Solution
@@ -181,7 +182,8 @@ def edit_layers(
     values = optimize_values(model, config.value_site, prompt_sets, config.values, progress=progress)
     wanted_ON = (values.initial_ND + values.delta_ND).double().T
     update: dict[str, LowRank] = {}
-    log = value_log(values)
+    at_last_layer = config.layers[-1] == anatomy.num_layers - 1
+    log = value_log(values) | edit_counts(prompt_sets, values, config.values, at_last_layer=at_last_layer)
     with kept(model, weights.values()):
         for done, site in enumerate(config.sites):
             share = SHARES[config.distribution](len(config.sites) - done)
@@ -244,7 +246,7 @@ def edit_in_batches(
             apply_update(model, results[-1].update)
             state = results[-1].state
             progress(first + len(batch), len(requests))
-    log = {name: sum(float(result.log[name]) for result in results) / len(results) for name in results[0].log}
+    log = of_batches([result.log for result in results])
     return EditResult(_summed([result.update for result in results]), state, dict(log))
 
 

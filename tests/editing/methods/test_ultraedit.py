@@ -129,10 +129,10 @@ def test_a_single_row_does_no_harm() -> None:
     name = "model.layers.1.mlp.down_proj.weight"
     first = ultraedit(model, tokenizer, lone, config, {})
     assert (int(first.state["48x32.count"]), first.log["rows"]) == (1, 1)
-    assert dense(first.update[name]).abs().sum() == 0
+    assert dense(first.update[name]).abs().sum() == 0 and first.log["unmoved"] == 1
     later = ultraedit(model, tokenizer, lone, config, ultraedit(model, tokenizer, more, config, first.state).state)
     assert dense(later.update[name]).isfinite().all()
-    assert dense(later.update[name]).abs().sum() > 0
+    assert dense(later.update[name]).abs().sum() > 0 and later.log["unmoved"] == 0
 
 
 def test_state_goes_from_turn_to_turn_and_is_not_touched() -> None:

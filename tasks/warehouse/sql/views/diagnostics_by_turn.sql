@@ -5,7 +5,8 @@
 -- quantity      as named in the method's log. For locate-then-edit methods: residual (missing at the edited keys before the
 --               write), memorization (after it), preservation (root mean square change of the output on ordinary text),
 --               update_norm, condition_number (a lower bound), pseudo_inverse (1 if the system was singular); for the
---               site `value`: loss_before, loss_after, steps, relative_shift
+--               site `value`: loss_before, loss_after, steps, relative_shift. unmoved, dropped: the turn's edits that could
+--               not move, and that the method left out (see warnings)
 -- value         the quantity; so_far: its running maximum over the trajectory's turns
 -- on_branch     whether the turn led to a checkpoint only, and was not continued from; so_far leaves it out, except at itself
 -- A turn has one row per trajectory, also for a cumulative method, which edits the whole set again.

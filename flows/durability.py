@@ -1,0 +1,88 @@
+"""Do edits last? Each operation of `after` on each trajectory's checkpoint, and all probes once more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+from overedit.editing.trajectory.checkpoint import read_checkpoint
+from overedit.flows.plan import Plan, Rounds
+from overedit.flows.trajectories import Course
+from overedit.tasks.durability.derive import Derived, Settings, Step
+from overedit.tasks.durability.options import Operation
+from overedit.tasks.durability.task import derive
+from overedit.tasks.engine.lazy import LazyEngine
+from overedit.tasks.evaluation.measured import MeasuredCheckpoint
+from overedit.tasks.evaluation.options import MeasureOptions
+from overedit.tasks.evaluation.task import measure_checkpoint
+from overedit.tasks.runs.derived import DerivedPoint, derived_folder, store_derived
+from overedit.tasks.system.task_runs import device_tags, in_task
+from overedit.tasks.system.untrusted import one_line
+
+
+class _Derivation(NamedTuple):
+    """One operation on one checkpoint of a course."""
+
+    course: Course
+    edit_count: int
+    operation: Operation
+    step: Step
+
+
+def measure_durability(plan: Plan, courses: Sequence[Course], rounds: Rounds, engine: LazyEngine) -> None:
+    """Make and measure the checkpoints of `after`; a failure is an error of its trajectory and ends nothing else.
+
+    Args:
+        plan: The run.
+        courses: Its trajectories, edited and measured.
+        rounds: The edit counts that were measured, as the pristine model was asked about them.
+        engine: Answers.
+    """
+    wanted = [derivation for course in courses for derivation in _derivations(plan, course)]
+    if not wanted:
+        return
+    if torch.cuda.is_available():
+        engine.close()  # the next steps need its memory
+    settings = Settings(plan.model, plan.config.after_finetune, plan.texts)
+    arguments = ([one.step for one in wanted], settings, plan.sources, plan.run.name)
+    found: Derived = in_task(derive, *arguments, name="one more step after the edits", tags=device_tags())
+    for one in wanted:
+        error = found.errors.get(one.step.folder) or _measure_or_fail(plan, one, found, rounds, engine)
+        one.course.errors += [error] if error else []
+
+
+def _derivations(plan: Plan, course: Course) -> Iterator[_Derivation]:
+    """What is done along a course: nothing where it failed, or where its weights are not finite."""
+    if course.errors:
+        return
+    at, trajectory = plan.config.after_at, course.trajectory
+    counts = course.measured[-1:] if at == "last" else [count for count in at if count in course.measured]
+    for count in counts:
+        origin = read_checkpoint(plan.folder_of(trajectory, count))
+        for operation in plan.config.operations if origin.record.finite else ():
+            folder = derived_folder(plan.checkpoints_folder(trajectory), operation.name, count)
+            yield _Derivation(course, count, operation, Step(origin, operation, folder))
+
+
+def _measure_or_fail(plan: Plan, one: _Derivation, found: Derived, rounds: Rounds, engine: LazyEngine) -> str | None:
+    """Store and measure a checkpoint, in a task run of its name; the error message, or None."""
+    before = plan.measured(one.course.trajectory, one.edit_count, rounds)
+    point = DerivedPoint(**dict(before.point), after=one.operation.name)
+    store_derived(point, found.checkpoints[one.step.folder])
+    measured = before.at(point, one.step.folder)
+    name = f"measure {point.in_words}"
+    try:
+        in_task(measure_checkpoint, measured, _options(plan, before), engine, plan.loader, name=name)
+    except (RuntimeError, MemoryError) as error:
+        return f"{name}: {one_line(error)}"
+    return None
+
+
+def _options(plan: Plan, before: MeasuredCheckpoint) -> MeasureOptions:
+    """General benchmarks run exactly where they were run on the edited model, so that both have the same items."""
+    options, point = plan.measure_options(), before.point
+    has_capability = bool(point.run.warehouse.rows("capability", point.partition))
+    when = {"when": "every" if has_capability else "never"}
+    return options.model_copy(update={"capability": options.capability.model_copy(update=when)})
