@@ -202,6 +202,21 @@ def check_methods(model: ModelReference, methods: tuple[MethodConfig, ...]) -> N
         ValueError: The family is unknown, a site does not exist, or the corpus or file of a covariance cannot be read
             or is of another model; the message has the key and the value.
     """
+    anatomy = anatomy_of(model)
+    for method in methods:
+        for site in method.sites:
+            anatomy.site_parameters(site)
+        options = method.covariance_options
+        if options is not None:
+            check_covariance(options, method.sites, model_digest=model.digest)
+
+
+def anatomy_of(model: ModelReference) -> Anatomy:
+    """The names of a model's parts; no weights are loaded.
+
+    Raises:
+        ValueError: The family is unknown, or the configuration describes no model that can be built.
+    """
     config = model.load_config()
     try:
         with torch.device("meta"):
@@ -211,13 +226,7 @@ def check_methods(model: ModelReference, methods: tuple[MethodConfig, ...]) -> N
         raise ValueError(
             f"model: the config.json of {model.name} describes no model that can be built: {reason}"
         ) from error
-    anatomy = Anatomy.of(skeleton)
-    for method in methods:
-        for site in method.sites:
-            anatomy.site_parameters(site)
-        options = method.covariance_options
-        if options is not None:
-            check_covariance(options, method.sites, model_digest=model.digest)
+    return Anatomy.of(skeleton)
 
 
 def check_requests(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -15,8 +13,10 @@ from rich.table import Column, Table
 
 import overedit
 from overedit.editing.storage.disk_space import NoSpaceError
+from overedit.flows.cli.locate import locate
 from overedit.flows.cli.operate import deploy, ui, worker
 from overedit.flows.cli.results import Home, accept, compare, history, local_folder, publish, report, site, sql
+from overedit.flows.cli.stopping import leave, stop_ends_with_130
 from overedit.flows.launch import prepare_logging, prepare_prefect
 from overedit.tasks.system.untrusted import printable
 
@@ -78,10 +78,13 @@ def scan(
     plan = make_scan_plan(validated(ScanConfig, content, where=str(config)), show=shown)
     if not wait:
         check_run_is_free(plan.run.folder)
-    with _stop_ends_with_130():
+    with stop_ends_with_130():
         lines, server_is_lost = execute(flow_of(plan), plan.config, wait=wait)
     print(lines)
-    _leave(server_is_lost)
+    leave(server_is_lost)
+
+
+app.command()(locate)
 
 
 @app.command()
@@ -260,27 +263,10 @@ def _benchmark(config: str, settings: Sequence[str], *, wait: bool = False, chan
         prepare_prefect()
         from overedit.flows.benchmark import run_benchmark
 
-        with _stop_ends_with_130():
+        with stop_ends_with_130():
             run, server_is_lost = run_benchmark(
                 content, where=where, wait=wait, changed=changed, requested_by="command line"
             )
     Console().print(summary_table(run.warehouse, run.name))
     print(f"report: {run.report}")
-    _leave(server_is_lost)
-
-
-@contextmanager
-def _stop_ends_with_130() -> Iterator[None]:
-    """End with exit code 130 when the work in the block was stopped on request."""
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        print(f"overedit: {stop or 'interrupted'}; the same command continues", file=sys.stderr)
-        sys.exit(130)
-
-
-def _leave(server_is_lost: bool) -> None:
-    """Exit at once if the server is lost: Prefect would retry the report of every task for seconds."""
-    if server_is_lost:
-        sys.stdout.flush()
-        os._exit(0)
+    leave(server_is_lost)

@@ -23,7 +23,7 @@ from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.engine.tokenization import check_lengths, eos_ids, generation, windows
 from overedit.tasks.engine.transformers_batches import LocalModel
 from overedit.tasks.models.base_weights import BaseWeights, check_fit
-from overedit.tasks.models.loading import load_model, max_input_tokens
+from overedit.tasks.models.loading import LoadedModel, load_model, max_input_tokens
 from overedit.tasks.models.reference import ModelReference
 
 logger = logging.getLogger(__name__)
@@ -100,6 +100,11 @@ class TransformersEngine:
     def language_model(self) -> Any:
         """The same running model as an lm-eval `LM`."""
         return self._language_model
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The running model and its tokenizer; who writes its weights has to restore them."""
+        return LoadedModel(self._local.model, self._local.tokenizer)
 
     def close(self) -> None:
         """Free the model."""

@@ -125,7 +125,7 @@ def _counts(folder: Path) -> list[str]:
 
 
 def _files_of_run(home: Path, run: str) -> list[Path]:
-    endings = (".html", ".md", ".png", ".retention.png", ".perplexity-capability.png")
+    endings = (".html", ".md", ".png", ".retention.png", ".perplexity-capability.png", ".locate.html", ".locate.png")
     reports = [home / "reports" / f"{run}{ending}" for ending in endings]
     return [home / "runs" / run, *(home / "warehouse").glob(f"*/{run}"), *reports]
 

@@ -174,6 +174,24 @@ TABLES: dict[str, pa.Schema] = {
             pa.field("error", _text),
         ]
     ),
+    "site_scores": pa.schema(
+        [
+            *IDENTITY,
+            pa.field("label", _text),
+            pa.field("site", _text),
+            pa.field("layer", _int),
+            pa.field("part", _text),
+            pa.field("split", _text, nullable=False),
+            pa.field("measure", _text, nullable=False),
+            pa.field("protocol", _text),
+            pa.field("item", _text, nullable=False),
+            pa.field("value", _float),
+            pa.field("n", _int),
+            pa.field("stderr", _float),
+            pa.field("chance", _float),
+            pa.field("reason", _text),
+        ]
+    ),
     "costs": pa.schema(
         [
             *IDENTITY,

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from overedit.flows.config.loading import read_yaml, validated, with_settings
+from overedit.flows.config.locate import LocateConfig
 from overedit.flows.config.models import BenchmarkConfig, ScanConfig
 from overedit.flows.config.short_form import ShortForm
 from overedit.flows.deployed import run_tags
@@ -23,7 +24,8 @@ BENCHMARKS = sorted((DEPLOYMENTS / "benchmarks").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_every_benchmark_file_is_a_configuration(path: Path) -> None:
-    kind = ScanConfig if path.stem.startswith("scan-") else BenchmarkConfig
+    kinds = {"scan": ScanConfig, "locate": LocateConfig}
+    kind = kinds.get(path.stem.partition("-")[0], BenchmarkConfig)
     config = validated(kind, read_yaml(path), where=path.name)
     assert config.name == path.stem
 
