@@ -222,14 +222,22 @@ def check_methods(model: ModelReference, methods: tuple[MethodConfig, ...]) -> N
         ValueError: The family is unknown, a site does not exist, or the corpus or file of a covariance cannot be read
             or is of another model; the message has the key and the value.
     """
-    skeleton = _skeleton(model)
-    anatomy = Anatomy.of(skeleton)
+    anatomy = anatomy_of(model)
     for method in methods:
         for site in method.sites:
             anatomy.site_parameters(site)
         options = method.covariance_options
         if options is not None:
             check_covariance(options, method.sites, model_digest=model.digest)
+
+
+def anatomy_of(model: ModelReference) -> Anatomy:
+    """The names of a model's parts; no weights are loaded.
+
+    Raises:
+        ValueError: The family is unknown, or the configuration describes no model that can be built.
+    """
+    return Anatomy.of(_skeleton(model))
 
 
 def _skeleton(model: ModelReference) -> PreTrainedModel:

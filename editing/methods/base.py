@@ -60,6 +60,8 @@ class MethodConfig(BaseModel):
     """Requests must name their subject."""
     cumulative: ClassVar[bool] = False
     """A turn takes all edits so far (epochs over the whole set), not only the new ones."""
+    takes_prefix: ClassVar[bool] = False
+    """The function takes `prefix_of`, so that several sites can share the forward passes below them."""
 
     if TYPE_CHECKING:  # fields of the subclasses, or properties: pydantic refuses a base class that has them too
 
@@ -70,6 +72,14 @@ class MethodConfig(BaseModel):
         @property
         def sites(self) -> tuple[str, ...]:
             """The sites to edit, as `<layer>.<part>`."""
+
+    def at_site(self, site: str) -> Self:
+        """The same settings with one site in place of those that they name.
+
+        Raises:
+            ValueError: The method does not edit such a site.
+        """
+        raise ValueError(f"sites: {self.method} has no sites that others can replace; {site!r} was asked for")
 
     @property
     def covariance_options(self) -> CovarianceOptions | None:

@@ -30,6 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.methods.base import EditResult, Method, Progress, Range, State, silent
 from overedit.editing.methods.fine_tuning.tuner import SiteTuning, Tuner, encode_samples, tuning
+from overedit.editing.model.partial_forward.prefix_cache import PrefixOf, compute_prefix
 from overedit.editing.requests import EditRequest
 
 
@@ -94,6 +95,7 @@ def locft_bf(
     *,
     seed: int = 0,
     progress: Progress = silent,
+    prefix_of: PrefixOf = compute_prefix,
 ) -> EditResult:
     """Train one site on all requests, in epochs of shuffled mini-batches.
 
@@ -105,6 +107,7 @@ def locft_bf(
         state: Not used: the optimizer starts afresh in every call.
         seed: Seed of the order of the requests in each epoch.
         progress: Called with (steps done, total steps).
+        prefix_of: Computes the activations below the site.
 
     Returns:
         The trained values of the site's parameters, in their own dtype, and no state.
@@ -113,7 +116,7 @@ def locft_bf(
         ValueError: A request that cannot be tokenised to a trainable sample, or a site the model does not have.
     """
     samples = encode_samples(model, tokenizer, requests, append_eos=config.append_eos)
-    with tuning(model, samples, config) as tuner:
+    with tuning(model, samples, config, prefix_of=prefix_of) as tuner:
         done = train_breadth_first(tuner, len(samples), config, seed=seed, progress=progress)
         steps = sum(len(losses) for losses in done.losses)
         log: dict[str, float | int | str] = {

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field
@@ -73,6 +73,11 @@ class UltraEdit(MethodConfig):
     lane_tokens: int = Field(default=96, ge=1)
     """Sequences are packed into rows of about this many tokens, without effect on the result: longer rows leave less
     padding and make attention slower."""
+
+    def at_site(self, site: str) -> Self:
+        """The same settings with one projection to edit."""
+        _check_projection(site)
+        return self.model_copy(update={"sites": (site,)})
 
 
 PRESETS: Mapping[str, UltraEdit] = MappingProxyType(
@@ -222,11 +227,15 @@ def target_rows(rows: ModuleGradients, moments: Moments, learning_rate: float, *
 
 def _weight_name(anatomy: Anatomy, site: str) -> str:
     names = anatomy.site_parameters(site)
+    _check_projection(site)
+    return names[0]
+
+
+def _check_projection(site: str) -> None:
     if not site.endswith("_proj"):
         raise ValueError(
             f"sites: ultraedit edits single projections, and {site!r} is not one; choose a part like down_proj"
         )
-    return names[0]
 
 
 def _shape(rows: ModuleGradients) -> str:

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 import overedit
 from overedit.editing.storage.disk_space import NoSpaceError
+from overedit.flows.cli.locate import locate
 from overedit.flows.cli.operate import deploy, ui, worker
 from overedit.flows.cli.results import Home, accept, compare, history, local_folder, publish, report, site, sql
 from overedit.flows.cli.running import Changed, Settings, leave, stop_ends_with_130
@@ -74,6 +75,7 @@ def scan(
 
 
 app.command()(tune)
+app.command()(locate)
 
 
 @app.command()

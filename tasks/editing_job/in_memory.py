@@ -54,6 +54,7 @@ def edit_in_memory(
     *,
     turn_size: int = 100,
     seed: int = 0,
+    inputs: Mapping[str, Any] | None = None,
     show: ShowProgress = unseen,
 ) -> Edit:
     """Write edits into a model, turn by turn, with the bits that an editing job of the same settings has.
@@ -65,6 +66,7 @@ def edit_in_memory(
         config: The method's configuration.
         turn_size: The most edits that one call of the method takes; cumulative methods take all in one.
         seed: Each turn's seed is derived from it.
+        inputs: What the method is given besides, by argument; by default it is computed from the model.
         show: Shows the progress.
 
     Raises:
@@ -72,7 +74,8 @@ def edit_in_memory(
     """
     method = METHODS[config.method]
     step = len(requests) if config.cumulative else turn_size
-    inputs = method_inputs(config, LoadedModel(model, tokenizer), _digest_of(model, config), show)
+    if inputs is None:
+        inputs = method_inputs(config, LoadedModel(model, tokenizer), _digest_of(model, config), show)
     base: dict[str, torch.Tensor] = {}
     state: dict[str, torch.Tensor] = {}
     log: list[dict[str, Any]] = []

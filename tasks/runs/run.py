@@ -242,7 +242,7 @@ def display_names(rows: Sequence[Mapping[str, Any]], *, show_order: bool) -> lis
 
 
 def unknown_run(warehouse: Warehouse, run: str) -> ValueError:
-    """The error for an unknown run, which lists the runs; for a scan or a search it gives the query for its results."""
+    """The error for an unknown run, which lists the runs; for a scan or a search it gives their query."""
     if warehouse.query(f"SELECT 1 FROM trials WHERE run = {literal(run)} LIMIT 1").num_rows:
         sql = f"SELECT * FROM tuned_settings WHERE run = {literal(run)}"
         return ValueError(
@@ -252,5 +252,9 @@ def unknown_run(warehouse: Warehouse, run: str) -> ValueError:
     if warehouse.query(f"SELECT 1 FROM scans WHERE run = {literal(run)} LIMIT 1").num_rows:
         sql = f"SELECT * FROM scan_summary WHERE run = {literal(run)}"
         return ValueError(f'run: {run!r} is a scan, which has no report and no curves; ask: overedit sql "{sql}"')
+    if warehouse.query(f"SELECT 1 FROM site_scores WHERE run = {literal(run)} LIMIT 1").num_rows:
+        sql = f"SELECT * FROM site_ranking WHERE run = {literal(run)}"
+        page = f"its page is reports/{run}.locate.html; ask: overedit sql"
+        return ValueError(f'run: {run!r} is a search among sites, which has no curves; {page} "{sql}"')
     known = warehouse.query("SELECT DISTINCT run FROM trajectories ORDER BY run")["run"].to_pylist()
     return ValueError(f"run: {run!r} is not in {warehouse.root}; its runs are: {', '.join(known) or 'none yet'}")

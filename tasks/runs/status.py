@@ -131,8 +131,8 @@ def _counts(folder: Path) -> list[str]:
 
 
 def _files_of_run(home: Path, run: str) -> list[Path]:
-    pictures = (".png", ".retention.png", ".perplexity-capability.png", ".brackets.png", ".tune.png")
-    endings = (".html", ".md", *pictures, ".tune.html")
+    pictures = (".png", ".retention.png", ".perplexity-capability.png", ".brackets.png", ".tune.png", ".locate.png")
+    endings = (".html", ".md", *pictures, ".tune.html", ".locate.html")
     reports = [home / "reports" / f"{run}{ending}" for ending in endings]
     return [home / "runs" / run, *(home / "warehouse").glob(f"*/{run}"), *reports]
 

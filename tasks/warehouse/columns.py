@@ -199,6 +199,21 @@ TABLES_IN_WORDS: dict[str, Table] = {
             "error": Column("why the trial failed; its measures are null then"),
         },
     ),
+    "site_scores": Table(
+        "one measure of one edit, benchmark or corpus, after edits at one site, which is the `trajectory`",
+        IDENTITY
+        | {"label": LABEL, "site": Column("the edited weights, e.g. 4.down_proj; null for the pristine model")}
+        | {"layer": Column("the site's layer, from 0"), "part": Column("layer, attention, mlp, or a projection")}
+        | {
+            "split": Column("validation, by which sites are ranked, or test, other edits"),
+            "measure": Column("as in `reliability_by_edit_count`; capability, perplexity, seconds or failure"),
+            "protocol": Column("generated, teacher_forced or probability; null where the measure has none"),
+            "item": Column("the edit's case id; the benchmark, the corpus, or what the seconds were spent on"),
+        }
+        | {"value": Column("the mean over the item's prompts or samples"), "n": Column("their number", "items")}
+        | {"stderr": Column("capability: standard error"), "chance": Column("capability: guessing's score", SHARE)}
+        | {"reason": Column("why the site has no score")},
+    ),
     "costs": Table(
         "one timed stage",
         IDENTITY
@@ -277,11 +292,7 @@ TABLES_IN_WORDS: dict[str, Table] = {
     "accepted": Table(
         "one acceptance of an instance; the newest of a run is its baseline",
         _INSTANCE
-        | {
-            "accepted_at": Column("when", "UTC time"),
-            "accepted_by": Column("by whom"),
-            "note": Column("why"),
-        },
+        | {"accepted_at": Column("when", "UTC time"), "accepted_by": Column("by whom"), "note": Column("why")},
     ),
 }
 """Table name -> what it holds; the columns are those of `tables.py`, in their order."""

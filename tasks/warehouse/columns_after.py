@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from overedit.tasks.warehouse.columns import IDENTITY, TABLES_IN_WORDS, Column, Table
+from overedit.tasks.warehouse.columns import TABLES_IN_WORDS
+from overedit.tasks.warehouse.identity_columns import IDENTITY, Column, Table
 from overedit.tasks.warehouse.tables import OF_CHECKPOINTS, after_table
 
 _STEP = Column(

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from overedit.tasks.warehouse.instance_tables import EXECUTIONS
+
 Row: TypeAlias = dict[str, Any]
 """A row of a table, a view or a query: column -> value."""
 
@@ -201,6 +203,24 @@ _MEASURED: dict[str, pa.Schema] = {
             pa.field("error", _text),
         ]
     ),
+    "site_scores": pa.schema(
+        [
+            *IDENTITY,
+            pa.field("label", _text),
+            pa.field("site", _text),
+            pa.field("layer", _int),
+            pa.field("part", _text),
+            pa.field("split", _text, nullable=False),
+            pa.field("measure", _text, nullable=False),
+            pa.field("protocol", _text),
+            pa.field("item", _text, nullable=False),
+            pa.field("value", _float),
+            pa.field("n", _int),
+            pa.field("stderr", _float),
+            pa.field("chance", _float),
+            pa.field("reason", _text),
+        ]
+    ),
     "costs": pa.schema(
         [
             *IDENTITY,
@@ -211,81 +231,6 @@ _MEASURED: dict[str, pa.Schema] = {
             pa.field("peak_memory_bytes", _int),
             pa.field("engine", _text),
             pa.field("verified", _bool),
-        ]
-    ),
-}
-
-_EXECUTIONS: dict[str, pa.Schema] = {
-    "instances": pa.schema(
-        [
-            pa.field("run", _text, nullable=False),
-            pa.field("instance", _text, nullable=False),
-            pa.field("started_at", _time),
-            pa.field("ended_at", _time),
-            pa.field("status", _text),
-            pa.field("error", _text),
-            pa.field("commit", _text),
-            pa.field("dirty", _bool),
-            pa.field("versions", _text),
-            pa.field("model_digest", _text),
-            pa.field("requests_digest", _text),
-            pa.field("hardware", _text),
-            pa.field("host", _text),
-            pa.field("requested_by", _text),
-            pa.field("config", _text),
-            pa.field("changes", _text),
-            pa.field("num_computed", _int),
-            pa.field("num_shared", _int),
-            pa.field("baseline", _text),
-            pa.field("num_moved", _int),
-            pa.field("verdict", _text),
-            pa.field("gate", _text),
-            pa.field("flow_run_id", _text),
-        ]
-    ),
-    "instance_files": pa.schema(
-        [
-            pa.field("run", _text, nullable=False),
-            pa.field("instance", _text, nullable=False),
-            pa.field("table_name", _text, nullable=False),
-            pa.field("path", _text, nullable=False),
-            pa.field("file", _text, nullable=False),
-            pa.field("computed", _bool),
-        ]
-    ),
-    "gates": pa.schema(
-        [
-            pa.field("run", _text, nullable=False),
-            pa.field("instance", _text, nullable=False),
-            pa.field("baseline", _text),
-            pa.field("trajectory", _text),
-            pa.field("label", _text),
-            pa.field("order_seed", _int),
-            pa.field("edit_count", _int),
-            pa.field("kind", _text),
-            pa.field("measure", _text),
-            pa.field("protocol", _text),
-            pa.field("before", _float),
-            pa.field("after", _float),
-            pa.field("difference", _float),
-            pa.field("low", _float),
-            pa.field("high", _float),
-            pa.field("n", _int),
-            pa.field("p_value", _float),
-            pa.field("p_adjusted", _float),
-            pa.field("verdict", _text),
-            pa.field("reason", _text),
-            pa.field("limit", _float),
-            pa.field("failed", _bool),
-        ]
-    ),
-    "accepted": pa.schema(
-        [
-            pa.field("run", _text, nullable=False),
-            pa.field("instance", _text, nullable=False),
-            pa.field("accepted_at", _time, nullable=False),
-            pa.field("accepted_by", _text),
-            pa.field("note", _text),
         ]
     ),
 }
@@ -307,11 +252,11 @@ def _after(schema: pa.Schema) -> pa.Schema:
 TABLES: dict[str, pa.Schema] = {
     **_MEASURED,
     **{after_table(table): _after(_MEASURED[table]) for table in OF_CHECKPOINTS},
-    **_EXECUTIONS,
+    **EXECUTIONS,
 }
 """Table name -> its Arrow schema."""
 
-INSTANCE_TABLES = tuple(_EXECUTIONS)
+INSTANCE_TABLES = tuple(EXECUTIONS)
 """Tables about executions of runs."""
 
 RESULTS = tuple(table for table in TABLES if table not in INSTANCE_TABLES)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from overedit.flows.config.loading import read_yaml, validated, with_settings
+from overedit.flows.config.locate import LocateConfig
 from overedit.flows.config.models import BenchmarkConfig, ScanConfig
 from overedit.flows.config.short_form import ShortForm
 from overedit.flows.config.tuning import TuneConfig
@@ -24,7 +25,7 @@ BENCHMARKS = sorted((DEPLOYMENTS / "benchmarks").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_every_benchmark_file_is_a_configuration(path: Path) -> None:
-    kinds = {"scan": ScanConfig, "tune": TuneConfig}
+    kinds = {"scan": ScanConfig, "tune": TuneConfig, "locate": LocateConfig}
     kind = kinds.get(path.stem.partition("-")[0], BenchmarkConfig)
     config = validated(kind, read_yaml(path), where=path.name)
     assert config.name == path.stem

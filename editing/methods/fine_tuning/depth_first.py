@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.methods.base import EditResult, Progress, State, silent
 from overedit.editing.methods.fine_tuning.tuner import Objective, SiteTuning, Tuner, encode_samples, tuning
+from overedit.editing.model.partial_forward.prefix_cache import PrefixOf, compute_prefix
 from overedit.editing.requests import EditRequest
 
 
@@ -41,6 +42,7 @@ def fine_tune_depth_first(
     *,
     seed: int = 0,
     progress: Progress = silent,
+    prefix_of: PrefixOf = compute_prefix,
 ) -> EditResult:
     """Train one site on the requests one after the other, each to convergence and with a fresh optimizer.
 
@@ -52,6 +54,7 @@ def fine_tune_depth_first(
         state: Not used.
         seed: Not used: nothing is random.
         progress: Called with (requests done, total requests).
+        prefix_of: Computes the activations below the site.
 
     Returns:
         The trained values of the site's parameters, in their own dtype, and no state.
@@ -60,7 +63,7 @@ def fine_tune_depth_first(
         ValueError: A request that cannot be tokenised to a trainable sample, or a site the model does not have.
     """
     samples = encode_samples(model, tokenizer, requests, append_eos=config.append_eos, objective=config.loss_objective)
-    with tuning(model, samples, config, norm_constraint=config.weight_bound) as tuner:
+    with tuning(model, samples, config, norm_constraint=config.weight_bound, prefix_of=prefix_of) as tuner:
         done = train_depth_first(
             tuner, len(samples), max_steps=config.max_steps, stop_below=config.stop_below, progress=progress
         )

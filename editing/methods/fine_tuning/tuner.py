@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field
@@ -21,7 +21,7 @@ from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import frozen, standing_in
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.partial_forward.batching import length_groups, padded_tokens
-from overedit.editing.model.partial_forward.prefix_cache import Prefix, compute_prefix
+from overedit.editing.model.partial_forward.prefix_cache import Prefix, PrefixOf, compute_prefix
 from overedit.editing.model.partial_forward.trained_suffix import Suffix
 from overedit.editing.model.tokenization import TokenPair, encode_requests
 from overedit.editing.model.weights import Replacement, WeightUpdate
@@ -32,6 +32,8 @@ Objective = Literal["answer", "prompt_last", "target_last"]
 
 class SiteTuning(MethodConfig):
     """Settings that all fine-tuning methods share."""
+
+    takes_prefix: ClassVar[bool] = True
 
     site: str = "6.down_proj"
     """The weights that are trained, as `<layer>.<part>`; published for Qwen2.5-7B (arXiv 2509.22072, table 2)."""
@@ -52,6 +54,10 @@ class SiteTuning(MethodConfig):
     def sites(self) -> tuple[str, ...]:
         """The trained site."""
         return (self.site,)
+
+    def at_site(self, site: str) -> Self:
+        """The same settings with another site to train."""
+        return self.model_copy(update={"site": site})
 
 
 class Sample(NamedTuple):
@@ -101,7 +107,12 @@ def _sample(pair: TokenPair, objective: Objective) -> Sample:
 
 @contextmanager
 def tuning(
-    model: PreTrainedModel, samples: Sequence[Sample], config: SiteTuning, *, norm_constraint: float | None = None
+    model: PreTrainedModel,
+    samples: Sequence[Sample],
+    config: SiteTuning,
+    *,
+    norm_constraint: float | None = None,
+    prefix_of: PrefixOf = compute_prefix,
 ) -> Iterator[Tuner]:
     """Make a site of a model trainable on samples; the model is restored at the end of the block.
 
@@ -110,10 +121,11 @@ def tuning(
         samples: All samples of all steps.
         config: Site, optimizer and memory settings.
         norm_constraint: How far any weight may move from its value at `Tuner.start`.
+        prefix_of: Computes the prefix; a `SharedPrefix` computes those of several sites together.
     """
     names = Anatomy.of(model).site_parameters(config.site)
     with frozen(model):
-        prefix = compute_prefix(
+        prefix = prefix_of(
             model,
             config.site,
             [sample.ids for sample in samples],

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -112,6 +112,13 @@ class LocateThenEdit(MethodConfig):
         """The edited projections."""
         return tuple(f"{layer}.{self.part}" for layer in self.layers)
 
+    def at_site(self, site: str) -> Self:
+        """The same settings with one layer to edit; the site must be of the part that the settings name."""
+        layer, _, part = site.partition(".")
+        if part != self.part:
+            raise ValueError(f"sites: {self.method} edits {self.part} here, and {site!r} is another part")
+        return self.model_copy(update={"layers": (int(layer),)})
+
     @property
     def covariance_options(self) -> CovarianceOptions:
         """The text of C0."""
@@ -193,7 +200,7 @@ def edit_layers(
             problem = LayerProblem(site, targets, keys.bare_IN, covariance[site], state)
             solution = steps.solve(problem, config)
             in_out = stores_in_out(model.get_submodule(anatomy.site_module(site)))
-            update[weights[site]] = as_update(solution, model.dtype, in_out=in_out)
+            update[weights[site]] = solution.as_update(model.dtype, in_out=in_out)
             apply_update(model, {weights[site]: update[weights[site]]})
             log |= {f"{site}/{name}": value for name, value in diagnostics(problem, solution).items()}
         if steps.remember is not None:
@@ -257,13 +264,6 @@ def _summed(updates: Sequence[WeightUpdate]) -> WeightUpdate:
         changes = [change for update in updates if isinstance(change := update[name], LowRank)]
         total[name] = LowRank(torch.cat([c.left for c in changes], 1), torch.cat([c.right for c in changes], 0))
     return total
-
-
-def as_update(solution: Solution, dtype: torch.dtype, *, in_out: bool) -> LowRank:
-    """Delta as factors of the stored weight, float32 (float64 for a float64 model)."""
-    kept_dtype = torch.promote_types(dtype, torch.float32)
-    left_ON, right_NI = solution.residual_ON.to(kept_dtype), solution.weights_NI.to(kept_dtype)
-    return LowRank(right_NI.T.contiguous(), left_ON.T) if in_out else LowRank(left_ON, right_NI)
 
 
 def diagnostics(problem: LayerProblem, solution: Solution) -> dict[str, float]:

@@ -26,6 +26,8 @@ from typing import NamedTuple
 
 import torch
 
+from overedit.editing.model.weights import LowRank
+
 logger = logging.getLogger(__name__)
 
 MAX_CONDITION = 1e13
@@ -49,6 +51,12 @@ class Solution(NamedTuple):
     """Of the N x N (or M x M) system, a lower bound (from its Cholesky factor)."""
     pseudo_inverse: bool = False
     """The system was singular (equal keys) and was solved in the least-squares sense: equal keys get their mean."""
+
+    def as_update(self, dtype: torch.dtype, *, in_out: bool) -> LowRank:
+        """Delta as factors of the stored weight, float32 (float64 for a float64 model)."""
+        kept_dtype = torch.promote_types(dtype, torch.float32)
+        left_ON, right_NI = self.residual_ON.to(kept_dtype), self.weights_NI.to(kept_dtype)
+        return LowRank(right_NI.T.contiguous(), left_ON.T) if in_out else LowRank(left_ON, right_NI)
 
 
 def equality(

@@ -13,10 +13,10 @@ cached input (D, or the trained module's input).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -59,6 +59,30 @@ class Prefix(NamedTuple):
         return rows_BT.to(self.ids_R.device, non_blocking=True)
 
 
+class LayerInputs(NamedTuple):
+    """The input of a layer for every token of all sequences, in the order of `Prefix.ids_R`: where passes may start."""
+
+    layer: int
+    rows_RD: torch.Tensor
+    gives_tuple: bool
+    """Whether the model's layers return a tuple with the hidden states first."""
+
+
+class PrefixOf(Protocol):
+    """Computes the prefix of a site, as `compute_prefix` does."""
+
+    def __call__(
+        self,
+        model: PreTrainedModel,
+        site: str,
+        sequences: Sequence[Sequence[int]],
+        *,
+        max_bytes: int,
+        max_tokens_per_pass: int,
+    ) -> Prefix:
+        """See `compute_prefix`."""
+
+
 @torch.no_grad()
 def compute_prefix(
     model: PreTrainedModel,
@@ -67,6 +91,7 @@ def compute_prefix(
     *,
     max_bytes: int,
     max_tokens_per_pass: int,
+    below: LayerInputs | None = None,
 ) -> Prefix:
     """Run the part of the model before a site once over all sequences, and cache the inputs of the trained part.
 
@@ -77,6 +102,8 @@ def compute_prefix(
         max_bytes: Upper bound of the cache; where `module` needs more, `layer` is used, and where that needs more,
             nothing is cached. 0 caches nothing.
         max_tokens_per_pass: Tokens of one forward pass, padding included.
+        below: Known inputs of the site's layer or of one below it, from which the passes start, instead of from the
+            embedding. They must be those that the model has now for the same sequences.
     """
     lengths = tuple(len(ids) for ids in sequences)
     first_rows = tuple(accumulate(lengths[:-1], initial=0))
@@ -85,19 +112,22 @@ def compute_prefix(
     anatomy = Anatomy.of(model)
     layer = model.get_submodule(anatomy.layer_name(anatomy.site_layer(site)))
     module = model.get_submodule(anatomy.site_module(site)) if site.endswith(".down_proj") else None
-    width, inner_width, gives_tuple = look_at_layer(model, layer, module, ids_R[None, : lengths[0]])
+    look = partial(_run_to, model, layer, _start(model, ids_R, torch.arange(lengths[0])[None], below))
+    width, inner_width, gives_tuple = _properties(model, look, module, lengths[0])
     prefix = prefix._replace(gives_tuple=gives_tuple)
     bytes_per_unit = len(ids_R) * model.dtype.itemsize
     if inner_width and bytes_per_unit * (width + inner_width) <= max_bytes:
         prefix = prefix._replace(start="module", inputs_RX=_empty(model, ids_R, inner_width))
         prefix = prefix._replace(rest_RD=_empty(model, ids_R, width))
-    elif bytes_per_unit * width <= max_bytes:
-        prefix, module = prefix._replace(start="layer", inputs_RX=_empty(model, ids_R, width)), None
-    else:
+    elif bytes_per_unit * width > max_bytes:
         return prefix
+    elif below is not None and below.layer == anatomy.site_layer(site):
+        return prefix._replace(start="layer", inputs_RX=below.rows_RD)
+    else:
+        prefix, module = prefix._replace(start="layer", inputs_RX=_empty(model, ids_R, width)), None
     groups = length_groups(lengths, range(len(lengths)), max_tokens_per_pass)
     halving, size = OomHalver(), partial(padded_tokens, lengths)
-    for _ in halving.run(groups, partial(_fill, model, layer, module, prefix), size=size):
+    for _ in halving.run(groups, partial(_fill, model, layer, module, prefix, below), size=size):
         pass
     return prefix
 
@@ -107,11 +137,17 @@ def _empty(model: PreTrainedModel, ids_R: torch.Tensor, width: int) -> torch.Ten
 
 
 def _fill(
-    model: PreTrainedModel, layer: nn.Module, module: nn.Module | None, prefix: Prefix, group: Sequence[int]
+    model: PreTrainedModel,
+    layer: nn.Module,
+    module: nn.Module | None,
+    prefix: Prefix,
+    below: LayerInputs | None,
+    group: Sequence[int],
 ) -> None:
     """Run one pass and store its rows in the prefix."""
     rows_BT = prefix.rows(group)
-    reached = _run_to(model, layer, prefix.ids_R[rows_BT], module)
+    start = _start(model, prefix.ids_R, rows_BT, below)
+    reached = _run_to(model, layer, start, module, entering=module is None)
     rows = rows_BT.flatten()  # padding repeats the sequence's last row but has other activations: leave it out
     lengths_B = torch.tensor([prefix.lengths[n] for n in group], device=rows.device)
     real = (torch.arange(rows_BT.shape[1], device=rows.device) < lengths_B[:, None]).flatten()
@@ -131,23 +167,57 @@ class _Reached(NamedTuple):
     inner: torch.Tensor | None
     """Input of the replaced module."""
     output: Any
-    """Output of the layer."""
+    """Output of the layer; None where the pass stopped before the layer ran."""
+
+
+class _PassStart(NamedTuple):
+    """Where a forward pass starts."""
+
+    hidden_BTD: torch.Tensor
+    """The embeddings, or the input of the first layer that runs."""
+    stand_ins: dict[nn.Module, Callable[..., Any]]
+    """Replacement forwards of that layer and of those before it."""
+
+
+def _start(model: PreTrainedModel, ids_R: torch.Tensor, rows_BT: torch.Tensor, below: LayerInputs | None) -> _PassStart:
+    """Start from the embeddings of rows of the sequences, or from the layer whose inputs are known."""
+    if below is None:
+        return _PassStart(model.get_input_embeddings()(ids_R[rows_BT]), {})
+    anatomy, hidden_BTD = Anatomy.of(model), below.rows_RD[rows_BT]
+    skipped = [model.get_submodule(anatomy.layer_name(index)) for index in range(below.layer)]
+    first = model.get_submodule(anatomy.layer_name(below.layer))
+    answer, run = (hidden_BTD,) if below.gives_tuple else hidden_BTD, first.forward
+
+    def enter(*args: Any, **kwargs: Any) -> Any:
+        kwargs.pop("hidden_states", None)
+        return run(hidden_BTD, *args[1:], **kwargs)
+
+    return _PassStart(hidden_BTD, dict.fromkeys(skipped, lambda *_, **__: answer) | {first: enter})
 
 
 def _run_to(
-    model: PreTrainedModel, layer: nn.Module, ids_BT: torch.Tensor, module: nn.Module | None, scale: float = 0.0
+    model: PreTrainedModel,
+    layer: nn.Module,
+    start: _PassStart,
+    module: nn.Module | None,
+    scale: float = 0.0,
+    *,
+    entering: bool = False,
 ) -> _Reached:
-    """Run a model to the end of a layer, with noise of root mean square `scale` as the output of `module`, if any."""
+    """Run a model to the end of a layer, with noise of root mean square `scale` as the output of `module`, if any.
+
+    With `entering` the pass stops before the layer runs.
+    """
     inner: torch.Tensor | None = None
-    embedded_BTD = model.get_input_embeddings()(ids_BT)
 
     def add_noise(inputs: torch.Tensor) -> torch.Tensor:
         nonlocal inner
         inner = inputs
-        return _noise(inputs, embedded_BTD.shape[-1], scale)
+        return _noise(inputs, start.hidden_BTD.shape[-1], scale)
 
-    with standing_in({module: add_noise} if module is not None else {}), stop_forward_at([layer]) as reached:
-        model(inputs_embeds=embedded_BTD, use_cache=False)
+    replaced = start.stand_ins | ({module: add_noise} if module is not None else {})
+    with standing_in(replaced), stop_forward_at([layer], entering=entering) as reached:
+        model(inputs_embeds=start.hidden_BTD, use_cache=False)
     return _Reached(reached[layer].hidden, inner, reached[layer].output)
 
 
@@ -169,14 +239,23 @@ def look_at_layer(
     model: PreTrainedModel, layer: nn.Module, module: nn.Module | None, ids_1T: torch.Tensor
 ) -> LayerLook:
     """Test on a short sequence whether a module's output is added unchanged to the rest of its layer's output."""
-    plain = _run_to(model, layer, ids_1T, None)
+    start = _PassStart(model.get_input_embeddings()(ids_1T), {})
+    return _properties(model, partial(_run_to, model, layer, start), module, ids_1T.shape[1])
+
+
+def _properties(
+    model: PreTrainedModel, run: Callable[..., _Reached], module: nn.Module | None, num_tokens: int
+) -> LayerLook:
+    plain = run(None)
     width, gives_tuple = plain.hidden.shape[-1], isinstance(plain.output, tuple)
-    without = _run_to(model, layer, ids_1T, module)
-    if without.inner is None or without.inner.shape[:-1] != ids_1T.shape:
+    if module is None:
+        return LayerLook(width, 0, gives_tuple)
+    without = run(module)
+    if without.inner is None or without.inner.shape[:-1] != (1, num_tokens):
         return LayerLook(width, 0, gives_tuple)
     rest = first_member(without.output)
     scale = 4 * float(rest.float().square().mean().sqrt())
-    noisy = first_member(_run_to(model, layer, ids_1T, module, scale).output)
+    noisy = first_member(run(module, scale).output)
     gap = (rest + _noise(without.inner, width, scale) - noisy).abs().max()
     added = float(gap) <= 8 * torch.finfo(model.dtype).eps * float(noisy.abs().max())
     return LayerLook(width, without.inner.shape[-1] if added else 0, gives_tuple)
