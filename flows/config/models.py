@@ -184,26 +184,12 @@ class BenchmarkConfig(AfterKeys, EditingConfig):
 
     @model_validator(mode="after")
     def _search_measures_what_it_asks(self) -> Self:
-        search = self.search
-        if search is None:
-            return self
-        if {"practical", "muted"} & {*search.definition} and (
-            not self.capability.asked or self.capability.when != "every"
-        ):
-            raise ValueError(
-                f"edit_counts.definition: {', '.join(search.definition)} needs capability at every edit count: give "
-                "capability.tasks or capability.suite, and capability.when: every"
+        if isinstance(self.edit_counts, SearchOptions):
+            self.edit_counts.check_measured(
+                capability=bool(self.capability.asked) and self.capability.when == "every",
+                perplexity=self.perplexity.corpus is not None,
+                generated="generated" in self.evaluation.protocols,
             )
-        if "perplexity" in search.definition and self.perplexity.corpus is None:
-            raise ValueError("edit_counts.definition: perplexity needs perplexity.corpus")
-        if "forgotten" in search.definition and "generated" not in self.evaluation.protocols:
-            raise ValueError("edit_counts.definition: forgotten needs generated among evaluation.protocols")
-        return self
-
-    @model_validator(mode="after")
-    def _after_is_possible(self) -> Self:
-        counts = None if isinstance(self.edit_counts, SearchOptions) else self.edit_counts
-        self.check_after(edit_counts=counts, has_text=self.perplexity.corpus is not None)
         return self
 
     @property

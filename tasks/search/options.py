@@ -45,6 +45,22 @@ class SearchOptions(BaseModel):
             raise ValueError(f"stop: {self.stop} is below start, which is {self.start}")
         return self
 
+    def check_measured(self, *, capability: bool, perplexity: bool, generated: bool) -> None:
+        """Check that a run measures at every edit count what the definitions ask.
+
+        Raises:
+            ValueError: It does not.
+        """
+        if {"practical", "muted"} & {*self.definition} and not capability:
+            raise ValueError(
+                f"edit_counts.definition: {', '.join(self.definition)} needs capability at every edit count: give "
+                "capability.tasks or capability.suite, and capability.when: every"
+            )
+        if "perplexity" in self.definition and not perplexity:
+            raise ValueError("edit_counts.definition: perplexity needs perplexity.corpus")
+        if "forgotten" in self.definition and not generated:
+            raise ValueError("edit_counts.definition: forgotten needs generated among evaluation.protocols")
+
     def growing(self) -> list[int]:
         """The edit counts that are measured as long as the model is good; `stop` must be known."""
         assert self.stop is not None
