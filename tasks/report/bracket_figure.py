@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from overedit.tasks.report.data import RunData
 from overedit.tasks.report.formatting import shown_bracket
@@ -35,6 +36,8 @@ def draw_brackets(figure: Figure, data: RunData, colors: Sequence[str]) -> None:
     axis.invert_yaxis()
     axis.margins(x=0.35, y=0.25)
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axis.grid(visible=False, axis="y")
     axis.set_xlabel("edits")
