@@ -86,8 +86,12 @@ class Editor:
 
         The size of the state is known after the first turn; a method may edit fewer tensors than its sites hold.
         """
-        edited = {name: self.model.get_parameter(name) for name in self.base or self._site_parameters()}
-        size = num_bytes(edited) + self.state_bytes
+        known = next(iter(self.done.values()), None)
+        if self.base or known is None:
+            edited = {name: self.model.get_parameter(name) for name in self.base or self._site_parameters()}
+            size = num_bytes(edited) + self.state_bytes
+        else:
+            size = sum(each.num_bytes for each in (*known.record.tensors.values(), *known.record.state.values()))
         branched = {self._line_end(count) for count in counts} - {0, *counts, *self.done}
         what = f"the checkpoints at {', '.join(map(str, counts))} edits"
         check_space(self.settings.folder, size * (len(counts) + len(branched) + 1), what)

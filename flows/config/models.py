@@ -192,6 +192,12 @@ class BenchmarkConfig(AfterKeys, EditingConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _after_is_possible(self) -> Self:
+        counts = None if isinstance(self.edit_counts, SearchOptions) else self.edit_counts
+        self.check_after(edit_counts=counts, has_text=self.perplexity.corpus is not None)
+        return self
+
     @property
     def search(self) -> SearchOptions | None:
         """The search that chooses the edit counts; None where they are given."""

@@ -15,7 +15,7 @@ from overedit.flows.plan import make_plan
 from overedit.tasks.warehouse.warehouse import Warehouse
 from tests.support.benchmark_run import digests
 
-SEARCH = {"search": "collapse", "definition": ["forgotten", "perplexity"], "growth": 3.0, "precision": 0.2}
+SEARCH = {"search": "collapse", "definition": ["forgotten", "perplexity"], "growth": 4.0, "precision": 0.3}
 
 
 def searching(home: Path, **more: Any) -> BenchmarkConfig:
@@ -59,7 +59,7 @@ def test_the_bracket_is_as_narrow_as_asked_and_every_count_in_it_was_measured(wh
     }
     broken, kept = found["ft-m", "perplexity"], found["ultraedit", "perplexity"]
     assert broken["collapse_at"] is not None, warehouse.query("SELECT * FROM collapse_checks").to_pylist()
-    assert broken["collapse_at"] - broken["last_good"] <= max(1, 0.2 * broken["last_good"])
+    assert broken["collapse_at"] - broken["last_good"] <= max(1, 0.3 * broken["last_good"])
     assert broken["takes"] == broken["last_good"] and broken["confidence"] == 0.95
     assert (kept["takes"], kept["collapse_at"], kept["measured_up_to"]) == (12, None, 12), "stop is the data's length"
     points = {row["trajectory"]: row for row in warehouse.query("SELECT * FROM collapse_point").to_pylist()}
@@ -85,15 +85,14 @@ def test_every_case_has_its_pre_edit_answer(whole: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [1, 3])
 def test_a_search_that_was_stopped_takes_the_same_way(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rounds = iter(range(100))
     real = trajectories.edit_all
 
     def killed(*arguments: Any) -> Any:
-        if next(rounds) == after:
+        if next(rounds) == 4:  # after the collapse was passed by
             raise KeyboardInterrupt
         return real(*arguments)
 
