@@ -146,7 +146,7 @@ def test_weights_that_are_no_numbers_are_a_collapse_with_its_turn_and_the_others
     assert (points["ft-m"]["weights_at"], points["ft-m"]["measured_up_to"]) == (None, 12)
     broken = points["ultraedit"]
     assert (broken["collapse_at"], broken["reason"], broken["status"]) == (4, "weights", "completed")
-    assert broken["detail"] == "weights that are not finite, after the turn of edits 4 to 4"
+    assert broken["detail"] == "weights that are not finite, after the turn of edits 3 to 4"
     turn = warehouse.query(
         "SELECT quantity, value FROM diagnostics WHERE trajectory = 'ultraedit' AND (first_edit, last_edit) = "
         "(SELECT (first_edit, last_edit) FROM diagnostics WHERE quantity = 'finite' AND value = 0)"
@@ -163,9 +163,9 @@ def test_weights_that_are_no_numbers_are_a_collapse_with_its_turn_and_the_others
     swapped = warehouse.query("SELECT edit_count FROM costs WHERE stage = 'swap' AND trajectory = 'ultraedit'")
     assert swapped["edit_count"].to_pylist() == [1], "no engine is given such weights"
     page = (tmp_path / "reports" / "r.html").read_text()
-    assert "eights that are not finite, after the turn of edits 4 to 4" in page
+    assert "eights that are not finite, after the turn of edits 3 to 4" in page
     said = {str(cell) for column in status_table(tmp_path).columns for cell in column.cells}
-    assert "the weights are not finite after the turn of edits 4 to 4" in said
+    assert "the weights are not finite after the turn of edits 3 to 4" in said
 
 
 @pytest.mark.slow

@@ -90,7 +90,8 @@ def test_a_planted_change_of_a_method_moves_its_numbers_and_fails_the_gate(
             execute(**gate)
     second = instances_of(warehouse, "r")[-1]
     assert (second["status"], second["gate"], second["baseline"]) == ("completed", "failed", first["instance"])
-    assert second["num_moved"] > 0 and second["verdict"] == f"{second['num_moved']} numbers moved"
+    plural = "s" if second["num_moved"] > 1 else ""
+    assert second["num_moved"] > 0 and second["verdict"] == f"{second['num_moved']} number{plural} moved"
     moved = warehouse.query("SELECT DISTINCT trajectory FROM gates WHERE verdict = 'moved'")["trajectory"].to_pylist()
     assert moved == ["ultraedit"]
     intervals = warehouse.query("SELECT bool_and(low <= high) AS ordered, min(n) AS n FROM gates WHERE failed")
