@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 from overedit.editing.methods.base import CovarianceOptions, MethodConfig
 from overedit.editing.methods.registry import METHODS, AnyMethod
@@ -162,11 +162,11 @@ class BenchmarkConfig(AfterKeys, EditingConfig):
 
     @field_validator("edit_counts", mode="wrap")
     @classmethod
-    def _list_or_search(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    def _list_or_search(cls, value: Any, _: Any) -> Any:
         """Validate what was meant, so that an error does not name both kinds."""
-        if isinstance(value, SearchOptions) or not isinstance(value, dict):
-            return handler(value)
-        return SearchOptions.model_validate(value)
+        if isinstance(value, SearchOptions):
+            return value
+        return TypeAdapter[Any](SearchOptions if isinstance(value, dict) else tuple[int, ...]).validate_python(value)
 
     @field_validator("edit_counts")
     @classmethod
