@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
 from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -55,12 +54,6 @@ class TensorRecord(BaseModel):
     def of(cls, tensor: torch.Tensor) -> TensorRecord:
         """The record of a tensor."""
         return cls(sha256=checksum(tensor), shape=tuple(tensor.shape), dtype=str(tensor.dtype).removeprefix("torch."))
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the tensor's values."""
-        dtype: torch.dtype = getattr(torch, self.dtype)
-        return math.prod(self.shape) * dtype.itemsize
 
 
 class Norms(BaseModel):

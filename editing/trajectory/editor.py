@@ -6,6 +6,7 @@ trajectory that was stopped continues from the newest one. They are removed when
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from overedit.editing.trajectory.checkpoint import (
     Checkpoint,
     Costs,
     Norms,
+    TensorRecord,
     checkpoint_folder,
     num_bytes,
     whole_checkpoints,
@@ -91,7 +93,7 @@ class Editor:
             edited = {name: self.model.get_parameter(name) for name in self.base or self._site_parameters()}
             size = num_bytes(edited) + self.state_bytes
         else:
-            size = sum(each.num_bytes for each in (*known.record.tensors.values(), *known.record.state.values()))
+            size = sum(map(_num_bytes, (*known.record.tensors.values(), *known.record.state.values())))
         branched = {self._line_end(count) for count in counts} - {0, *counts, *self.done}
         what = f"the checkpoints at {', '.join(map(str, counts))} edits"
         check_space(self.settings.folder, size * (len(counts) + len(branched) + 1), what)
@@ -257,6 +259,12 @@ class Editor:
     def _keep_base(self, names: Iterable[str]) -> None:
         """Copy the pristine values of parameters that are edited for the first time."""
         self.base |= read_tensors(self.model, [name for name in names if name not in self.base])
+
+
+def _num_bytes(record: TensorRecord) -> int:
+    """Bytes of a stored tensor's values."""
+    dtype: torch.dtype = getattr(torch, record.dtype)
+    return math.prod(record.shape) * dtype.itemsize
 
 
 def _remove(folder: Path | None) -> None:

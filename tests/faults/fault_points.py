@@ -20,7 +20,7 @@ import safetensors
 import safetensors.torch
 
 import overedit.editing.trajectory.checkpoint
-import overedit.editing.trajectory.runner
+import overedit.editing.trajectory.editor
 import overedit.tasks.evaluation.evaluator
 from overedit.tasks.engine.transformers_engine import TransformersEngine
 
@@ -97,7 +97,7 @@ class Points:
         sys.addaudithook(self._audit)
         os.fsync = self._fsync
         for owner, name, phase in (
-            (overedit.editing.trajectory.runner, "apply_update", "editing"),
+            (overedit.editing.trajectory.editor, "apply_update", "editing"),
             (TransformersEngine, "swap", "swapping"),
             (TransformersEngine, "generate", "scoring"),
             (TransformersEngine, "score", "scoring"),

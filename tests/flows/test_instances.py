@@ -115,7 +115,7 @@ def test_a_planted_change_of_a_method_moves_its_numbers_and_fails_the_gate(
     assert (third["verdict"], third["num_moved"]) == ("no change, nothing recomputed", 0)
     assert num_outcomes(warehouse)[third["instance"]] == counts[first["instance"]]
     texts = [cell for table in history_tables(warehouse, "r") for column in table.columns for cell in column.cells]
-    assert any("numbers moved" in str(text) for text in texts) and any(str(text).endswith("*") for text in texts)
+    assert any(" moved" in str(text) for text in texts) and any(str(text).endswith("*") for text in texts)
     rows = json.loads(history_rows(warehouse, "r", "json"))
     assert {row["instance"] for row in rows} == {first["instance"], second["instance"], third["instance"]}
 
