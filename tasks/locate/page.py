@@ -10,7 +10,7 @@ from typing import Any
 from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.locate.heat_maps import NAMES, HeatMap, heat_maps
 from overedit.tasks.locate.ranking import MEASURES, Ranking, minutes, proposal
-from overedit.tasks.report.web_page import WEB, fill, joined
+from overedit.tasks.report.web_page import WEB, facts_list, fill_page, joined
 
 Row = dict[str, Any]
 
@@ -38,7 +38,6 @@ def render_sites(rankings: Sequence[Ranking]) -> str:
     first = rankings[0]
     about = first.validation[0]
     slots = {
-        "title": escape(f"Overedit: {first.run}"),
         "run": escape(first.run),
         "heading": escape(f"Where should {about['label']} edit {about['model']}?"),
         "facts": _facts(first),
@@ -48,9 +47,9 @@ def render_sites(rankings: Sequence[Ranking]) -> str:
             f"overedit sql \"SELECT * FROM site_ranking WHERE run = '{first.run}'\"\n"
             f"overedit sql \"SELECT * FROM site_measures WHERE run = '{first.run}'\""
         ),
-        "style": joined([WEB / "page.css", _TEMPLATE.with_suffix(".css")]),
     }
-    return fill(joined([_TEMPLATE]), slots)
+    style = joined([WEB / "page.css", _TEMPLATE.with_suffix(".css")])
+    return fill_page(joined([_TEMPLATE]), slots, title=escape(f"Overedit: {first.run}"), style=style)
 
 
 def _facts(ranking: Ranking) -> str:
@@ -65,7 +64,7 @@ def _facts(ranking: Ranking) -> str:
         "Seeds": f"{about['num_seeds']:,}",
         "Minutes": f"{minutes([*ranking.validation, *ranking.test]):.1f}",
     }
-    return "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(str(fact))}</dd></div>" for name, fact in facts.items())
+    return facts_list(facts)
 
 
 def _protocol(ranking: Ranking) -> str:

@@ -12,7 +12,7 @@ from overedit.tasks.report.charts import chart_data
 from overedit.tasks.report.data import RunData
 from overedit.tasks.report.formatting import rounded
 from overedit.tasks.report.not_measured import gaps
-from overedit.tasks.report.web_page import as_data, fill, joined, script_hash
+from overedit.tasks.report.web_page import as_data, facts_list, fill_page, joined
 
 _FOLDER = Path(__file__).parent / "web"
 _SCRIPTS = ("scales.js", "controls.js", "curves.js", "maps.js", "cases.js", "page.js")
@@ -76,8 +76,6 @@ def render_report(data: RunData, *, tag: str = "") -> str:
     about = data.views["leaderboard"][0]
     script = joined(_FOLDER / name for name in _SCRIPTS)
     slots = {
-        "tag": tag,
-        "title": escape(f"Overedit: {data.run}"),
         "run": escape(data.run),
         "model": escape(about["model"]),
         "facts": _facts(data),
@@ -110,11 +108,15 @@ def render_report(data: RunData, *, tag: str = "") -> str:
         "sql": main_tables.sql(data.run),
         "configuration": main_tables.configuration(data),
         "data": as_data(chart_data(data)),
-        "style": joined([_FOLDER / "page.css"]),
-        "script": script,
-        "script_hash": script_hash(script),
     }
-    return fill(joined([_FOLDER / "page.html"]), slots)
+    return fill_page(
+        joined([_FOLDER / "page.html"]),
+        slots,
+        title=escape(f"Overedit: {data.run}"),
+        style=joined([_FOLDER / "page.css"]),
+        script=script,
+        mark=tag,
+    )
 
 
 def _facts(data: RunData) -> str:
@@ -131,9 +133,7 @@ def _facts(data: RunData) -> str:
             "Begun": rounded(runs[0]["started_at"])[:16],
         }
     facts["Edit counts"] = ", ".join(f"{count:,}" for count in data.edit_counts)
-    return "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(str(fact))}</dd></div>" for name, fact in facts.items() if fact
-    )
+    return facts_list(facts)
 
 
 def _section(title: str, content: str, note: str) -> str:

@@ -9,27 +9,13 @@ from html import escape
 from overedit.tasks.report.figures import COLORS
 from overedit.tasks.report.formatting import rounded
 from overedit.tasks.report.html import DASH, percent, table
-from overedit.tasks.report.web_page import WEB, fill, joined
+from overedit.tasks.report.web_page import WEB, facts_list, fill_page, joined
 from overedit.tasks.warehouse.tables import Row
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 420, 220, 42, 28
 """Of a chart and its margins, in pixels."""
 
 _PAGE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; \
-base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{{title}}</title>
-<style>
-{{style}}
-</style>
-</head>
 <body>
 <header>
 <p class="eyebrow">Overedit · {{run}}</p>
@@ -83,17 +69,15 @@ def render_tuning(run: str, chosen: Sequence[Row], trials: Sequence[Row]) -> str
         "Edits": f"{max(row['edit_count'] for row in trials):,}",
     }
     slots = {
-        "title": escape(f"Overedit: {run}"),
         "run": escape(run),
         "model": escape(first["model"]),
-        "facts": "".join(f"<div><dt>{name}</dt><dd>{escape(fact)}</dd></div>" for name, fact in facts.items()),
+        "facts": facts_list(facts),
         "chosen": _chosen_table(chosen),
         "charts": "".join(_chart(row, _of(row, trials), COLORS[i % len(COLORS)]) for i, row in enumerate(chosen)),
         "trials": "".join(f"<h3>{escape(row['label'])}</h3>{_trials_table(_of(row, trials))}" for row in chosen),
         "sql": escape(f"overedit sql \"SELECT * FROM tuned_settings WHERE run = '{run}'\""),
-        "style": joined([WEB / "page.css"]),
     }
-    return fill(_PAGE, slots)
+    return fill_page(_PAGE, slots, title=escape(f"Overedit: {run}"), style=joined([WEB / "page.css"]))
 
 
 def _of(chosen: Row, trials: Sequence[Row]) -> list[Row]:

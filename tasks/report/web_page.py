@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,30 @@ def joined(paths: Iterable[Path]) -> str:
 def fill(template: str, slots: Mapping[str, str]) -> str:
     """A template with its slots `{{name}}` filled. It is one pass: the content of a slot is not searched for slots."""
     return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], template)
+
+
+def fill_page(body: str, slots: Mapping[str, str], *, title: str, style: str, script: str = "", mark: str = "") -> str:
+    """A whole page: the head that all pages share, and a body with its slots filled.
+
+    The head's content security policy forbids the page to load anything, and to run any script but this one.
+
+    Args:
+        body: From `<body>` to the end; the slot `{{script}}` gets the script.
+        slots: Slot -> HTML.
+        title: HTML.
+        style: CSS.
+        script: JavaScript; none is allowed if it is empty.
+        mark: A meta tag behind the first one, by which the page is recognized.
+    """
+    policy = f"script-src 'sha256-{script_hash(script)}'; " if script else ""
+    head = {"title": title, "style": style, "script": script, "script_policy": policy, "mark": mark}
+    return fill(joined([WEB / "head.html"]) + body, {**slots, **head})
+
+
+def facts_list(facts: Mapping[str, object]) -> str:
+    """The entries of a page's `<dl class="facts">`; empty values are left out."""
+    shown = {escape(name): escape(str(fact)) for name, fact in facts.items() if fact}
+    return "".join(f"<div><dt>{name}</dt><dd>{fact}</dd></div>" for name, fact in shown.items())
 
 
 def as_data(content: Any) -> str:

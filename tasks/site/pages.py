@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from overedit.tasks.report.web_page import WEB, as_data, fill, joined, script_hash
+from overedit.tasks.report.web_page import WEB, as_data, fill_page, joined
 from overedit.tasks.site.history import history_data
 from overedit.tasks.site.numbers import numbers_data
 from overedit.tasks.site.queries import SiteRows
@@ -55,8 +55,6 @@ def _render(page: _Page, data: dict[str, Any], runs: list[dict[str, Any]]) -> st
     own = page.file.replace("index", "leaderboard").removesuffix(".html")
     script = joined([*(WEB / name for name in page.scripts), _FOLDER / "shared.js", _FOLDER / f"{own}.js"])
     slots = {
-        "mark": MARK,
-        "title": escape(f"Overedit: {page.name.lower()}"),
         "heading": escape(page.heading),
         "summary": f"{len(runs):,} run{'' if len(runs) == 1 else 's'}",
         "pages": "".join(
@@ -68,8 +66,12 @@ def _render(page: _Page, data: dict[str, Any], runs: list[dict[str, Any]]) -> st
             f'<li><a href="{escape(run["report"])}">{escape(run["name"])}</a></li>' for run in runs if run["report"]
         ),
         "data": as_data(data),
-        "style": joined([WEB / "page.css", _FOLDER / "site.css"]),
-        "script": script,
-        "script_hash": script_hash(script),
     }
-    return fill(joined([_FOLDER / "site.html"]), slots)
+    return fill_page(
+        joined([_FOLDER / "site.html"]),
+        slots,
+        title=escape(f"Overedit: {page.name.lower()}"),
+        style=joined([WEB / "page.css", _FOLDER / "site.css"]),
+        script=script,
+        mark=f"\n{MARK}",
+    )
