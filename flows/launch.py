@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,22 @@ WORK_POOL = "overedit"
 
 FLOW_RUN_TAG = "overedit"
 """The tag of every flow run; deployments/automations.yaml looks at no others."""
+
+
+def for_plan(of: Flow[..., str], run: Callable[[bool], str]) -> Flow[..., str]:
+    """The same flow for an existing plan: the command line checks its input before a server starts.
+
+    Args:
+        of: The flow that makes its plan from a configuration.
+        run: Runs the existing plan; its argument says whether to wait for another process that works on the run.
+    """
+    from prefect import flow
+
+    @flow(name=of.name, flow_run_name=of.flow_run_name, persist_result=False)
+    def planned(config: Any, wait: bool = False) -> str:
+        return run(wait)
+
+    return planned
 
 
 def execute(flow: Flow[..., Any], config: Any, *, wait: bool) -> tuple[Any, bool]:

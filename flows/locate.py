@@ -16,6 +16,7 @@ from overedit.flows.config.loading import named_content, validated
 from overedit.flows.config.locate import LocateConfig
 from overedit.flows.config.models import BenchmarkConfig
 from overedit.flows.config.run_identity import check_same_configuration, write_configuration
+from overedit.flows.launch import for_plan
 from overedit.flows.plan import anatomy_of, check_methods, check_requests, given_counts
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.request_store import RequestStore
@@ -150,13 +151,8 @@ def locate(config: LocateConfig, wait: bool = False) -> str:
 
 
 def flow_of(plan: LocatePlan) -> Flow[..., str]:
-    """The same flow for an existing plan: the command line checks its input before a server starts."""
-
-    @flow(name="locate", flow_run_name=locate_title, persist_result=False)
-    def locate(config: LocateConfig, wait: bool = False) -> str:
-        return run_locate_plan(plan, wait=wait)
-
-    return locate
+    """The flow `locate` for an existing plan."""
+    return for_plan(locate, lambda wait: run_locate_plan(plan, wait=wait))
 
 
 def run_locate_plan(plan: LocatePlan, *, wait: bool = False) -> str:

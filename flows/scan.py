@@ -13,6 +13,7 @@ from prefect.runtime import flow_run
 from overedit.flows.config.models import ScanConfig
 from overedit.flows.config.preset_files import check_tuned_on
 from overedit.flows.config.run_identity import check_names, check_same_configuration, write_configuration
+from overedit.flows.launch import for_plan
 from overedit.flows.plan import check_methods, check_requests
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.request_store import RequestStore
@@ -109,13 +110,8 @@ def scan(config: ScanConfig, wait: bool = False) -> str:
 
 
 def flow_of(plan: ScanPlan) -> Flow[..., str]:
-    """The same flow for an existing plan: the command line checks its input before a server starts."""
-
-    @flow(name="scan", flow_run_name=scan_title, persist_result=False)
-    def scan(config: ScanConfig, wait: bool = False) -> str:
-        return run_scan_plan(plan, wait=wait)
-
-    return scan
+    """The flow `scan` for an existing plan."""
+    return for_plan(scan, lambda wait: run_scan_plan(plan, wait=wait))
 
 
 def run_scan_plan(plan: ScanPlan, *, wait: bool = False) -> str:

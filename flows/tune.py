@@ -16,6 +16,7 @@ from overedit.flows.config.loading import named_content, validated
 from overedit.flows.config.models import BenchmarkConfig
 from overedit.flows.config.run_identity import check_names, check_same_configuration, write_configuration
 from overedit.flows.config.tuning import TuneConfig
+from overedit.flows.launch import for_plan
 from overedit.flows.plan import check_methods, check_requests, given_counts
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.request_store import RequestStore
@@ -179,13 +180,8 @@ def tune(config: TuneConfig, wait: bool = False) -> str:
 
 
 def flow_of(plan: TunePlan) -> Flow[..., str]:
-    """The same flow for an existing plan: the command line checks its input before a server starts."""
-
-    @flow(name="tune", flow_run_name=tune_title, persist_result=False)
-    def tune(config: TuneConfig, wait: bool = False) -> str:
-        return run_tune_plan(plan, wait=wait)
-
-    return tune
+    """The flow `tune` for an existing plan."""
+    return for_plan(tune, lambda wait: run_tune_plan(plan, wait=wait))
 
 
 def run_tune_plan(plan: TunePlan, *, wait: bool = False) -> str:

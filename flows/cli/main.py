@@ -16,7 +16,7 @@ from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.flows.cli.locate import locate
 from overedit.flows.cli.operate import deploy, ui, worker
 from overedit.flows.cli.results import Home, accept, compare, history, local_folder, publish, report, site, sql
-from overedit.flows.cli.running import Changed, Settings, leave, stop_ends_with_130
+from overedit.flows.cli.running import Changed, Settings, Wait, leave, run_planned, stop_ends_with_130
 from overedit.flows.cli.tune import presets, tune
 from overedit.flows.launch import prepare_logging, prepare_prefect
 from overedit.tasks.system.untrusted import printable
@@ -36,7 +36,7 @@ ROOM = "overedit status shows what uses the disk, overedit prune removes weights
 def run(
     config: Annotated[Path, typer.Argument(help="A YAML file; see deployments/benchmarks/.")],
     settings: Settings = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for another process that works on this run.")] = False,
+    wait: Wait = False,
     changed: Changed = False,
 ) -> None:
     """Run a benchmark, or continue it; a complete run is not run again."""
@@ -53,23 +53,18 @@ def demo(settings: Settings = None, changed: Changed = False) -> None:
 def scan(
     config: Annotated[Path, typer.Argument(help="A YAML file; see deployments/benchmarks/scan-counterfact.yaml.")],
     settings: Settings = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for another process that works on this run.")] = False,
+    wait: Wait = False,
 ) -> None:
     """Edit with every request alone, find those that break the model, and save them as a dataset."""
     prepare_prefect()
     from overedit.flows.config.loading import read_yaml, validated, with_settings
     from overedit.flows.config.models import ScanConfig
-    from overedit.flows.launch import execute
     from overedit.flows.scan import flow_of, make_scan_plan
-    from overedit.tasks.system.locks import check_run_is_free
     from overedit.tasks.system.progress import shown
 
     content = with_settings(read_yaml(config), settings or [])
     plan = make_scan_plan(validated(ScanConfig, content, where=str(config)), show=shown)
-    if not wait:
-        check_run_is_free(plan.run.folder)
-    with stop_ends_with_130():
-        lines, server_is_lost = execute(flow_of(plan), plan.config, wait=wait)
+    lines, server_is_lost = run_planned(flow_of(plan), plan, wait=wait)
     print(lines)
     leave(server_is_lost)
 

@@ -6,9 +6,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
+
+if TYPE_CHECKING:
+    from prefect import Flow
+
+    from overedit.tasks.runs.run import Run
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the configuration.")
@@ -20,6 +25,36 @@ Changed = Annotated[
         "--changed", help="The configuration of this name has changed: run it as a new instance; earlier rows stay."
     ),
 ]
+
+
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for another process that works on this run.")]
+
+
+class Planned(Protocol):
+    """A checked plan of any flow."""
+
+    @property
+    def config(self) -> Any:
+        """The configuration."""
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+
+
+def run_planned(flow: Flow[..., str], plan: Planned, *, wait: bool) -> tuple[str, bool]:
+    """Run the flow of a checked plan; a run that another process works on is refused before a server starts.
+
+    Returns:
+        The flow's result, and whether Prefect's server was lost.
+    """
+    from overedit.flows.launch import execute
+    from overedit.tasks.system.locks import check_run_is_free
+
+    if not wait:
+        check_run_is_free(plan.run.folder)
+    with stop_ends_with_130():
+        return execute(flow, plan.config, wait=wait)
 
 
 @contextmanager

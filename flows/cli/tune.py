@@ -9,36 +9,32 @@ import typer
 from rich.console import Console
 
 from overedit.flows.cli.results import local_folder
-from overedit.flows.cli.running import Changed, Settings, leave, stop_ends_with_130
+from overedit.flows.cli.running import Changed, Settings, Wait, leave, run_planned
 from overedit.flows.launch import prepare_prefect
 
 
 def tune(
-    config: Annotated[Path, typer.Argument(help="A YAML file; see deployments/benchmarks/tune-pocket.yaml.")],
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped one, e.g. tune-pocket.")],
     settings: Settings = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The folder of the preset files; HOME/presets/NAME if not given.", callback=local_folder),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for another process that works on this run.")] = False,
+    wait: Wait = False,
     changed: Changed = False,
 ) -> None:
     """Search the settings of methods, each with the same budget, on edits that no benchmark has."""
     prepare_prefect()
-    from overedit.flows.config.loading import read_yaml, validated, with_settings
+    from overedit.flows.config.loading import named_content, validated, with_settings
     from overedit.flows.config.tuning import TuneConfig
-    from overedit.flows.launch import execute
     from overedit.flows.tune import flow_of, make_tune_plan
     from overedit.tasks.report.tuning import tuning_table
-    from overedit.tasks.system.locks import check_run_is_free
     from overedit.tasks.system.progress import shown
 
-    content = with_settings(read_yaml(config), settings or [])
-    plan = make_tune_plan(validated(TuneConfig, content, where=str(config)), out=out, show=shown, changed=changed)
-    if not wait:
-        check_run_is_free(plan.run.folder)
-    with stop_ends_with_130():
-        report, server_is_lost = execute(flow_of(plan), plan.config, wait=wait)
+    content, where = named_content(config)
+    content = with_settings(content, settings or [])
+    plan = make_tune_plan(validated(TuneConfig, content, where=where), out=out, show=shown, changed=changed)
+    report, server_is_lost = run_planned(flow_of(plan), plan, wait=wait)
     Console().print(tuning_table(plan.run))
     print(f"report: {report}\npresets: {plan.out}")
     leave(server_is_lost)
