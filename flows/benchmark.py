@@ -17,9 +17,9 @@ from overedit.flows.config.loading import validated
 from overedit.flows.config.models import BenchmarkConfig, Trajectory
 from overedit.flows.config.run_identity import write_configuration
 from overedit.flows.durability import measure_durability
-from overedit.flows.launch import execute
+from overedit.flows.launch import execute, for_plan
 from overedit.flows.plan import Plan, make_plan
-from overedit.flows.trajectories import Course, follow_trajectories
+from overedit.flows.trajectories import TrajectoryState, run_trajectories
 from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.engine.options import engine_kind
 from overedit.tasks.report.comparison.task import compare_with_baseline, failures_text
@@ -65,13 +65,8 @@ def benchmark(config: BenchmarkConfig, wait: bool = False) -> str:
 
 
 def flow_of(plan: Plan, *, requested_by: str = "python") -> Flow[..., str]:
-    """The same flow for an existing plan: the command line checks its input before a server starts."""
-
-    @flow(name="benchmark", flow_run_name=run_title, persist_result=False)
-    def benchmark(config: BenchmarkConfig, wait: bool = False) -> str:
-        return str(run_alone(plan, wait=wait, requested_by=requested_by).run.report)
-
-    return benchmark
+    """The flow `benchmark` for an existing plan."""
+    return for_plan(benchmark, lambda wait: str(run_alone(plan, wait=wait, requested_by=requested_by).run.report))
 
 
 class GateFailedError(RuntimeError):
@@ -167,12 +162,12 @@ def run_plan(plan: Plan, *, requested_by: str = "python") -> Instance:
 def edit_and_measure(plan: Plan, instance: Instance) -> dict[Trajectory, str]:
     """Run every stage whose result is not stored; the errors of trajectories that failed."""
     with LazyEngine(plan.model, plan.config.engine) as engine:
-        courses, rounds = follow_trajectories(plan, engine)
-        measure_durability(plan, courses, rounds, engine)
+        states, rounds = run_trajectories(plan, engine)
+        measure_durability(plan, states, rounds, engine)
         base_point = plan.base(plan.config.order_seeds[0]).point
         store_engine_starts(base_point, engine.starts, continues=instance.continues)
-    store_results_of_run(plan, courses, instance.row["started_at"])
-    return {course.trajectory: course.error for course in courses if course.error}
+    store_results_of_run(plan, states, instance.row["started_at"])
+    return {state.trajectory: state.error for state in states if state.error}
 
 
 def end_instance(plan: Plan, instance: Instance, failed: dict[Trajectory, str]) -> None:
@@ -198,14 +193,14 @@ def end_instance(plan: Plan, instance: Instance, failed: dict[Trajectory, str]) 
         raise GateFailedError(f"the gate failed: {failures_text(instance)}", instance)
 
 
-def store_results_of_run(plan: Plan, courses: Sequence[Course], started_at: datetime) -> None:
+def store_results_of_run(plan: Plan, states: Sequence[TrajectoryState], started_at: datetime) -> None:
     """Store the requests, and the status of each trajectory."""
     for order_seed in plan.config.order_seeds:
         base = plan.base(order_seed)
         store_requests(base.point, base.requests, digest_of_requests=base.requests.digest, overwritten=base.overwritten)
-    for course in courses:
-        trajectory = course.trajectory
-        last = plan.last_count if plan.search is None else max(course.measured, default=plan.last_count)
+    for state in states:
+        trajectory = state.trajectory
+        last = plan.last_count if plan.search is None else max(state.measured, default=plan.last_count)
         store_run(
             plan.point(trajectory, last),
             label=trajectory.label,
@@ -213,6 +208,6 @@ def store_results_of_run(plan: Plan, courses: Sequence[Course], started_at: date
             config=plan.config.model_dump_json(),
             model_digest=plan.model.digest,
             engine=engine_kind(plan.config.engine),
-            error=course.error,
+            error=state.error,
             started_at=started_at,
         )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
 from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.flows.plan import Plan, Rounds
-from overedit.flows.trajectories import Course
+from overedit.flows.trajectories import TrajectoryState
 from overedit.tasks.durability.derive import Derived, Settings, Step
 from overedit.tasks.durability.options import Operation
 from overedit.tasks.durability.task import derive
@@ -23,24 +23,24 @@ from overedit.tasks.system.untrusted import one_line
 
 
 class _Derivation(NamedTuple):
-    """One operation on one checkpoint of a course."""
+    """One operation on one checkpoint of a trajectory."""
 
-    course: Course
+    state: TrajectoryState
     edit_count: int
     operation: Operation
     step: Step
 
 
-def measure_durability(plan: Plan, courses: Sequence[Course], rounds: Rounds, engine: LazyEngine) -> None:
+def measure_durability(plan: Plan, states: Sequence[TrajectoryState], rounds: Rounds, engine: LazyEngine) -> None:
     """Make and measure the checkpoints of `after`; a failure is an error of its trajectory and ends nothing else.
 
     Args:
         plan: The run.
-        courses: Its trajectories, edited and measured.
+        states: Its trajectories, edited and measured.
         rounds: The edit counts that were measured, as the pristine model was asked about them.
         engine: Answers.
     """
-    wanted = [derivation for course in courses for derivation in _derivations(plan, course)]
+    wanted = [derivation for state in states for derivation in _derivations(plan, state)]
     if not wanted:
         return
     if torch.cuda.is_available():
@@ -50,25 +50,29 @@ def measure_durability(plan: Plan, courses: Sequence[Course], rounds: Rounds, en
     found: Derived = in_task(derive, *arguments, name="one more step after the edits", tags=device_tags())
     for one in wanted:
         error = found.errors.get(one.step.folder) or _measure_or_fail(plan, one, found, rounds, engine)
-        one.course.errors += [error] if error else []
+        one.state.errors += [error] if error else []
 
 
-def _derivations(plan: Plan, course: Course) -> Iterator[_Derivation]:
-    """What is done along a course: nothing where it failed, or where its weights are not finite."""
-    if course.errors:
+def chosen_counts(at: Literal["last"] | tuple[int, ...], measured: Sequence[int]) -> list[int]:
+    """The edit counts of `after_at` among those that were measured, in whatever order a search measured them."""
+    return sorted(measured)[-1:] if at == "last" else [count for count in at if count in measured]
+
+
+def _derivations(plan: Plan, state: TrajectoryState) -> Iterator[_Derivation]:
+    """The operations on a trajectory's checkpoints: none where it failed, or where its weights are not finite."""
+    if state.errors:
         return
-    at, trajectory = plan.config.after_at, course.trajectory
-    counts = course.measured[-1:] if at == "last" else [count for count in at if count in course.measured]
-    for count in counts:
+    at, trajectory = plan.config.after_at, state.trajectory
+    for count in chosen_counts(at, state.measured):
         origin = read_checkpoint(plan.folder_of(trajectory, count))
         for operation in plan.config.operations if origin.record.finite else ():
             folder = derived_folder(plan.checkpoints_folder(trajectory), operation.name, count)
-            yield _Derivation(course, count, operation, Step(origin, operation, folder))
+            yield _Derivation(state, count, operation, Step(origin, operation, folder))
 
 
 def _measure_or_fail(plan: Plan, one: _Derivation, found: Derived, rounds: Rounds, engine: LazyEngine) -> str | None:
     """Store and measure a checkpoint, in a task run of its name; the error message, or None."""
-    before = plan.measured(one.course.trajectory, one.edit_count, rounds)
+    before = plan.measured(one.state.trajectory, one.edit_count, rounds)
     point = DerivedPoint(**dict(before.point), after=one.operation.name)
     store_derived(point, found.checkpoints[one.step.folder])
     measured = before.at(point, one.step.folder)

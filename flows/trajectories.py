@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Course:
-    """What has become of a trajectory so far."""
+class TrajectoryState:
+    """How far a trajectory has come."""
 
     trajectory: Trajectory
     asked: set[int] = field(default_factory=set)
@@ -44,89 +44,89 @@ class Course:
         return "; ".join(self.errors) or None
 
 
-def follow_trajectories(plan: Plan, engine: LazyEngine) -> tuple[list[Course], Rounds]:
+def run_trajectories(plan: Plan, engine: LazyEngine) -> tuple[list[TrajectoryState], Rounds]:
     """Edit along every trajectory and measure every checkpoint, until no further edit count is asked for.
 
     Returns:
         What became of each trajectory, and the edit counts that were measured.
     """
-    courses = [Course(trajectory) for trajectory in plan.config.trajectories()]
+    states = [TrajectoryState(trajectory) for trajectory in plan.config.trajectories()]
     rounds: Rounds = ()
-    while due := {course.trajectory: asked for course in courses if (asked := counts_due(plan, course))}:
+    while due := {state.trajectory: asked for state in states if (asked := counts_to_measure(plan, state))}:
         new = {count for asked in due.values() for count in asked}.difference(*rounds)
         rounds += (tuple(sorted(new)),) if new else ()
         if torch.cuda.is_available():
             engine.close()  # the next edits need its memory
-        going = [course for course in courses if course.trajectory in due]
-        for course in going:
-            course.asked |= set(due[course.trajectory])
-        edited = edit_all(plan, going)
+        active = [state for state in states if state.trajectory in due]
+        for state in active:
+            state.asked |= set(due[state.trajectory])
+        edited = edit_all(plan, active)
         base = {
             seed: measure_or_fail(plan, plan.base(seed, rounds), engine)
-            for seed in dict.fromkeys(course.trajectory.order_seed for course in going)
+            for seed in dict.fromkeys(state.trajectory.order_seed for state in active)
         }
-        for course, counts in zip(going, edited, strict=True):
-            measure_course(plan, course, counts, rounds, engine, base[course.trajectory.order_seed])
-    for course in courses:
-        if not course.errors:
-            remove_line(plan.checkpoints_folder(course.trajectory))
-    return courses, rounds
+        for state, counts in zip(active, edited, strict=True):
+            measure_trajectory(plan, state, counts, rounds, engine, base[state.trajectory.order_seed])
+    for state in states:
+        if not state.errors:
+            remove_line(plan.checkpoints_folder(state.trajectory))
+    return states, rounds
 
 
-def counts_due(plan: Plan, course: Course) -> tuple[int, ...]:
+def counts_to_measure(plan: Plan, state: TrajectoryState) -> tuple[int, ...]:
     """The edit counts to measure next; a search decides by the stored rows of those that are measured."""
-    if course.errors:
+    if state.errors:
         return ()
     if plan.search is None:
-        return () if course.asked else given_counts(plan.config)
-    point = plan.point(course.trajectory)
-    verdicts = read_verdicts(point, plan.search, measured=course.measured, broken=course.broken)
+        return () if state.asked else given_counts(plan.config)
+    point = plan.point(state.trajectory)
+    verdicts = read_verdicts(point, plan.search, measured=state.measured, broken=state.broken)
     store_verdicts(point, plan.search, verdicts)
     for definition, of_counts in verdicts.items():
         if (count := next_count(plan.search, of_counts)) is not None:
-            logger.info("%s", _progress_in_words(course, definition, of_counts, count))
+            logger.info("%s", _state_in_words(state, definition, of_counts, count))
             return (count,)
     return ()
 
 
-def _progress_in_words(course: Course, definition: str, verdicts: dict[int, Verdict], count: int) -> str:
+def _state_in_words(state: TrajectoryState, definition: str, verdicts: dict[int, Verdict], count: int) -> str:
     found = bracket(verdicts)
     end = "no collapse yet" if found.collapse_at is None else f"collapsed at {found.collapse_at:,}"
-    name = f"{course.trajectory.label}, order {course.trajectory.order_seed}"
+    name = f"{state.trajectory.label}, order {state.trajectory.order_seed}"
     return f"{name}: good at {found.last_good:,} edits, {end} ({definition}); next {count:,}"
 
 
-def edit_all(plan: Plan, courses: Sequence[Course]) -> list[list[int]]:
+def edit_all(plan: Plan, states: Sequence[TrajectoryState]) -> list[list[int]]:
     """Edit along trajectories; the edit counts of each one's new checkpoints."""
     jobs = {
-        course.trajectory: course.trajectory.job.model_copy(update={"edit_counts": tuple(sorted(course.asked))})
-        for course in courses
+        state.trajectory: state.trajectory.job.model_copy(update={"edit_counts": tuple(sorted(state.asked))})
+        for state in states
     }
     failed: dict[Path, str] = {}
     if plan.config.trajectories_at_once > 1:
         arguments = (plan.queued_jobs(jobs), plan.config.trajectories_at_once, plan.run.name)
         failed = in_task(edit_at_once, *arguments, name="edit several at once", tags=device_tags())
     found = []
-    for course in courses:
-        error = failed.get(plan.checkpoints_folder(course.trajectory))
-        counts = edit_or_fail(plan, course, jobs[course.trajectory], failed=error)
-        found.append([count for count in counts if count not in course.measured])
+    for state in states:
+        error = failed.get(plan.checkpoints_folder(state.trajectory))
+        counts = edit_or_fail(plan, state, jobs[state.trajectory], failed=error)
+        found.append([count for count in counts if count not in state.measured])
     return found
 
 
-def edit_or_fail(plan: Plan, course: Course, job: EditingJob, *, failed: str | None = None) -> list[int]:
+def edit_or_fail(plan: Plan, state: TrajectoryState, job: EditingJob, *, failed: str | None = None) -> list[int]:
     """Edit along a trajectory; running out of memory, or a singular system, is a result and does not end the run.
 
     Args:
         plan: The run.
-        course: The trajectory; its error is added to it.
+        state: The trajectory; its error is added to it.
         job: What to do, up to the edit counts that are asked for now.
         failed: The error message, if editing has failed already.
 
     Returns:
         The edit counts of all its checkpoints, up to the failure if there was one.
     """
-    trajectory = course.trajectory
+    trajectory = state.trajectory
     name = f"edit {trajectory.label}, order {trajectory.order_seed}"
     folder, requests = plan.checkpoints_folder(trajectory), plan.planned(trajectory.order_seed)
     point, continues = plan.point(trajectory), plan.search is not None
@@ -136,27 +136,32 @@ def edit_or_fail(plan: Plan, course: Course, job: EditingJob, *, failed: str | N
             return list(in_task(edit, *arguments, name=name, tags=device_tags()))
     except (RuntimeError, MemoryError) as error:
         failed = one_line(error)
-    course.errors.append(failed)
+    state.errors.append(failed)
     return store_checkpoints(point, written_checkpoints(job, requests, folder))
 
 
-def measure_course(
-    plan: Plan, course: Course, counts: Sequence[int], rounds: Rounds, engine: LazyEngine, base_error: str | None
+def measure_trajectory(
+    plan: Plan,
+    state: TrajectoryState,
+    counts: Sequence[int],
+    rounds: Rounds,
+    engine: LazyEngine,
+    base_error: str | None,
 ) -> None:
     """Measure a trajectory's new checkpoints; without the pristine model's answers there is nothing to compare with."""
     if base_error is not None:
-        course.errors.append(base_error)
+        state.errors.append(base_error)
         return
     for count in counts:
-        measured = plan.measured(course.trajectory, count, rounds)
-        error = measure_until_decided(plan, course, measured, engine)
-        course.errors += [error] if error else []
-        course.measured.append(count)
-        if not read_checkpoint(plan.folder_of(course.trajectory, count)).record.finite:
-            course.broken.add(count)
+        measured = plan.measured(state.trajectory, count, rounds)
+        error = measure_until_decided(plan, measured, engine)
+        state.errors += [error] if error else []
+        state.measured.append(count)
+        if not read_checkpoint(plan.folder_of(state.trajectory, count)).record.finite:
+            state.broken.add(count)
 
 
-def measure_until_decided(plan: Plan, course: Course, measured: MeasuredCheckpoint, engine: LazyEngine) -> str | None:
+def measure_until_decided(plan: Plan, measured: MeasuredCheckpoint, engine: LazyEngine) -> str | None:
     """Measure a checkpoint; in a search with more and more items, until they decide or there are no more.
 
     Returns:

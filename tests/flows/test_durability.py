@@ -12,6 +12,7 @@ import torch
 from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.flows.benchmark import run_alone
 from overedit.flows.config.models import BenchmarkConfig
+from overedit.flows.durability import chosen_counts
 from overedit.flows.plan import make_plan
 from overedit.tasks.evaluation import evaluator
 from overedit.tasks.models.export import export_checkpoint
@@ -156,3 +157,9 @@ def test_pruning_removes_what_can_be_made_again(home: Path, tiny_model: Path, tm
     assert not any(part.damages for part in verify(copy, "r"))
     config = config_in(home, tiny_model).model_copy(update={"home": copy})
     assert run(config).row["num_computed"] == 0, "it stays complete"
+
+
+def test_the_last_checkpoint_is_the_one_with_the_most_edits_whatever_a_search_measured_last() -> None:
+    assert chosen_counts("last", [1, 10, 100, 32, 56]) == [100]
+    assert chosen_counts((1, 32, 50), [1, 100, 32]) == [1, 32]
+    assert chosen_counts("last", []) == []
