@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, TypeVar
 from overedit.editing.methods.base import Progress, silent
 from overedit.editing.metrics import TfIdf
 from overedit.editing.requests import EditRequest
-from overedit.tasks.engine.base import Engine, Generation
+from overedit.tasks.engine.base import Engine, Generation, Score
 from overedit.tasks.evaluation.options import EvaluationOptions
 from overedit.tasks.evaluation.outcomes import (
     NO_PRE_EDIT,
@@ -40,6 +40,7 @@ from overedit.tasks.evaluation.outcomes import (
 )
 from overedit.tasks.evaluation.questions import (
     GenerationSettings,
+    Question,
     asking_stages,
     pairs_of,
     positions_asked,
@@ -109,11 +110,37 @@ def evaluate_checkpoint(
         others = set(positions_asked(asked_before, options.sample))
         positions = [position for position in positions if position not in others]
     asked = list(questions_of(requests, edit_count, positions, options))
+    answers = _answers_of(engine, asked, options, progress)
+    likeness = _likeness(requests, options)
+    rows = []
+    for question in asked:
+        for protocol in protocols_of(question.probe, options):
+            settings = settings_of(question.probe, options)
+            row = outcome_row(protocol, question, answers.generations, answers.scores, settings)
+            if question.probe == "text":
+                row["similarity"] = likeness.similarity(row["output"], requests[question.position - 1].references)
+            known = PreEdit.of([row]) if edit_count == 0 else pre_edit or NO_PRE_EDIT
+            before = known.answers.get(question_key(row))
+            rows.append(with_agreement(row, question, before))
+    return EvaluationResult(rows, [cost for cost in answers.costs if cost.stage in asking_stages(options)])
+
+
+class _Answers(NamedTuple):
+    """What the engine said."""
+
+    generations: dict[tuple[str, GenerationSettings], Generation]
+    """(prompt, settings) -> the text."""
+    scores: dict[tuple[str, str], Score]
+    """(prompt, continuation) -> its likelihood."""
+    costs: tuple[StageCost, StageCost]
+
+
+def _answers_of(engine: Engine, asked: Sequence[Question], options: EvaluationOptions, progress: Progress) -> _Answers:
+    """Ask the engine every prompt and every pair of the questions once."""
     prompts = prompts_of(asked, options)
-    pairs = list(dict.fromkeys(pair for q in asked for pair in pairs_of(q, options)))
+    pairs = list(dict.fromkeys(pair for question in asked for pair in pairs_of(question, options)))
     num_prompts = sum(map(len, prompts.values()))
     total = num_prompts + len(pairs)
-
     begun = time.perf_counter()
     generations: dict[tuple[str, GenerationSettings], Generation] = {}
     for how, some in prompts.items():
@@ -122,20 +149,9 @@ def evaluate_checkpoint(
         generations |= {(prompt, how): text for prompt, text in texts.items()}
     middle = time.perf_counter()
     scores = _ask(engine.score, pairs, partial(_advance, progress, num_prompts, total))
-    ended = time.perf_counter()
-
-    likeness = _likeness(requests, options)
-    rows = []
-    for question in asked:
-        for protocol in protocols_of(question.probe, options):
-            row = outcome_row(protocol, question, generations, scores, settings_of(question.probe, options))
-            if question.probe == "text":
-                row["similarity"] = likeness.similarity(row["output"], requests[question.position - 1].references)
-            known = PreEdit.of([row]) if edit_count == 0 else pre_edit or NO_PRE_EDIT
-            before = known.answers.get(question_key(row))
-            rows.append(with_agreement(row, question, before))
-    costs = [StageCost("generate", middle - begun, num_prompts), StageCost("score", ended - middle, len(pairs))]
-    return EvaluationResult(rows, [cost for cost in costs if cost.stage in asking_stages(options)])
+    seconds = middle - begun, time.perf_counter() - middle
+    costs = StageCost("generate", seconds[0], num_prompts), StageCost("score", seconds[1], len(pairs))
+    return _Answers(generations, scores, costs)
 
 
 def unanswered(

@@ -8,7 +8,6 @@ on a few steps and multiplied. Run as `python tests/benchmarks/bench_locate.py [
 from __future__ import annotations
 
 import argparse
-import random
 import statistics
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -26,6 +25,7 @@ from overedit.editing.model.hooks import frozen
 from overedit.editing.model.partial_forward.prefix_cache import Prefix, PrefixOf, compute_prefix
 from overedit.editing.model.partial_forward.shared_prefix import SharedPrefix
 from overedit.tasks.locate.options import SEARCHED
+from tests.benchmarks.random_llama import make_model, make_samples
 
 NUM_REQUESTS, VOCABULARY, EPOCHS = 50, 2048, 25
 LARGE = 2**40
@@ -36,31 +36,6 @@ class Round(NamedTuple):
 
     shared: float
     separate: float
-
-
-def make_model(num_layers: int) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=256,
-        intermediate_size=1024,
-        num_hidden_layers=num_layers,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-        vocab_size=VOCABULARY,
-        max_position_embeddings=128,
-    )
-    return LlamaForCausalLM(config).eval()
-
-
-def make_samples() -> list[Sample]:
-    """Random tokens with the lengths of short questions: prompts of 6-18 tokens, targets of 2-6 (end included)."""
-    draw = random.Random(0)
-    samples = []
-    for _ in range(NUM_REQUESTS):
-        prompt, target = draw.randint(6, 18), draw.randint(2, 6)
-        ids = tuple(draw.randrange(VOCABULARY) for _ in range(prompt + target))
-        samples.append(Sample(ids, tuple(range(prompt - 1, prompt + target - 1)), ids[prompt:]))
-    return samples
 
 
 def prefixes(prefix_of: PrefixOf, model: LlamaForCausalLM, sites: list[str], samples: list[Sample]) -> float:
@@ -114,7 +89,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model, samples = make_model(arguments.layers), make_samples()
+    model, samples = (
+        make_model(hidden_size=256, num_layers=arguments.layers, vocabulary=VOCABULARY),
+        make_samples(NUM_REQUESTS, VOCABULARY),
+    )
     sites = [f"{layer}.{part}" for layer in range(arguments.layers) for part in SEARCHED]
     check_bits(model, sites, samples)
     rounds = []

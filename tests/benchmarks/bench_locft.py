@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import random
 import statistics
 import sys
 import time
@@ -20,12 +19,13 @@ from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from overedit.editing.methods.fine_tuning.tuner import Sample, Tuner, tuning
 from overedit.editing.methods.locft_bf import LocftBf
+from tests.benchmarks.random_llama import make_model, make_samples
 
 SITE, EPOCHS, NUM_REQUESTS, VOCABULARY = "6.down_proj", 25, 100, 8192
 
@@ -35,31 +35,6 @@ class Arm(NamedTuple):
     seconds: list[float]
     losses: list[float]
     gflop: float
-
-
-def make_model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=512,
-        intermediate_size=2048,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-        vocab_size=VOCABULARY,
-        max_position_embeddings=128,
-    )
-    return LlamaForCausalLM(config).eval()
-
-
-def make_samples() -> list[Sample]:
-    """Random tokens with the lengths of short questions: prompts of 6-18 tokens, targets of 2-6 (end included)."""
-    draw = random.Random(0)
-    samples = []
-    for _ in range(NUM_REQUESTS):
-        prompt, target = draw.randint(6, 18), draw.randint(2, 6)
-        ids = tuple(draw.randrange(VOCABULARY) for _ in range(prompt + target))
-        samples.append(Sample(ids, tuple(range(prompt - 1, prompt + target - 1)), ids[prompt:]))
-    return samples
 
 
 def plain_step(model: LlamaForCausalLM, samples: list[Sample]) -> Callable[[], float]:
@@ -151,7 +126,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="timed steps of each arm")
     repeats = parser.parse_args().steps
     torch.set_num_threads(1)
-    model, samples = make_model(), make_samples()
+    model, samples = (
+        make_model(hidden_size=512, num_layers=8, vocabulary=VOCABULARY),
+        make_samples(NUM_REQUESTS, VOCABULARY),
+    )
     others = [copy.deepcopy(model) for _ in range(2)]
     batch = list(range(NUM_REQUESTS))
     begun = time.perf_counter()
