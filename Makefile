@@ -1,6 +1,6 @@
 # Everything here sets up what it needs; nothing has to be installed, exported or started before.
 #   make demo    edit the pocket world's model with three methods and show where each breaks
-#   make test    the tests
+#   make test    the tests, in two processes (WORKERS=)
 #   make check   format, lint, types, import contract
 #   make bench   speed, as ratios, with the operations counted beside
 #   make fuzz    thousands of damaged and hostile datasets, configurations and checkpoints
@@ -28,7 +28,7 @@ demo: $(STAMP)
 	@.venv/bin/overedit demo
 
 test: $(STAMP)
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest -n $(or $(WORKERS),2) --dist loadfile $(ARGS)
 
 check: $(STAMP)
 	@.venv/bin/ruff format --check .

@@ -51,19 +51,19 @@ def demo(settings: Settings = None, changed: Changed = False) -> None:
 
 @app.command()
 def scan(
-    config: Annotated[Path, typer.Argument(help="A YAML file; see deployments/benchmarks/scan-counterfact.yaml.")],
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped one, e.g. scan-pocket.")],
     settings: Settings = None,
     wait: Wait = False,
 ) -> None:
     """Edit with every request alone, find those that break the model, and save them as a dataset."""
     prepare_prefect()
-    from overedit.flows.config.loading import read_yaml, validated, with_settings
+    from overedit.flows.config.loading import named_content, validated, with_settings
     from overedit.flows.config.models import ScanConfig
     from overedit.flows.scan import flow_of, make_scan_plan
     from overedit.tasks.system.progress import shown
 
-    content = with_settings(read_yaml(config), settings or [])
-    plan = make_scan_plan(validated(ScanConfig, content, where=str(config)), show=shown)
+    content, where = named_content(config)
+    plan = make_scan_plan(validated(ScanConfig, with_settings(content, settings or []), where=where), show=shown)
     lines, server_is_lost = run_planned(flow_of(plan), plan, wait=wait)
     print(lines)
     leave(server_is_lost)

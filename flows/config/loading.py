@@ -19,6 +19,7 @@ Model = TypeVar("Model", bound=BaseModel)
 MOST_BYTES = 1 << 20  # a configuration is a short file
 DEEPEST = 20  # levels of lists and mappings
 _MOST_MISTAKES = 20  # that one message lists
+_ALTERNATIVE = re.compile(r"\w+\[.*\]|(constrained-)?(int|float|str|bool)")
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 _SHOWN = 80  # characters of a value, in a message
 _KINDS = {
@@ -111,9 +112,14 @@ def named_content(config: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any
     """
     if isinstance(config, Mapping):
         return dict(config), "config"
-    shipped = {Path(each.name).stem: Path(str(each)) for each in files("overedit.benchmarks").iterdir()}
-    path = shipped.get(str(config), Path(config)) if "." not in str(config) else Path(config)
-    return read_yaml(path), str(config)
+    folder = files("overedit.benchmarks").iterdir()
+    shipped = {Path(each.name).stem: Path(str(each)) for each in folder if each.name.endswith(".yaml")}
+    name = str(config)
+    if name in shipped:
+        return read_yaml(shipped[name]), name
+    if not (Path(name).suffix or Path(name).exists()):
+        raise ValueError(f"there is no configuration {name}; accepted: a YAML file, or {', '.join(sorted(shipped))}")
+    return read_yaml(Path(name)), name
 
 
 def with_values(content: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,13 +209,20 @@ def explain(error: ValidationError, model: Any) -> str:
 
 
 def _own(mistakes: Sequence[Any]) -> list[Any]:
-    """The mistakes but those of lists that are too short only because their items are wrong."""
-    places = [mistake["loc"] for mistake in mistakes]
+    """The mistakes but those that follow from others: a list is too short, or no word, as its items are wrong."""
+    placed = [{**mistake, "loc": _keys(mistake["loc"])} for mistake in mistakes]
+    places = [mistake["loc"] for mistake in placed]
     return [
         mistake
-        for mistake, place in zip(mistakes, places, strict=True)
-        if mistake["type"] != "too_short" or not any(p[: len(place)] == place != p for p in places)
+        for mistake in placed
+        if mistake["type"] not in ("too_short", "literal_error")
+        or not any(p[: len(mistake["loc"])] == mistake["loc"] != p for p in places)
     ]
+
+
+def _keys(place: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """A place without the alternatives of a type that pydantic names there (`literal['all']`, `constrained-int`)."""
+    return tuple(part for part in place if isinstance(part, int) or not _ALTERNATIVE.fullmatch(part))
 
 
 def _line(mistake: dict[str, Any], model: Any) -> str:
