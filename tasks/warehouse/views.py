@@ -69,20 +69,39 @@ def create_views(
         every: Table -> its files with those of the history, for the views of all instances.
         run: The run that the views are restricted to; None for all runs.
         computed: Query views that are computed now and stored as tables, except one that is as long as its files.
-        wanted: Query views to create, including all that they need; None for every one.
+        wanted: Tables and query views to create, including all that they need; None for every one.
     """
     where = "" if run is None else f" WHERE run = {literal(run)}"
-    for table in files:
-        connection.execute(f"CREATE VIEW {table} AS FROM ({_table_view(TABLES[table], files[table])}){where}")
     for name in _MACROS:
         connection.execute(view_sql(name))
-    defined = _views_of_files(files, every or files, where)
-    for name in TopologicalSorter(_dependencies()).static_order():
-        if wanted is not None and name not in wanted:
-            continue
-        sql = defined[name] if name in defined else view_sql(name)
-        is_kept = name in computed and name not in _TOO_LONG and name not in defined
+    queries = {table: f"FROM ({_table_view(TABLES[table], files[table])}){where}" for table in files}
+    made = _views_of_files(files, every or files, where)
+    queries |= {name: made.get(name) or view_sql(name) for name in TopologicalSorter(_dependencies()).static_order()}
+    if wanted is not None:
+        queries = {name: sql for name, sql in queries.items() if name in wanted}
+    if not computed:
+        _create_on_empty_tables(connection, queries)
+        return
+    for name, sql in queries.items():
+        is_kept = name in computed and name not in {*_TOO_LONG, *made, *TABLES}
         connection.execute(f"CREATE {'TABLE' if is_kept else 'VIEW'} {name} AS {sql}")
+
+
+def _create_on_empty_tables(connection: duckdb.DuckDBPyConnection, queries: Mapping[str, str]) -> None:
+    """Create views, given each after those that it reads.
+
+    DuckDB binds a view's query when the view is created, and all views below it again. So each is bound to empty tables
+    that have the columns of the views it reads, which take their place afterwards, from the top down.
+    """
+    for name, sql in queries.items():
+        if name in TABLES:
+            columns = [(field.name, _sql_type(field.type)) for field in TABLES[name]]
+        else:
+            columns = [row[:2] for row in connection.execute(f"DESCRIBE {_without_comments(sql)}").fetchall()]
+        fields = ", ".join(f'"{column}" {kind}' for column, kind in columns)
+        connection.execute(f"CREATE TABLE {name} ({fields})")
+    for name, sql in reversed(queries.items()):
+        connection.execute(f"DROP TABLE {name}; CREATE VIEW {name} AS {sql}")
 
 
 def _views_of_files(
@@ -103,17 +122,21 @@ def _views_of_files(
 
 
 def needed(sql: str) -> set[str] | None:
-    """The query views that a query reads, directly or through another one; None for all of them.
+    """The tables and query views that a query reads, directly or through another one; None for all of them.
 
     A query that names no table and no view gets all of them, for it may list them (SHOW TABLES) or misspell one; only
-    one that begins with SELECT and reads from nothing gets none. Creating a view takes some 10 ms for each view that it
-    reads, even if it is not used.
+    one that begins with SELECT and reads from nothing gets none.
     """
     words, views = _words(sql), _dependencies().keys()
     if not words & {*views, *TABLES}:
         reads_nothing = sql.lstrip().lower().startswith("select") and not words & _READING
         return set() if reads_nothing else None
-    return words & views | needed_twice(sql)
+    found = words & views | needed_twice(sql)
+    below = [view_sql(name) for name in found & {*view_names()}]
+    sums = {"outcomes"} if any(name.startswith(_SUMS) for name in found) else set()
+    histories = {name.removesuffix(_BY_INSTANCE) for name in found if name.endswith(_BY_INSTANCE)}
+    tables = words.union(*map(_words, below)) | sums | histories | ({"instance_files"} if histories else set())
+    return found | tables & TABLES.keys()
 
 
 def needed_twice(sql: str) -> set[str]:
