@@ -49,7 +49,7 @@ faults: $(STAMP)
 	@OMP_NUM_THREADS=1 $(PYTHON) -m tests.faults.campaign --faults $(or $(FAULTS),200) --seed $(or $(SEED),0) --servers 3 --engines 3 $(ARGS)
 
 operation: $(STAMP)
-	@OVEREDIT_OPERATION=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/flows/operation $(ARGS)
+	@OVEREDIT_OPERATION=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/flows/operation tests/tasks/report/comparison/test_gate.py $(ARGS)
 
 million: $(STAMP)
 	@$(PYTHON) tests/benchmarks/million.py $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -97,19 +98,20 @@ def instance(warehouse: Warehouse, name: str, right: np.ndarray) -> None:
 
 @pytest.mark.slow
 def test_noise_alone_raises_no_alarm_in_95_of_100_comparisons(tmp_path: Path) -> None:
-    """Each answer is right with its case's own probability, drawn anew in every instance."""
+    """Each answer is right with its case's own probability, drawn anew in every instance; `make operation` has all 100."""
+    comparisons = 100 if os.environ.get("OVEREDIT_OPERATION") else 30
     rng = np.random.default_rng(0)
     chances = rng.uniform(0.2, 0.95, (SEEDS, len(PROBES), CASES))
     warehouse = Warehouse(tmp_path)
     alarms = 0
     for number in range(15):
         instance(warehouse, f"i{number:02}", rng.random(chances.shape) < chances)
-    pairs = [(first, second) for first in range(15) for second in range(first)][:100]
+    pairs = [(first, second) for first in range(15) for second in range(first)][:comparisons]
     for first, second in pairs:
         verdict = judge(warehouse, "r", f"i{second:02}", f"i{first:02}", ANY, protocol="generated")
         assert len(verdict.rows) == len(PROBES)
         alarms += bool(verdict.failures)
-    assert alarms <= 5
+    assert alarms <= 0.05 * comparisons
 
     worse = rng.random(chances.shape) < chances - 0.15
     instance(warehouse, "worse", worse)
