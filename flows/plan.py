@@ -27,6 +27,7 @@ from overedit.tasks.durability.texts import tuning_texts
 from overedit.tasks.editing_job.covariance_cache import check_covariance
 from overedit.tasks.editing_job.job import EditingJob
 from overedit.tasks.editing_job.parallel import QueuedJob
+from overedit.tasks.engine.options import check_devices, engine_kind
 from overedit.tasks.evaluation.capability.task_loading import TaskLoader
 from overedit.tasks.evaluation.measured import MeasuredCheckpoint
 from overedit.tasks.evaluation.options import MeasureOptions
@@ -35,6 +36,7 @@ from overedit.tasks.models.loading import max_input_tokens
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.run import BASE, Run, TrajectoryPoint, short_name
 from overedit.tasks.search.options import SearchOptions
+from overedit.tasks.system.gpu_locks import visible_gpus
 from overedit.tasks.system.progress import ShowProgress, counted, unseen
 from overedit.tasks.system.stage_key import SourceIndex
 
@@ -164,6 +166,8 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen, changed: 
     if not changed:
         check_same_configuration(run, config)
     model = config.model_reference
+    if config.engine.workers > 1 and engine_kind(config.engine) == "vllm":
+        check_devices(config.engine, len(visible_gpus()), model.load_config())
     check_methods(model, config.methods)
     requests = {}
     counts, search = given_counts(config), config.search

@@ -200,12 +200,17 @@ def context_length(config: PreTrainedConfig) -> int | None:
     return None if length is None else int(length)
 
 
+def is_projection(module: nn.Module) -> bool:
+    """Whether a module is a projection, whose orientation `stores_in_out` tells."""
+    return isinstance(module, nn.Linear | Conv1D)
+
+
 def stores_in_out(module: nn.Module) -> bool:
     """Whether a projection stores its weight as (in, out), as GPT-2's Conv1D does, and not as (out, in).
 
     Raises:
         ValueError: The module is not a projection.
     """
-    if not isinstance(module, nn.Linear | Conv1D):
+    if not is_projection(module):
         raise ValueError(f"{type(module).__name__} is not a projection: expected Linear or Conv1D")
     return isinstance(module, Conv1D)

@@ -57,6 +57,10 @@ class LocateConfig(EditingConfig):
             raise ValueError(
                 "kind: vllm is not accepted, since sites are edited in memory; accepted: auto, transformers"
             )
+        if engine.workers > 1:
+            raise ValueError(
+                "tensor_parallel and pipeline_parallel: only 1 is accepted, since sites are edited in memory"
+            )
         return engine
 
     @field_validator("evaluation", mode="before")

@@ -45,11 +45,13 @@ class SwapReport(NamedTuple):
     seconds: float
     bytes_written: int
     verified: bool
-    """The engine's own copy of each written tensor was read back and has the checkpoint's values.
+    """Each rank's own copy of its part of each written tensor was read back, and has the checkpoint's values in the
+    checkpoint's places.
 
-    False where the engine has no readable copy (a tensor that it repacks for its kernels, or values that are not
-    finite). A readable copy with other values is an error, never a False.
+    False where something could not be compared. A copy with other values is an error, never a False.
     """
+    not_compared: tuple[str, ...] = ()
+    """What could not be compared, each with its rank and the reason."""
 
 
 class Engine(Protocol):

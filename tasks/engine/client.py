@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,13 @@ class EngineClient:
                 [sys.executable, "-P", "-c", f"from {server.__name__} import main; main()", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=_environment(),
+                env=_environment(options.workers),
             )
         self._socket, self._lines = ours, ours.makefile("rb")
+        self._workers: list[Any] = []
         try:
             self._ask("start", model=asdict(model), options=options.model_dump(mode="json"))
+            self._workers = _workers(self._process.pid) if options.workers > 1 else []
         except BaseException:
             self.close()  # a process that refused the model would wait for the next request for good
             raise
@@ -87,7 +90,9 @@ class EngineClient:
 
     def swap(self, checkpoint: Path | None) -> SwapReport:
         """Write a checkpoint's edited tensors into the running model; see `Engine.swap`."""
-        return SwapReport(*self._ask("swap", checkpoint=None if checkpoint is None else str(checkpoint.absolute())))
+        answer = self._ask("swap", checkpoint=None if checkpoint is None else str(checkpoint.absolute()))
+        seconds, bytes_written, verified, not_compared = answer
+        return SwapReport(seconds, bytes_written, verified, tuple(not_compared))
 
     def language_model(self) -> Any:
         """The same running model as an lm-eval `LM`."""
@@ -96,9 +101,10 @@ class EngineClient:
         return RemoteLanguageModel(self._ask)
 
     def close(self) -> None:
-        """Kill the process, which frees the model."""
+        """Kill the process, and its workers, which frees the model."""
         self._process.kill()
         self._process.wait()
+        _end_all(self._workers)
         self._lines.close()
         self._socket.close()
 
@@ -148,6 +154,25 @@ def _free_device_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _environment() -> dict[str, str]:
-    """This process's environment, with torch's number of threads."""
-    return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+def _environment(workers: int) -> dict[str, str]:
+    """This process's environment, with torch's number of threads, of which each worker gets its share."""
+    return os.environ | {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // workers))}
+
+
+def _workers(pid: int) -> list[Any]:
+    """The workers of an engine's process, as psutil's; Python's cleaner of shared memory, which ends last, is none."""
+    import psutil  # vLLM needs it too
+
+    below = psutil.Process(pid).children(recursive=True)
+    return [process for process in below if not any("resource_tracker" in part for part in process.cmdline())]
+
+
+def _end_all(workers: list[Any]) -> None:
+    """Kill workers and wait until they have ended: a worker holds its GPU's memory until then."""
+    if workers:
+        import psutil
+
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
+        psutil.wait_procs(workers, timeout=_SECONDS_TO_END)

@@ -79,7 +79,7 @@ class LazyEngine:
             EngineDiedError: As `open_engine`.
         """
         if self._engine is None:
-            self._gpu.enter_context(gpu_lock(first=self.kind == "vllm"))
+            self._gpu.enter_context(gpu_lock(first=self._options.workers if self.kind == "vllm" else None))
             self._engine = open_engine(self._model, self._options)
             self.starts.append(EngineStart(self._engine.kind, self._engine.start_seconds))
         return self._engine
@@ -104,6 +104,9 @@ class LazyEngine:
         self._held = object()  # equal to no identity: after a failed swap the weights are unknown
         report = engine.swap(checkpoint)
         self._held = identity
+        if not report.verified:
+            source = checkpoint or "the base"
+            logger.warning("not all weights of %s could be compared: %s", source, "; ".join(report.not_compared))
         return report
 
     def close(self) -> None:

@@ -12,17 +12,18 @@ from typing import Any
 import torch
 
 from overedit.editing.model.tokenization import encode_pairs, encode_texts
-from overedit.editing.trajectory.checkpoint import read_checkpoint
+from overedit.editing.trajectory.checkpoint import TENSOR_FILES, read_checkpoint
 from overedit.tasks.engine.base import NO_TOKEN, Generation, Score, SwapReport
-from overedit.tasks.engine.options import EngineOptions
+from overedit.tasks.engine.options import EngineOptions, check_devices
 from overedit.tasks.engine.tokenization import check_lengths, eos_ids, generation, windows
+from overedit.tasks.engine.vllm_comparison import HELD, OTHER_VALUES
 from overedit.tasks.engine.vllm_environment import (
     kv_cache_bytes,
     register_in_process,
     starting_vllm,
     vllm_language_model,
 )
-from overedit.tasks.engine.vllm_weights import WriteResult, write_and_verify
+from overedit.tasks.engine.vllm_weights import WORKER_EXTENSION, StoredTensor
 from overedit.tasks.models.base_weights import BaseWeights
 from overedit.tasks.models.loading import max_input_tokens
 from overedit.tasks.models.reference import ModelReference
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class VLLMEngine:
-    """One vLLM model in this process, which is lm-eval's model too.
+    """One vLLM model, in this process or split over workers of its own; it is lm-eval's model too.
 
     Args:
         model: Which model; its dtype is replaced by the one of the options.
@@ -46,14 +47,16 @@ class VLLMEngine:
     def __init__(self, model: ModelReference, options: EngineOptions) -> None:
         begun = time.perf_counter()
         self._base = BaseWeights(model)
-        with starting_vllm() as on_cpu:
+        with starting_vllm(options.workers) as on_cpu:
             from overedit.tasks.engine.lm_eval_adapters import without_progress_bars
 
             language_model = without_progress_bars(vllm_language_model())
+            check_devices(options, 0 if on_cpu else torch.cuda.device_count(), self._base.config)
             if on_cpu:
                 register_in_process(list(self._base.config.architectures or ()))
             self._lm = language_model(str(self._base.folder), **_arguments(self._base, options, on_cpu))
         self._llm = self._lm.model
+        self._modules: list[dict[str, str]] = self._llm.collective_rpc("overedit_modules", args=(self._base.names(),))
         self._tokenizer = self._lm.tokenizer
         self._max_length: int = self._llm.llm_engine.model_config.max_model_len
         self._ends = eos_ids(self._tokenizer, self._base.folder)
@@ -104,20 +107,17 @@ class VLLMEngine:
     def swap(self, checkpoint: Path | None) -> SwapReport:
         """Write a checkpoint's edited tensors into the running model; see `Engine.swap`."""
         begun = time.perf_counter()
-        edited = self._base.renamed(read_checkpoint(checkpoint).tensors(), checkpoint) if checkpoint else {}
-        tensors = self._base.read(self._edited - set(edited)) | edited
+        edited = {} if checkpoint is None else self._stored(checkpoint)
+        base = {name: self._stored_base(name) for name in self._edited - set(edited)}
+        written = self._with_neighbours(base | edited)
         self._edited |= set(edited)  # before anything is written: the next swap undoes one that failed halfway
-        written = WriteResult(0, {})
-        if tensors:
-            written = self._llm.collective_rpc(write_and_verify, args=(tensors, self._base))[0]
+        sizes: dict[str, int] = {}
+        for of_one_rank in self._on_each_rank("overedit_write", written):
+            sizes |= of_one_rank
         self._llm.reset_prefix_cache()
-        wrong = [name for name, same in written.verified.items() if same is False]
-        if wrong:
-            source = checkpoint or "the base"
-            raise RuntimeError(f"vLLM holds other values than {source} after the swap: {', '.join(wrong)}")
+        not_compared = self._compare(written, checkpoint)
         self._edited = set(edited)
-        verified = all(same is True for same in written.verified.values())
-        return SwapReport(time.perf_counter() - begun, written.bytes_written, verified)
+        return SwapReport(time.perf_counter() - begun, sum(sizes.values()), not not_compared, not_compared)
 
     def language_model(self) -> Any:
         """The same running model as an lm-eval `LM`."""
@@ -131,6 +131,55 @@ class VLLMEngine:
         self._llm.llm_engine.engine_core.shutdown()
         del self._lm, self._llm
         cleanup_dist_env_and_memory()
+
+    def _stored(self, checkpoint: Path) -> dict[str, StoredTensor]:
+        """Where a checkpoint's tensors are, by their names on disk, once its checksums and shapes are right."""
+        file = checkpoint / TENSOR_FILES[0]
+        tensors = read_checkpoint(checkpoint).tensors()
+        self._base.renamed(tensors, checkpoint)
+        on_disk = {name: self._base.on_disk(name) or name for name in tensors}
+        return {
+            renamed: StoredTensor(str(file.absolute()), name, renamed in self._base.stored_in_out)
+            for name, renamed in on_disk.items()
+        }
+
+    def _stored_base(self, name: str) -> StoredTensor:
+        return StoredTensor(str(self._base.file_of(name)), name, name in self._base.stored_in_out)
+
+    def _with_neighbours(self, stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+        """Add the base's tensors that share a module of vLLM with a given one: vLLM reloads whole modules."""
+        if lost := [name for name in stored if not any(name in modules for modules in self._modules)]:
+            architecture = ", ".join(self._base.config.architectures or ())
+            raise ValueError(
+                f"vLLM's {architecture} has no module for {', '.join(lost)}; set engine.kind to transformers"
+            )
+        together: set[str] = set()
+        for modules in self._modules:
+            touched = {modules[name] for name in stored if name in modules}
+            together |= {name for name, module in modules.items() if module in touched}
+        return {name: stored.get(name) or self._stored_base(name) for name in sorted(together)}
+
+    def _compare(self, stored: Mapping[str, StoredTensor], checkpoint: Path | None) -> tuple[str, ...]:
+        """Compare what each rank holds with its part of each tensor -> what could not be compared, and why.
+
+        Raises:
+            RuntimeError: A rank holds other values, or has them in other places.
+        """
+        wrong, unknown = [], []
+        for rank, verdicts in enumerate(self._on_each_rank("overedit_compare", stored)):
+            for name, verdict in sorted(verdicts.items()):
+                if verdict == OTHER_VALUES:
+                    wrong.append(f"rank {rank}: {name}")
+                elif verdict != HELD:
+                    unknown.append(f"rank {rank}: {name}: {verdict}")
+        if wrong:
+            raise RuntimeError(f"vLLM holds other values than {checkpoint or 'the base'} has: {'; '.join(wrong)}")
+        return tuple(unknown)
+
+    def _on_each_rank(self, method: str, stored: Mapping[str, StoredTensor]) -> list[dict[str, Any]]:
+        """Call a method of `SwapExtension` in each worker, with plain values -> the answers, by rank."""
+        plain = {name: list(tensor) for name, tensor in stored.items()}
+        return list(self._llm.collective_rpc(method, args=(plain,))) if plain else []
 
     def _read(self, ids: Sequence[Sequence[int]]) -> list[Any]:
         """VLLM's log-probabilities at each position of each sequence (None at the first)."""
@@ -156,6 +205,9 @@ def _arguments(base: BaseWeights, options: EngineOptions, on_cpu: bool) -> dict[
         "trust_remote_code": False,
         "use_tqdm_on_load": False,
         "batch_size": 1_000_000,  # vLLM makes its own batches; "auto" would show a progress bar
+        "tensor_parallel_size": options.tensor_parallel,
+        "pipeline_parallel_size": options.pipeline_parallel,
+        "worker_extension_cls": WORKER_EXTENSION,
     }
     if options.kv_cache_gib is not None:
         arguments["kv_cache_memory_bytes"] = int(options.kv_cache_gib * 2**30)

@@ -12,15 +12,17 @@ import importlib.metadata
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 ENVIRONMENT = {
-    # one process: tensors are passed to the worker directly, and nothing is pickled
+    # vLLM's scheduler runs in this process, and so does the model if it has one worker
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # a forked worker would keep the socket to the engine's client open
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     # threads are not bound to cores, which other processes of the run use too
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -28,13 +30,23 @@ ENVIRONMENT = {
 }
 """Environment variables for vLLM, where the user has not set them."""
 
+WORKER_ENVIRONMENT = {
+    # what torch logs and warns of is about itself, once in each process
+    "TORCH_LOGS": "-torch._library.triton",
+    "PYTHONWARNINGS": "ignore",
+}
+"""Environment variables that only vLLM's worker processes get, if there are any."""
+
 BLOCK_TOKENS = 128
 """Tokens of a block of the key-value cache on a CPU."""
 
 
 @contextmanager
-def starting_vllm() -> Iterator[bool]:
+def starting_vllm(workers: int = 1) -> Iterator[bool]:
     """Within the block, vLLM can be imported and started; process-wide changes that it makes are undone afterwards.
+
+    Args:
+        workers: Processes in which it will run the model; 1 is this process.
 
     Yields:
         Whether vLLM will run on the CPU.
@@ -49,7 +61,7 @@ def starting_vllm() -> Iterator[bool]:
 
         on_cpu = bool(current_platform.is_cpu())
         try:
-            with _nothing_compiled(on_cpu):
+            with _nothing_compiled(on_cpu), _environment(WORKER_ENVIRONMENT if workers > 1 else {}):
                 yield on_cpu
         finally:
             torch.set_num_threads = set_num_threads  # vLLM replaces it by a no-op
@@ -126,15 +138,25 @@ def _nothing_compiled(on_cpu: bool) -> Iterator[None]:
         return
     from vllm.model_executor.models.transformers import base
 
-    name = "TORCHDYNAMO_DISABLE"
-    before, decorator = os.environ.get(name), base.support_torch_compile
-    os.environ[name] = "1"
+    decorator = base.support_torch_compile
     base.support_torch_compile = lambda **_: lambda decorated: decorated
+    try:
+        with _environment({"TORCHDYNAMO_DISABLE": "1"}):
+            yield
+    finally:
+        base.support_torch_compile = decorator
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables while the block runs."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        base.support_torch_compile = decorator
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from transformers import AutoModelForCausalLM
 
+from overedit.editing.model.anatomy import is_projection, stores_in_out
 from overedit.tasks.models.reference import ModelReference
 
 
@@ -37,6 +40,21 @@ class BaseWeights:
         """The dtype of the stored weights: the configuration's, else the first tensor's."""
         named = getattr(self.config, "dtype", None)
         return named if isinstance(named, torch.dtype) else self.read([next(iter(self._files))]).popitem()[1].dtype
+
+    def file_of(self, name: str) -> Path:
+        """The file that holds a tensor, by its name on disk."""
+        return self._files[name]
+
+    @cached_property
+    def stored_in_out(self) -> frozenset[str]:
+        """Names on disk of the projections whose weights are stored as (in, out), as GPT-2's are."""
+        try:
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(self.config, trust_remote_code=False)
+        except ValueError:  # no language model of transformers: none of its projections is stored so
+            return frozenset()
+        projections = {f"{name}.weight": module for name, module in model.named_modules() if is_projection(module)}
+        return frozenset(self.on_disk(name) or name for name, module in projections.items() if stores_in_out(module))
 
     def names(self) -> list[str]:
         """The names of all tensors on disk."""

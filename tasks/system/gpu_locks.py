@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -32,14 +32,17 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 @contextmanager
-def gpu_lock(*, first: bool = False) -> Iterator[None]:
+def gpu_lock(*, first: int | None = None) -> Iterator[None]:
     """Lock a GPU while the block runs, and make torch use it; without GPUs it does nothing.
 
     Args:
-        first: Lock the first visible GPU and no other, as vLLM uses that one.
+        first: Lock this many GPUs, the first visible ones and no others, as vLLM uses those.
     """
     gpus = visible_gpus()
-    with lock_one_gpu(gpus[:1] if first else gpus) as index:
+    with ExitStack() as locked:
+        # one after another, in the same order in every process, so that no two wait for each other
+        groups = [gpus] if first is None else [(uuid,) for uuid in gpus[:first]]
+        index = next(iter([locked.enter_context(lock_one_gpu(group)) for group in groups]), None)
         if index is not None:
             torch.cuda.set_device(index)
         try:

@@ -224,7 +224,7 @@ TABLES_IN_WORDS: dict[str, Table] = {
             "num_bytes": Column("swap: bytes written into the engine, else null", "bytes"),
             "peak_memory_bytes": Column("peak memory of the step; null if it was not measured", "bytes"),
             "engine": Column("the engine: vllm or transformers; null for editing"),
-            "verified": Column("swap: whether the engine's tensors have the checkpoint's checksums"),
+            "verified": Column("swap: whether each rank's part of each tensor was compared with the file and is equal"),
         },
     ),
     "instances": Table(

@@ -122,6 +122,7 @@ def test_too_few_edits_are_refused(tiny_model: Path, tmp_path: Path) -> None:
         ("sites.parts=[experts]", "sites.parts"),
         ("methods.0={method: ultraedit, sites: [1.mlp]}", ""),
         ("sites.layers=[]", "sites.layers"),
+        ("engine.tensor_parallel=2", "only 1 is accepted, since sites are edited in memory"),
         ("engine.kind=vllm", "kind: vllm is not accepted, since sites are edited in memory"),
         ("evaluation.probes=[portability]", "none of edit, rephrase and locality is asked"),
         ("not_in=none.yaml", "none.yaml"),

@@ -80,16 +80,22 @@ def write_model(name: str, folder: Path) -> dict[str, torch.Tensor]:
     return {key: value.detach() for key, value in model.named_parameters()}
 
 
-def check(name: str, folder: Path) -> None:
-    """Swap two checkpoints and the base into both engines, which must verify each swap and answer alike."""
+def check(name: str, folder: Path, ranks: int = 1) -> None:
+    """Swap two checkpoints and the base into both engines, which must verify each swap and answer alike.
+
+    Args:
+        name: The family.
+        folder: For its model and checkpoints.
+        ranks: Over how many of them vLLM splits each layer.
+    """
     weights = write_model(name, folder / name)
     steps = [
         write_tensors(folder / f"{name}-{i}", changed(weights, key, by=3.0))
         for i, key in enumerate((FAMILIES[name].first, FAMILIES[name].second))
     ]
     engines = [
-        load_in_process(ModelReference(str(folder / name)), EngineOptions(kind=kind))
-        for kind in ("vllm", "transformers")
+        load_in_process(ModelReference(str(folder / name)), options)
+        for options in (EngineOptions(kind="vllm", tensor_parallel=ranks), EngineOptions(kind="transformers"))
     ]
     prompts = [prompt for prompt, _ in FACTS]
     answers = []
@@ -101,7 +107,7 @@ def check(name: str, folder: Path) -> None:
     assert answers[0] == answers[3] and answers[0] != answers[1] and answers[0] != answers[2], name
 
 
-def main() -> None:
+def main(ranks: int = 1) -> None:
     """Check the family and use the folder that the arguments name."""
-    check(sys.argv[1], Path(sys.argv[2]))
+    check(sys.argv[1], Path(sys.argv[2]), ranks)
     print(sys.argv[1], "agrees")

@@ -36,13 +36,13 @@ def small_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
 
 
-def write_small_model(folder: Path) -> None:
-    """Train a Llama of two layers on `FACTS`, each with an end, and save it."""
+def write_small_model(folder: Path, **settings: int) -> None:
+    """Train a Llama of two layers on `FACTS`, each with an end, and save it; `settings` are of its configuration."""
     texts = [f"{prompt} {answer}." for prompt, answer in FACTS]
     tokenizer = small_tokenizer(texts)
     config = llama_config(
         len(tokenizer), width=64, mlp_width=160, context=64, head_dim=32, tie_word_embeddings=True,
-        pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS,
+        pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS, **settings,
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import overedit.tasks.engine.lazy as lazy
 import overedit.tasks.engine.options as options
-import overedit.tasks.engine.vllm_weights as vllm_worker
+import overedit.tasks.engine.vllm_weights as vllm_weights
 from overedit.editing.model.tokenization import encode_texts
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError
 from overedit.tasks.engine.base import NO_TOKEN, Engine, Generation, Score, SwapReport
@@ -23,10 +24,12 @@ from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.engine.options import EngineOptions, engine_kind
 from overedit.tasks.engine.tokenization import check_lengths, eos_ids, generation, windows
 from overedit.tasks.engine.transformers_engine import TransformersEngine
+from overedit.tasks.engine.vllm_comparison import _same
 from overedit.tasks.engine.vllm_environment import kv_cache_bytes, vllm_named
 from overedit.tasks.models.base_weights import BaseWeights
 from overedit.tasks.models.reference import ModelReference
 from tests.support.fake_engine import FakeEngine
+from tests.support.planted_shards import compare, plant
 from tests.support.small_model import EOS, FACTS, changed
 
 PROMPTS = [prompt for prompt, _ in FACTS]
@@ -34,6 +37,7 @@ DOWN = "model.layers.0.mlp.down_proj.weight"
 GATE = "model.layers.1.mlp.gate_proj.weight"
 KEYS = "model.layers.0.self_attn.k_proj.weight"
 NORM = "model.layers.1.input_layernorm.weight"
+EMBEDDINGS = "model.embed_tokens.weight"
 
 
 def whole_layer(weights: dict[str, torch.Tensor]) -> list[str]:
@@ -171,23 +175,44 @@ def test_what_shares_a_module_has_the_same_place() -> None:
         "mlp.router.weight",
         "mlp.down_proj.no",
     ]
-    places = vllm_worker._locations(model, dict(model.named_modules()), names)
+    places = vllm_weights._locations(model, names)
     assert places == {
         "mlp.up_proj.weight": ("model.mlp.gate_up_proj", "weight", 1),
         "mlp.gate_proj.weight": ("model.mlp.gate_up_proj", "weight", 0),
         "mlp.down_proj.bias": ("model.mlp.down_proj", "bias", None),
     }
-    assert sorted(["v", None, 1, "q", 0, "k"], key=vllm_worker._order) == ["q", "k", "v", 0, 1, None]
 
 
-def test_values_read_back_may_lie_otherwise_but_not_be_others() -> None:
-    weight = torch.arange(6.0).reshape(2, 3)
-    assert vllm_worker._same_values(weight, weight.clone())
-    assert vllm_worker._same_values(weight.T, weight)
-    assert not vllm_worker._same_values(weight, weight + torch.tensor([0.0, 0.0, 1e-6]))
+def test_tensors_are_read_one_at_a_time_from_the_mapped_files(tmp_path: Path) -> None:
+    def anonymous_bytes() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) << 10
+
+    num_bytes = 32 << 20
+    files = [tmp_path / f"{i}.safetensors" for i in range(4)]
+    for i, file in enumerate(files):
+        save_file({"tensor": torch.full((num_bytes // 4,), float(i))}, file)
+    stored = {f"w{i}": [str(file), "tensor", False] for i, file in enumerate(files)}
+    sizes: dict[str, int] = {}
+    before = anonymous_bytes()
+    with ExitStack() as opened:
+        for name, tensor in vllm_weights._read(sorted(stored), stored, opened, sizes):
+            assert tensor[-1] == int(name[1:]) and list(sizes)[-1] == name, "the next one is not read yet"
+    assert sizes == dict.fromkeys(stored, num_bytes)
+    assert anonymous_bytes() - before < num_bytes // 2
+
+
+def test_values_read_back_must_be_equal_and_in_their_places() -> None:
+    weight = torch.arange(1.0, 7.0).reshape(2, 3)
+    assert _same(weight, weight.clone(), False)
+    assert not _same(weight, weight.flip(0), False), "the same values, elsewhere"
+    assert not _same(weight, weight + torch.tensor([0.0, 0.0, 1e-6]), True)
     nan = torch.tensor([1.0, float("nan")])
-    assert vllm_worker._same_values(nan, nan.clone())
-    assert not vllm_worker._same_values(nan, torch.tensor([1.0, 2.0]))
+    assert _same(nan, nan.clone(), False)
+    assert not _same(nan, torch.tensor([1.0, 2.0]), False)
+    smallest = torch.tensor([1e-40, 1.0])
+    assert _same(torch.tensor([0.0, 1.0]), smallest, True), "a kernel takes it for zero"
+    assert not _same(torch.tensor([0.0, 1.0]), smallest, False)
 
 
 # the engine that waits
@@ -381,20 +406,56 @@ def test_vllm_answers_as_transformers_after_every_swap(
 
 
 @pytest.mark.slow
-def test_vllm_is_found_out_if_it_holds_other_weights(
+@pytest.mark.parametrize("how", ["permuted", "corrupted"])
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        (DOWN, "model.layers.0.mlp.down_proj"),
+        (GATE, "model.layers.1.mlp.gate_up_proj"),
+        (EMBEDDINGS, "model.embed_tokens"),
+        (EMBEDDINGS, "lm_head"),
+    ],
+)
+def test_vllm_is_found_out_if_it_holds_other_weights_or_has_them_elsewhere(
+    vllm_engine: Engine, small_weights: dict[str, torch.Tensor], checkpoint: Any, name: str, module: str, how: str
+) -> None:
+    before = vllm_engine.token_nlls(PROMPTS[:3])
+    edited = checkpoint(changed(small_weights, name))
+    assert vllm_engine.swap(edited).verified
+    plant(vllm_engine, 0, module, how)
+    with pytest.raises(RuntimeError, match=rf"other values than {edited} has: rank 0: {name}"):
+        compare(vllm_engine, edited)
+    assert vllm_engine.swap(None).verified
+    assert vllm_engine.token_nlls(PROMPTS[:3]) == before
+
+
+@pytest.mark.slow
+def test_a_tied_head_has_the_swapped_embeddings(
+    vllm_engine: Engine, transformers_engine: Engine, small_weights: dict[str, torch.Tensor], checkpoint: Any
+) -> None:
+    edited = checkpoint(changed(small_weights, EMBEDDINGS, by=0.3))
+    for engine in (vllm_engine, transformers_engine):
+        assert engine.swap(edited).verified
+    agree(vllm_engine, transformers_engine)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_compared_is_named_and_never_verified(
     vllm_engine: Engine,
     small_weights: dict[str, torch.Tensor],
     checkpoint: Any,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    before = vllm_engine.token_nlls(PROMPTS[:3])
-    edited = checkpoint(changed(small_weights, DOWN))
-    with monkeypatch.context() as broken:
-        broken.setattr(vllm_worker, "_through_the_kernel", lambda module, dtype: small_weights[DOWN])
-        with pytest.raises(RuntimeError, match=r"other values .*layers.0.mlp.down_proj.weight"):
-            vllm_engine.swap(edited)
-    assert vllm_engine.swap(None).bytes_written == small_weights[DOWN].nbytes
-    assert vllm_engine.token_nlls(PROMPTS[:3]) == before
+    monkeypatch.setattr(lazy, "open_engine", lambda *_, **__: vllm_engine)
+    broken = {NORM: small_weights[NORM], DOWN: torch.full_like(small_weights[DOWN], float("inf"))}
+    waiting = LazyEngine(ModelReference("model"), EngineOptions(kind="vllm"))
+    with caplog.at_level(logging.WARNING):
+        report = waiting.ensure_weights(checkpoint(broken))
+    assert report is not None and not report.verified
+    [reason] = report.not_compared
+    assert reason == f"rank 0: {DOWN}: values that are not finite cannot be read through the CPU's kernel"
+    assert f"could be compared: {reason}" in caplog.text
 
 
 @pytest.mark.slow
