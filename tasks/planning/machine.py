@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-_SIZES, _REPEATS, _SLOW = (128, 1024), 3, 5e9
-"""Of the matrix products that are timed; below this rate the large one is not tried."""
+_PRODUCTS, _REPEATS, _SLOW = ((16, 2048), (1024, 1024)), 2, 5e9
+"""Rows and size of the matrix products that are timed; below this rate the large one is not tried."""
 
 
 class Machine(NamedTuple):
@@ -51,14 +51,14 @@ class MatmulRates(NamedTuple):
 
 
 def matmul_rates(dtype: torch.dtype) -> MatmulRates:
-    """Time products of two square matrices on the device in use, with torch's present number of threads: a moment."""
+    """Time products with a square matrix on the device in use, with torch's present number of threads: a moment."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = []
     for is_forward in (True, False):
-        rate, size = 0.0, _SIZES[0]
-        for size in _SIZES:
-            one = torch.ones(size, size, dtype=dtype, device=device)
-            rate = max(rate, _rate(one, one.T if is_forward else one))
+        rate = 0.0
+        for rows, size in _PRODUCTS:
+            weight = torch.ones(size, size, dtype=dtype, device=device)
+            rate = max(rate, _rate(weight[:rows].contiguous(), weight.T if is_forward else weight))
             if rate < _SLOW:  # a larger one would take minutes
                 break
         found.append(rate)
@@ -71,4 +71,4 @@ def _rate(one: torch.Tensor, other: torch.Tensor) -> float:
         begun = time.perf_counter()
         (one @ other)[0, 0].item()  # waits for a GPU
         best = min(best, time.perf_counter() - begun)
-    return 2 * len(one) ** 3 / best
+    return 2.0 * one.numel() * other.shape[1] / best
