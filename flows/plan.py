@@ -203,7 +203,7 @@ def _texts_after(model: ModelReference, config: BenchmarkConfig) -> dict[str, li
     """The texts of the `finetune` operations; the model's linear layers are checked as well."""
     if any(operation.kind != "merge_base" for operation in config.operations):
         try:
-            linear_weights(_skeleton(model))
+            linear_weights(model_skeleton(model))
         except ValueError as error:
             raise ValueError(f"after: {', '.join(config.after)}: {error}; merge_base is accepted") from error
     corpus = None if config.perplexity.corpus is None else str(config.perplexity.corpus)
@@ -241,10 +241,10 @@ def anatomy_of(model: ModelReference) -> Anatomy:
     Raises:
         ValueError: The family is unknown, or the configuration describes no model that can be built.
     """
-    return Anatomy.of(_skeleton(model))
+    return Anatomy.of(model_skeleton(model))
 
 
-def _skeleton(model: ModelReference) -> PreTrainedModel:
+def model_skeleton(model: ModelReference) -> PreTrainedModel:
     """The model without weights, on the meta device."""
     config = model.load_config()
     try:

@@ -88,6 +88,14 @@ LAW: dict[str, set[str]] = {
         "tasks.warehouse",
         "tasks.system",
     },
+    "tasks.planning": {
+        "tasks.engine",
+        "tasks.evaluation",
+        "tasks.runs",
+        "tasks.search",
+        "tasks.warehouse",
+        "tasks.system",
+    },
     "tasks.tune": {
         "tasks.evaluation",
         "tasks.editing_job",
@@ -102,6 +110,8 @@ LAW: dict[str, set[str]] = {
     # gives two of them the parameters of a form.
     "flows.config": set(),
     "flows.plan": {"flows.config"},
+    "flows.forecast": {"flows.plan", "flows.config"},
+    "flows.fitting": {"flows.forecast", "flows.config"},
     "flows.trajectories": {"flows.plan", "flows.config"},
     "flows.durability": {"flows.trajectories", "flows.plan", "flows.config"},
     "flows.benchmark": {"flows.durability", "flows.plan", "flows.trajectories", "flows.config", "flows.launch"},

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from overedit.editing.model.shape import ModelShape
 from overedit.editing.model.weights import WeightUpdate
 
 State = dict[str, torch.Tensor]
@@ -49,6 +50,39 @@ class CovarianceOptions(BaseModel):
     dtype: Literal["float32", "float64"] = "float32"
     """The dtype of C0 on the disk. C0 is summed and used in float64 either way, and always rounded to this dtype in
     between, whether it was read or has just been computed."""
+
+
+class TurnSize(NamedTuple):
+    """The requests of one call of a method, for counting what it takes: means over them."""
+
+    num_edits: int
+    prompt_tokens: float
+    """Tokens of a prompt."""
+    target_tokens: float
+    """Tokens of a target."""
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of all requests, prompts and targets."""
+        return self.num_edits * (self.prompt_tokens + self.target_tokens)
+
+    @property
+    def targets(self) -> float:
+        """Tokens of all targets."""
+        return self.num_edits * self.target_tokens
+
+
+class Work(NamedTuple):
+    """What one call of a method takes, at most: it may stop early."""
+
+    operations: float
+    """Floating-point operations; those in float64 count twice."""
+    num_bytes: float
+    """Memory at its peak, beside the model's weights."""
+    state_bytes: float = 0
+    """The method's state after the call; it is part of every checkpoint."""
+    setup_operations: float = 0
+    """Operations of the first call of a trajectory alone."""
 
 
 class MethodConfig(BaseModel):
@@ -88,6 +122,21 @@ class MethodConfig(BaseModel):
         Where it is not None, the function is given `covariance=`: site -> `SecondMoment`.
         """
         return None
+
+    def work(self, shape: ModelShape, turn: TurnSize) -> Work:
+        """What one call takes: the default of methods that do not say, which is that of one step of training.
+
+        A forward and a backward pass over all tokens, all activations kept, with the gradients of the edited weights;
+        those weights, their gradient and an optimizer's two moments in float32. No state.
+
+        Args:
+            shape: The model's.
+            turn: The requests of the call.
+        """
+        weights = shape.values(self.sites)
+        operations = 2 * (shape.forward(turn.tokens) + shape.head(turn.targets)) + 2 * weights * turn.tokens
+        kept = shape.kept_bytes(turn.tokens, layers=shape.num_layers) + shape.logits_bytes(turn.targets)
+        return Work(operations, 16 * weights + kept)
 
     @property
     def restarts(self) -> bool:

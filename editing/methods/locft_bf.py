@@ -28,9 +28,10 @@ from typing import ClassVar, Literal, NamedTuple
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.methods.base import EditResult, Method, Progress, Range, State, silent
+from overedit.editing.methods.base import EditResult, Method, Progress, Range, State, TurnSize, Work, silent
 from overedit.editing.methods.fine_tuning.tuner import SiteTuning, Tuner, encode_samples, tuning
 from overedit.editing.model.partial_forward.prefix_cache import PrefixOf, compute_prefix
+from overedit.editing.model.shape import ModelShape
 from overedit.editing.requests import EditRequest
 
 
@@ -60,6 +61,10 @@ class LocftBf(SiteTuning):
     def restarts(self) -> bool:
         """Whether each edit count is trained from the base model."""
         return self.schedule == "restart"
+
+    def work(self, shape: ModelShape, turn: TurnSize) -> Work:
+        """All epochs; training ends earlier where the loss is low."""
+        return self.training(shape, turn, passes=self.epochs, batch=self.batch_size)
 
 
 PRESETS: Mapping[str, LocftBf] = MappingProxyType(

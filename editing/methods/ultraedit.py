@@ -37,11 +37,22 @@ import torch
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.methods.base import EditResult, Method, MethodConfig, Progress, Range, State, silent
+from overedit.editing.methods.base import (
+    EditResult,
+    Method,
+    MethodConfig,
+    Progress,
+    Range,
+    State,
+    TurnSize,
+    Work,
+    silent,
+)
 from overedit.editing.methods.gradients.answer_gradients import AnswerGradients, ModuleGradients, trace_answers
 from overedit.editing.methods.gradients.ridge import ridge_update
 from overedit.editing.methods.gradients.running_moments import Moments
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
+from overedit.editing.model.shape import ModelShape
 from overedit.editing.model.tokenization import TokenPair, encode_requests
 from overedit.editing.model.weights import Delta, LowRank
 from overedit.editing.requests import EditRequest
@@ -78,6 +89,32 @@ class UltraEdit(MethodConfig):
         """The same settings with one projection to edit."""
         _check_projection(site)
         return self.model_copy(update={"sites": (site,)})
+
+    def work(self, shape: ModelShape, turn: TurnSize) -> Work:
+        """One pass forward and back to the lowest site, and one solve for each site.
+
+        For R rows, I inputs and O outputs: R min(R, I) (I + O) products and min(R, I)^3 / 3 of the decomposition, in
+        float64. Bytes: the rows of all sites and their factors in float32; of one site twice in float64, with the
+        system, and its change and sum in float32; the moments, two rows of float64 by shape of a site.
+        """
+        sites = [shape.projections[site] for site in self.sites]
+        rows, layers = turn.targets, shape.num_layers - shape.first_layer(self.sites)
+        passes = shape.forward(turn.tokens) + shape.forward(turn.tokens, layers=layers) + 2 * shape.head(turn.targets)
+        solves = sum(
+            4 * rows * min(rows, s.inputs) * (s.inputs + s.outputs) + min(rows, s.inputs) ** 3 / 1.5 for s in sites
+        )
+        together = min(turn.tokens, self.max_tokens_per_pass)
+        read = together / turn.tokens * turn.targets
+        widest = max(sites, key=lambda s: s.inputs + s.outputs)
+        solving = 16 * rows * (widest.inputs + widest.outputs) + 16 * min(rows, widest.inputs) ** 2
+        state = 16 * sum(i + o for i, o in {(s.inputs, s.outputs) for s in sites})
+        tracing = shape.kept_bytes(together, layers=layers) + shape.logits_bytes(read)
+        kept = 8 * rows * sum(s.inputs + s.outputs for s in sites)
+        return Work(
+            operations=passes + solves,
+            num_bytes=kept + state + max(tracing, solving, 8 * shape.largest(self.sites)),
+            state_bytes=state,
+        )
 
 
 PRESETS: Mapping[str, UltraEdit] = MappingProxyType(

@@ -94,9 +94,9 @@ class Editor:
             size = num_bytes(edited) + self.state_bytes
         else:
             size = sum(map(_num_bytes, (*known.record.tensors.values(), *known.record.state.values())))
-        branched = {self._line_end(count) for count in counts} - {0, *counts, *self.done}
+        num_states = self.settings.schedule.states(counts, self.done, restarts=self.config.restarts)
         what = f"the checkpoints at {', '.join(map(str, counts))} edits"
-        check_space(self.settings.folder, size * (len(counts) + len(branched) + 1), what)
+        check_space(self.settings.folder, size * num_states, what)
 
     def _site_parameters(self) -> list[str]:
         anatomy = Anatomy.of(self.model)
@@ -126,8 +126,7 @@ class Editor:
 
     def _line_end(self, count: int) -> int:
         """The end of the main line's last turn within a count; 0 where every count starts from the pristine model."""
-        turn_size = self.settings.schedule.turn_size
-        return 0 if self.config.restarts else count // turn_size * turn_size
+        return self.settings.schedule.line_end(count, restarts=self.config.restarts)
 
     def _begin(self, count: int, line_end: int) -> _Segment:
         """Take the newest state of the main line that is not past `line_end`, in memory or on the disk."""

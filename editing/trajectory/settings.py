@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,21 @@ class Schedule(NamedTuple):
     def before(self, count: int) -> int:
         """The scheduled count before this one; 0 before the first."""
         return max((each for each in self.edit_counts if each < count), default=0)
+
+    def line_end(self, count: int, *, restarts: bool) -> int:
+        """The end of the main line's last turn within a count; 0 where every count starts from the pristine model."""
+        return 0 if restarts else count // self.turn_size * self.turn_size
+
+    def states(self, counts: Sequence[int], known: Container[int] = (), *, restarts: bool) -> int:
+        """The most checkpoints and states of the main line on the disk at once, while these counts are reached.
+
+        Args:
+            counts: Edit counts of new checkpoints.
+            known: Those of checkpoints that are there already.
+            restarts: Whether every count starts from the pristine model.
+        """
+        branched = {self.line_end(count, restarts=restarts) for count in counts}
+        return len(counts) + len([count for count in branched - {0, *counts} if count not in known]) + 1
 
 
 class Source(NamedTuple):

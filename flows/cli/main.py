@@ -15,6 +15,7 @@ import overedit
 from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.flows.cli.locate import locate
 from overedit.flows.cli.operate import deploy, ui, worker
+from overedit.flows.cli.plan import plan
 from overedit.flows.cli.results import Home, accept, compare, history, local_folder, publish, report, site, sql
 from overedit.flows.cli.running import Changed, Settings, Wait, leave, run_planned, stop_ends_with_130
 from overedit.flows.cli.tune import presets, tune
@@ -69,6 +70,7 @@ def scan(
     leave(server_is_lost)
 
 
+app.command()(plan)
 app.command()(tune)
 app.command()(locate)
 

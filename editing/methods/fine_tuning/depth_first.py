@@ -8,9 +8,10 @@ from typing import NamedTuple
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.methods.base import EditResult, Progress, State, silent
+from overedit.editing.methods.base import EditResult, Progress, State, TurnSize, Work, silent
 from overedit.editing.methods.fine_tuning.tuner import Objective, SiteTuning, Tuner, encode_samples, tuning
 from overedit.editing.model.partial_forward.prefix_cache import PrefixOf, compute_prefix
+from overedit.editing.model.shape import ModelShape
 from overedit.editing.requests import EditRequest
 
 
@@ -26,6 +27,10 @@ class DepthFirstTuning(SiteTuning):
     def loss_objective(self) -> Objective:
         """Which tokens a request's loss covers, and where they are read; see `encode_samples`."""
         return "answer"
+
+    def work(self, shape: ModelShape, turn: TurnSize) -> Work:
+        """All steps of every request, one at a time; each ends earlier where its loss is low."""
+        return self.training(shape, turn, passes=self.max_steps, batch=1)
 
     @property
     def weight_bound(self) -> float | None:

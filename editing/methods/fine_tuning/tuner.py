@@ -16,13 +16,14 @@ import torch
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.methods.base import MethodConfig
+from overedit.editing.methods.base import MethodConfig, TurnSize, Work
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import frozen, standing_in
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.partial_forward.batching import length_groups, padded_tokens
 from overedit.editing.model.partial_forward.prefix_cache import Prefix, PrefixOf, compute_prefix
 from overedit.editing.model.partial_forward.trained_suffix import Suffix
+from overedit.editing.model.shape import ModelShape
 from overedit.editing.model.tokenization import TokenPair, encode_requests
 from overedit.editing.model.weights import Replacement, WeightUpdate
 from overedit.editing.requests import EditRequest
@@ -58,6 +59,35 @@ class SiteTuning(MethodConfig):
     def at_site(self, site: str) -> Self:
         """The same settings with another site to train."""
         return self.model_copy(update={"site": site})
+
+    def training(self, shape: ModelShape, turn: TurnSize, *, passes: int, batch: int) -> Work:
+        """Operations and bytes of training the site.
+
+        With layers 0 to l below and m above, per token: 2 P l once, if the prefix is cached, and 4 P m (forward,
+        backward) and 4 W (the site's product, and its gradient) in each pass. Bytes: the site in float32 five times
+        (value, gradient, its sum, Adam's two moments) and once in the model's dtype, the cache, the activations kept.
+
+        Args:
+            shape: The model's.
+            turn: The requests.
+            passes: How often each request is trained.
+            batch: Requests of a step.
+        """
+        weights, layer = shape.values(self.sites), shape.first_layer(self.sites)
+        width = shape.hidden + (shape.projections[self.site].inputs if self.site in shape.projections else 0)
+        cached = turn.tokens * width * shape.itemsize
+        is_cached = self.frozen_prefix and cached <= self.prefix_gib * 2**30
+        share = min(batch, turn.num_edits) / turn.num_edits
+        fit = min(1.0, self.max_tokens_per_pass / max(share * turn.tokens, 1))
+        above = shape.num_layers - layer
+        step = 2 * shape.forward(turn.tokens, layers=above) + 2 * shape.head(turn.targets) + 4 * weights * turn.tokens
+        below = shape.forward(turn.tokens, layers=layer)
+        kept = shape.kept_bytes(share * turn.tokens, layers=above) + shape.logits_bytes(share * turn.targets)
+        first = shape.passing_bytes(min(turn.tokens, self.max_tokens_per_pass))
+        return Work(
+            operations=passes * step + (below if is_cached else passes * below),
+            num_bytes=weights * (20 + shape.itemsize) + cached * is_cached + max(fit * kept, first),
+        )
 
 
 class Sample(NamedTuple):

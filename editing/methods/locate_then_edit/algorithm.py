@@ -18,13 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from overedit.editing.methods.base import CovarianceOptions, EditResult, MethodConfig, Progress, State, silent
+from overedit.editing.methods.base import CovarianceOptions, EditResult, Progress, State, silent
 from overedit.editing.methods.locate_then_edit.contexts import ContextOptions, context_templates
 from overedit.editing.methods.locate_then_edit.counts import edit_counts, of_batches
 from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
@@ -32,6 +32,7 @@ from overedit.editing.methods.locate_then_edit.keys import SubjectActivations
 from overedit.editing.methods.locate_then_edit.solvers import KeyTargets, Solution
 from overedit.editing.methods.locate_then_edit.subjects import encode_prompt_sets
 from overedit.editing.methods.locate_then_edit.values import ValueOptions, Values, optimize_values
+from overedit.editing.methods.locate_then_edit.work import CountedWork
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
 from overedit.editing.model.weights import LowRank, WeightUpdate, apply_update, kept
 from overedit.editing.requests import EditRequest
@@ -51,12 +52,10 @@ SHARES: Mapping[Distribution, Callable[[int], float]] = MappingProxyType(
 """
 
 
-class LocateThenEdit(MethodConfig):
+class LocateThenEdit(CountedWork):
     """Settings that all locate-then-edit methods share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-    needs_subject: ClassVar[bool] = True
 
     layers: tuple[int, ...] = Field(min_length=1)
     """The edited layers, in increasing order; the value is optimized at the last."""

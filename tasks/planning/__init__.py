@@ -1,0 +1,1 @@
+"""What a run will take: memory, disk, operations and time, before it starts."""
