@@ -100,7 +100,7 @@ def _create_on_empty_tables(connection: duckdb.DuckDBPyConnection, queries: Mapp
             columns = [row[:2] for row in connection.execute(f"DESCRIBE {_without_comments(sql)}").fetchall()]
         fields = ", ".join(f'"{column}" {kind}' for column, kind in columns)
         connection.execute(f"CREATE TABLE {name} ({fields})")
-    for name, sql in reversed(queries.items()):
+    for name, sql in reversed(list(queries.items())):
         connection.execute(f"DROP TABLE {name}; CREATE VIEW {name} AS {sql}")
 
 
