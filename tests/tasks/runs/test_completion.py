@@ -44,7 +44,7 @@ def test_how_many_are_edited_at_once_and_the_spelling_of_home_do_not_count(
     content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(content["home"])
-    assert completed_run(content | {"home": ".", "trajectories_at_once": 4}) is not None
+    assert completed_run(content | {"home": ".", "execution": {"engine": "ray"}}) is not None
 
 
 def append(path: Path) -> None:
