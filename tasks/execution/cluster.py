@@ -239,8 +239,10 @@ class RemoteWorker:
 
         try:
             return ray.get(reference)
-        except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as e:
-            raise WorkerLostError(f"its worker was lost: {error_message(e, 300)}") from e
+        except ray.exceptions.RayTaskError:  # an error of ours, not of Ray
+            raise
+        except ray.exceptions.RayError as error:
+            raise WorkerLostError(f"its worker was lost: {error_message(error, 300)}") from error
 
 
 class _Shown(ExitStack):

@@ -21,6 +21,26 @@ PORT = 6399
 _TRIES = 3  # a start fails where Ray waits in vain for half a minute
 
 
+START = """
+import time
+from ray._private import services
+at_once = services.get_node
+def patiently(*arguments, **more):  # Ray gives a node half a minute to join
+    deadline = time.monotonic() + 200
+    while True:
+        try:
+            return at_once(*arguments, **more)
+        except RuntimeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+services.get_node = patiently
+from ray.scripts.scripts import main
+main()
+"""
+"""`ray start` on a machine that is busy with tests."""
+
+
 class RayNodes:
     """A head and further nodes.
 
@@ -39,7 +59,7 @@ class RayNodes:
         self.environment = plain | {
             "OMP_NUM_THREADS": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_worker_niceness": "0",  # instead of 15, with which a busy machine starves them
+            "RAY_worker_niceness": "15",  # of the nodes' -15: workers have 0, and a busy machine starves them not
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(folder / "prefect" / "storage"),
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240",
@@ -48,7 +68,11 @@ class RayNodes:
     def __enter__(self) -> Self:
         subprocess.run(["ip", "netns", "add", self.namespace], check=True)
         subprocess.run(["ip", "netns", "exec", self.namespace, "ip", "link", "set", "lo", "up"], check=True)
-        self.add("--head", "--port", str(PORT), "--include-dashboard=false", "--temp-dir", self.temporary)
+        try:
+            self.add("--head", "--port", str(PORT), "--include-dashboard=false", "--temp-dir", self.temporary)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,12 +89,15 @@ class RayNodes:
         options = arguments or ("--address", f"127.0.0.1:{PORT}")
         for _ in range(_TRIES):
             log = self.folder / f"node-{len(self.nodes)}.log"
-            command = [sys.executable, "-m", "ray.scripts.scripts", "start", *options, *self.each]
+            # Ray's own processes wait half a minute for each other and give up
+            command = ["nice", "-n", "-15", sys.executable, "-c", START, "start", *options, *self.each]
             node = self.start([*command, "--object-store-memory", "104857600", "--block"], log)
             self.nodes.append(node)
             what = f"a node starts: {log}"
             if until(lambda: _has_started(node, log), seconds=300, what=what):  # noqa: B023
                 return node
+            for pid in self.inside() if arguments else ():
+                os.kill(pid, signal.SIGKILL)  # what a head that has not started leaves
         raise AssertionError(f"no node could be started: {log.read_text()}")
 
     def start(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:

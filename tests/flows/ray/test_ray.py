@@ -18,6 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from overedit.flows.benchmark import run_plan
+from overedit.flows.config.models import BenchmarkConfig
+from overedit.flows.plan import make_plan
 from overedit.tasks.runs.run import folder_name
 from tests.support.benchmark_run import checkpoint_digests, configuration, numbers
 from tests.support.operation import until
@@ -30,11 +33,11 @@ pytestmark = [
 ]
 
 MINUTES = 60
-SLOW = {"method": "ft_m", "site": "1.down_proj", "max_steps": 150, "stop_below": 0.0}
+SLOW = {"method": "ft_m", "site": "1.down_proj", "max_steps": 40, "stop_below": 0.0}
 SETTINGS: dict[str, Any] = {
     "methods": [SLOW | {"learning_rate": rate} for rate in (4e-4, 5e-4)],
     "order_seeds": [0, 1],
-    "edit_counts": [1, 4, 8, 12],
+    "edit_counts": [1, 3, 5, 7],
     "turn_size": 1,
 }
 LABELS = ("FT-M (learning_rate=0.0004)", "FT-M (learning_rate=0.0005)")
@@ -71,9 +74,9 @@ def completed(nodes: RayNodes, config: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def local(nodes: RayNodes, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def local(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("local")
-    completed(nodes, written(home, tiny_model))
+    run_plan(make_plan(BenchmarkConfig.model_validate(yaml.safe_load(written(home, tiny_model).read_text()))))
     return home
 
 
