@@ -18,27 +18,7 @@ from tests.support.operation import COMMAND, until
 from tests.support.paths import REPOSITORY
 
 PORT = 6399
-_TRIES = 3  # a start fails where Ray waits in vain for half a minute
-
-
-START = """
-import time
-from ray._private import services
-at_once = services.get_node
-def patiently(*arguments, **more):  # Ray gives a node half a minute to join
-    deadline = time.monotonic() + 200
-    while True:
-        try:
-            return at_once(*arguments, **more)
-        except RuntimeError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(1)
-services.get_node = patiently
-from ray.scripts.scripts import main
-main()
-"""
-"""`ray start` on a machine that is busy with tests."""
+_TRIES = 6  # a start fails where Ray's processes wait in vain for each other, a quarter or half a minute
 
 
 class RayNodes:
@@ -90,7 +70,7 @@ class RayNodes:
         for _ in range(_TRIES):
             log = self.folder / f"node-{len(self.nodes)}.log"
             # Ray's own processes wait half a minute for each other and give up
-            command = ["nice", "-n", "-15", sys.executable, "-c", START, "start", *options, *self.each]
+            command = ["nice", "-n", "-15", sys.executable, "-m", "ray.scripts.scripts", "start", *options, *self.each]
             node = self.start([*command, "--object-store-memory", "104857600", "--block"], log)
             self.nodes.append(node)
             what = f"a node starts: {log}"
