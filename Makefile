@@ -6,7 +6,6 @@
 #   make fuzz    thousands of damaged and hostile datasets, configurations and checkpoints
 #   make faults  a small run under 200 faults (FAULTS=, SEED=): killed, torn, flipped, no space; nothing may be lost
 #   make operation  scheduled runs as an operator has them: server, worker, PostgreSQL, a killed worker (6 minutes)
-#   make ray     a run on two emulated machines of Ray, in which everything is killed once (as root; 15 minutes)
 #   make million a million edits one after another: memory, speed and what is remembered (40 minutes)
 #   make examples  rerun the documentation's queries against the demo's warehouse and paste the output
 #   make docs    make docs/warehouse.md, the page of all tables and views, from the code
@@ -17,7 +16,7 @@ LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 STAMP := .venv/.installed-$(LOCK)
 PYTHON := .venv/bin/python
 
-.PHONY: demo test check examples docs fuzz faults operation ray million ui bench lock environment
+.PHONY: demo test check examples docs fuzz faults operation million ui bench lock environment
 .DEFAULT_GOAL := demo
 
 environment: $(STAMP)
@@ -51,9 +50,6 @@ faults: $(STAMP)
 
 operation: $(STAMP)
 	@OVEREDIT_OPERATION=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/flows/operation tests/tasks/report/comparison/test_gate.py $(ARGS)
-
-ray: $(STAMP)
-	@OVEREDIT_RAY=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/flows/ray $(ARGS)
 
 million: $(STAMP)
 	@$(PYTHON) tests/benchmarks/million.py $(ARGS)
