@@ -18,10 +18,12 @@ from overedit.flows.config.models import BenchmarkConfig, Trajectory
 from overedit.flows.config.run_identity import write_configuration
 from overedit.flows.durability import measure_durability
 from overedit.flows.launch import execute, for_plan
+from overedit.flows.many_devices import run_on_many_devices
 from overedit.flows.plan import Plan, make_plan
 from overedit.flows.trajectories import TrajectoryState, run_trajectories
 from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.engine.options import engine_kind
+from overedit.tasks.execution.options import RayExecution
 from overedit.tasks.report.comparison.task import compare_with_baseline, failures_text
 from overedit.tasks.report.task import publish
 from overedit.tasks.runs.completion import write_completion
@@ -161,11 +163,15 @@ def run_plan(plan: Plan, *, requested_by: str = "python") -> Instance:
 
 def edit_and_measure(plan: Plan, instance: Instance) -> dict[Trajectory, str]:
     """Run every stage whose result is not stored; the errors of trajectories that failed."""
-    with LazyEngine(plan.model, plan.config.engine) as engine:
-        states, rounds = run_trajectories(plan, engine)
-        measure_durability(plan, states, rounds, engine)
-        base_point = plan.base(plan.config.order_seeds[0]).point
-        store_engine_starts(base_point, engine.starts, continues=instance.continues)
+    if isinstance(plan.config.execution, RayExecution):
+        states, starts = run_on_many_devices(plan, plan.config.execution)
+    else:
+        with LazyEngine(plan.model, plan.config.engine) as engine:
+            states, rounds = run_trajectories(plan, engine)
+            measure_durability(plan, states, rounds, engine)
+        starts = engine.starts
+    base_point = plan.base(plan.config.order_seeds[0]).point
+    store_engine_starts(base_point, starts, continues=instance.continues)
     store_results_of_run(plan, states, instance.row["started_at"])
     return {state.trajectory: state.error for state in states if state.error}
 

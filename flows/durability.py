@@ -9,20 +9,19 @@ import torch
 
 from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.flows.plan import Plan, Rounds
-from overedit.flows.trajectories import TrajectoryState
+from overedit.flows.trajectories import Measure, TrajectoryState, with_engine
 from overedit.tasks.durability.derive import Derived, Settings, Step
 from overedit.tasks.durability.options import Operation
 from overedit.tasks.durability.task import derive
 from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.evaluation.measured import MeasuredCheckpoint
 from overedit.tasks.evaluation.options import MeasureOptions
-from overedit.tasks.evaluation.task import measure_checkpoint
+from overedit.tasks.execution.scheduler import WorkerLostError, failure_text
 from overedit.tasks.runs.derived import DerivedPoint, derived_folder, store_derived
 from overedit.tasks.system.task_runs import device_tags, in_task
-from overedit.tasks.system.untrusted import one_line
 
 
-class _Derivation(NamedTuple):
+class Derivation(NamedTuple):
     """One operation on one checkpoint of a trajectory."""
 
     state: TrajectoryState
@@ -40,17 +39,23 @@ def measure_durability(plan: Plan, states: Sequence[TrajectoryState], rounds: Ro
         rounds: The edit counts that were measured, as the pristine model was asked about them.
         engine: Answers.
     """
-    wanted = [derivation for state in states for derivation in _derivations(plan, state)]
+    wanted = [derivation for state in states for derivation in derivations(plan, state)]
     if not wanted:
         return
     if torch.cuda.is_available():
         engine.close()  # the next steps need its memory
-    settings = Settings(plan.model, plan.config.after_finetune, plan.texts)
-    arguments = ([one.step for one in wanted], settings, plan.sources, plan.run.name)
+    arguments = ([one.step for one in wanted], settings_of(plan), plan.sources, plan.run.name)
     found: Derived = in_task(derive, *arguments, name="one more step after the edits", tags=device_tags())
     for one in wanted:
-        error = found.errors.get(one.step.folder) or _measure_or_fail(plan, one, found, rounds, engine)
+        error = found.errors.get(one.step.folder) or measure_derived(
+            plan, one, found, rounds, with_engine(plan, engine)
+        )
         one.state.errors += [error] if error else []
+
+
+def settings_of(plan: Plan) -> Settings:
+    """What determines the checkpoints of `after`, besides the steps themselves."""
+    return Settings(plan.model, plan.config.after_finetune, plan.texts)
 
 
 def chosen_counts(at: Literal["last"] | tuple[int, ...], measured: Sequence[int]) -> list[int]:
@@ -58,7 +63,7 @@ def chosen_counts(at: Literal["last"] | tuple[int, ...], measured: Sequence[int]
     return sorted(measured)[-1:] if at == "last" else [count for count in at if count in measured]
 
 
-def _derivations(plan: Plan, state: TrajectoryState) -> Iterator[_Derivation]:
+def derivations(plan: Plan, state: TrajectoryState) -> Iterator[Derivation]:
     """The operations on a trajectory's checkpoints: none where it failed, or where its weights are not finite."""
     if state.errors:
         return
@@ -67,10 +72,10 @@ def _derivations(plan: Plan, state: TrajectoryState) -> Iterator[_Derivation]:
         origin = read_checkpoint(plan.folder_of(trajectory, count))
         for operation in plan.config.operations if origin.record.finite else ():
             folder = derived_folder(plan.checkpoints_folder(trajectory), operation.name, count)
-            yield _Derivation(state, count, operation, Step(origin, operation, folder))
+            yield Derivation(state, count, operation, Step(origin, operation, folder))
 
 
-def _measure_or_fail(plan: Plan, one: _Derivation, found: Derived, rounds: Rounds, engine: LazyEngine) -> str | None:
+def measure_derived(plan: Plan, one: Derivation, found: Derived, rounds: Rounds, measure: Measure) -> str | None:
     """Store and measure a checkpoint, in a task run of its name; the error message, or None."""
     before = plan.measured(one.state.trajectory, one.edit_count, rounds)
     point = DerivedPoint(**dict(before.point), after=one.operation.name)
@@ -78,9 +83,11 @@ def _measure_or_fail(plan: Plan, one: _Derivation, found: Derived, rounds: Round
     measured = before.at(point, one.step.folder)
     name = f"measure {point.in_words}"
     try:
-        in_task(measure_checkpoint, measured, _options(plan, before), engine, plan.loader, name=name)
+        measure(measured, _options(plan, before), name)
+    except WorkerLostError:
+        raise
     except (RuntimeError, MemoryError) as error:
-        return f"{name}: {one_line(error)}"
+        return f"{name}: {failure_text(error)}"
     return None
 
 

@@ -103,7 +103,7 @@ def _knobs(config: BenchmarkConfig, need: Need) -> Iterator[Knob]:
     """What can be made smaller, in the order in which it is tried: what leaves the results alone goes first."""
     indices = range(len(config.methods))
     if need.key == "editing":
-        yield _at("trajectories_at_once", lambda count: 1 if count > 1 else None)
+        yield _at("execution.editors", lambda count: 1 if count > 1 else None)
         for index in indices:
             yield _at(f"methods.{index}.max_tokens_per_pass", _halved)
             yield _at(
@@ -111,6 +111,7 @@ def _knobs(config: BenchmarkConfig, need: Need) -> Iterator[Knob]:
             )
             yield _at(f"methods.{index}.prefix_gib", lambda most: 0.0 if most else None)
     if need.key == "engine":
+        yield _at("execution.engines", lambda count: 1 if count > 1 else None)
         yield _at("engine.batch_tokens", _halved)
         yield _at("engine.kv_cache_gib", lambda most: 0.25 if most is None else most / 2 if most > 0.1 else None)
         yield _at("engine.kind", lambda kind: "transformers" if kind != "transformers" else None)

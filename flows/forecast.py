@@ -17,6 +17,7 @@ from overedit.flows.plan import Plan, given_counts, model_skeleton
 from overedit.tasks.data.corpus import open_corpus
 from overedit.tasks.engine.options import engine_kind
 from overedit.tasks.evaluation.perplexity import corpus_texts
+from overedit.tasks.execution.options import RayExecution
 from overedit.tasks.planning.asking import Measures, asked_in_run, case_questions, item_operations
 from overedit.tasks.planning.engine_memory import engine_memory, least_gpu_bytes
 from overedit.tasks.planning.forecast import Forecast, MethodForecast, StageForecast, needs_of
@@ -146,6 +147,8 @@ def forecast(facts: Facts, config: BenchmarkConfig, counts: Sequence[int]) -> Fo
         gpu_bytes=on_gpu,
     )
     num_orders = len(config.order_seeds)
+    on_ray = isinstance(config.execution, RayExecution)
+    editors, engines = (config.execution.editors, config.execution.engines) if on_ray else (1, 1)
     asked = asked_in_run(facts.measures, counts, num_methods=len(config.methods), num_orders=num_orders)
     rows = asked.rows * (facts.outcome_bytes or OUTCOME_BYTES)
     needs = needs_of(
@@ -153,7 +156,8 @@ def forecast(facts: Facts, config: BenchmarkConfig, counts: Sequence[int]) -> Fo
         [method.memory for method in methods],
         engine,
         least_gpu=least_gpu_bytes(kind, config.engine, engine_shape),
-        at_once=min(config.trajectories_at_once, num_orders * len(methods)),
+        at_once=min(editors, num_orders * len(methods)),
+        engines=engines,
         other_processes=OTHER_PROCESSES,
         disk=num_orders * sum(method.disk for method in methods) + rows,
     )
@@ -276,6 +280,8 @@ def _notes(facts: Facts, config: BenchmarkConfig, kind: str, engine: Memory) -> 
         notes.append("a search for one definition of collapse, by a model that is good up to a count and bad behind it")
     if config.capability.when == "gated":
         notes.append("general benchmarks are counted at every checkpoint; gated runs fewer")
+    if isinstance(config.execution, RayExecution):
+        notes.append("execution: memory as if all workers were on one machine, time as if there were one of each kind")
     if config.after:
         notes.append(f"steps after the edits ({', '.join(config.after)}) are not counted")
     return notes

@@ -25,13 +25,12 @@ from overedit.tasks.data.loader import RequestSet, load_requests
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.durability.texts import tuning_texts
 from overedit.tasks.editing_job.covariance_cache import check_covariance
-from overedit.tasks.editing_job.job import EditingJob
-from overedit.tasks.editing_job.parallel import QueuedJob
 from overedit.tasks.engine.options import check_devices, engine_kind
 from overedit.tasks.evaluation.capability.task_loading import TaskLoader
 from overedit.tasks.evaluation.measured import MeasuredCheckpoint
 from overedit.tasks.evaluation.options import MeasureOptions
 from overedit.tasks.evaluation.questions import positions_asked
+from overedit.tasks.execution.options import RayExecution, check_installed
 from overedit.tasks.models.loading import max_input_tokens
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.run import BASE, Run, TrajectoryPoint, short_name
@@ -92,21 +91,6 @@ class Plan(NamedTuple):
             return self.search.stop
         return given_counts(self.config)[-1]
 
-    def queued_jobs(self, jobs: Mapping[Trajectory, EditingJob]) -> list[QueuedJob]:
-        """The editing jobs of trajectories, for processes that read their own requests."""
-        several = len(self.config.order_seeds) > 1
-        return [
-            QueuedJob(
-                job,
-                self.config.dataset.model_copy(update={"order_seed": trajectory.order_seed}),
-                self.planned(trajectory.order_seed),
-                self.checkpoints_folder(trajectory),
-                f"Editing with {trajectory.label}" + (f", order {trajectory.order_seed}" if several else ""),
-                continues=self.search is not None,
-            )
-            for trajectory, job in jobs.items()
-        ]
-
     def point(self, trajectory: Trajectory, edit_count: int | None = None) -> TrajectoryPoint:
         """A point of a trajectory; its last planned one by default."""
         edit_count = self.last_count if edit_count is None else edit_count
@@ -161,6 +145,8 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen, changed: 
     """
     if config.engine.kind == "vllm" and find_spec("vllm") is None:
         raise ValueError("engine.kind: vllm is not installed here; choose auto or transformers")
+    if isinstance(config.execution, RayExecution):
+        check_installed()
     check_names(config)
     run = Run(name=config.name, home=config.home.resolve(), model=short_name(config.model), dataset=config.dataset.name)
     if not changed:

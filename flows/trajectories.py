@@ -1,11 +1,14 @@
-"""Edits and measures the trajectories of a run in rounds: a list of edit counts is one, a search has one for each."""
+"""Edits and measures the trajectories of a run in this process, in rounds.
+
+A list of edit counts is one round, a search has one for each. `many_devices.py` does the same without rounds.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TypeAlias
 
 import torch
 
@@ -13,16 +16,21 @@ from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.flows.config.models import Trajectory
 from overedit.flows.plan import Plan, Rounds, given_counts
 from overedit.tasks.editing_job.job import EditingJob, remove_line, written_checkpoints
-from overedit.tasks.editing_job.task import edit, edit_at_once, store_checkpoints
+from overedit.tasks.editing_job.task import edit
 from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.evaluation.measured import MeasuredCheckpoint
+from overedit.tasks.evaluation.options import MeasureOptions
 from overedit.tasks.evaluation.task import measure_checkpoint
+from overedit.tasks.execution.scheduler import WorkerLostError, failure_text
+from overedit.tasks.runs.records import store_checkpoints
 from overedit.tasks.search.bracket import Verdict, bracket, next_count
 from overedit.tasks.search.verdicts import read_verdicts, store_verdicts
 from overedit.tasks.system.task_runs import device_tags, in_task
-from overedit.tasks.system.untrusted import one_line
 
 logger = logging.getLogger(__name__)
+
+Measure: TypeAlias = Callable[[MeasuredCheckpoint, MeasureOptions, str], None]
+"""Measures a checkpoint in a task run of a name, here or elsewhere."""
 
 
 @dataclass
@@ -52,6 +60,7 @@ def run_trajectories(plan: Plan, engine: LazyEngine) -> tuple[list[TrajectorySta
     """
     states = [TrajectoryState(trajectory) for trajectory in plan.config.trajectories()]
     rounds: Rounds = ()
+    measure = with_engine(plan, engine)
     while due := {state.trajectory: asked for state in states if (asked := counts_to_measure(plan, state))}:
         new = {count for asked in due.values() for count in asked}.difference(*rounds)
         rounds += (tuple(sorted(new)),) if new else ()
@@ -62,15 +71,22 @@ def run_trajectories(plan: Plan, engine: LazyEngine) -> tuple[list[TrajectorySta
             state.asked |= set(due[state.trajectory])
         edited = edit_all(plan, active)
         base = {
-            seed: measure_or_fail(plan, plan.base(seed, rounds), engine)
+            seed: measure_or_fail(plan, plan.base(seed, rounds), measure)
             for seed in dict.fromkeys(state.trajectory.order_seed for state in active)
         }
         for state, counts in zip(active, edited, strict=True):
-            measure_trajectory(plan, state, counts, rounds, engine, base[state.trajectory.order_seed])
+            measure_trajectory(plan, state, counts, rounds, measure, base[state.trajectory.order_seed])
     for state in states:
         if not state.errors:
             remove_line(plan.checkpoints_folder(state.trajectory))
     return states, rounds
+
+
+def with_engine(plan: Plan, engine: LazyEngine) -> Measure:
+    """How a checkpoint is measured in this process."""
+    return lambda measured, options, name: in_task(
+        measure_checkpoint, measured, options, engine, plan.loader, name=name
+    )
 
 
 def counts_to_measure(plan: Plan, state: TrajectoryState) -> tuple[int, ...]:
@@ -97,47 +113,48 @@ def _state_in_words(state: TrajectoryState, definition: str, verdicts: dict[int,
 
 
 def edit_all(plan: Plan, states: Sequence[TrajectoryState]) -> list[list[int]]:
-    """Edit along trajectories; the edit counts of each one's new checkpoints."""
-    jobs = {
-        state.trajectory: state.trajectory.job.model_copy(update={"edit_counts": tuple(sorted(state.asked))})
-        for state in states
-    }
-    failed: dict[Path, str] = {}
-    if plan.config.trajectories_at_once > 1:
-        arguments = (plan.queued_jobs(jobs), plan.config.trajectories_at_once, plan.run.name)
-        failed = in_task(edit_at_once, *arguments, name="edit several at once", tags=device_tags())
-    found = []
-    for state in states:
-        error = failed.get(plan.checkpoints_folder(state.trajectory))
-        counts = edit_or_fail(plan, state, jobs[state.trajectory], failed=error)
-        found.append([count for count in counts if count not in state.measured])
-    return found
+    """Edit along trajectories, one after another; the edit counts of each one's new checkpoints."""
+    return [edit_or_fail(plan, state) for state in states]
 
 
-def edit_or_fail(plan: Plan, state: TrajectoryState, job: EditingJob, *, failed: str | None = None) -> list[int]:
+def edit_or_fail(plan: Plan, state: TrajectoryState) -> list[int]:
     """Edit along a trajectory; running out of memory, or a singular system, is a result and does not end the run.
 
     Args:
         plan: The run.
-        state: The trajectory; its error is added to it.
-        job: What to do, up to the edit counts that are asked for now.
-        failed: The error message, if editing has failed already.
+        state: The trajectory, to be edited up to the edit counts that were asked for; an error is added to it.
 
     Returns:
-        The edit counts of all its checkpoints, up to the failure if there was one.
+        The edit counts of its checkpoints that are not measured, up to the failure if there was one.
     """
     trajectory = state.trajectory
-    name = f"edit {trajectory.label}, order {trajectory.order_seed}"
+    job = job_to(state)
     folder, requests = plan.checkpoints_folder(trajectory), plan.planned(trajectory.order_seed)
-    point, continues = plan.point(trajectory), plan.search is not None
+    arguments = (job, requests, folder, plan.point(trajectory), trajectory.label, plan.sources, plan.search is not None)
     try:
-        if failed is None:
-            arguments = (job, requests, folder, point, trajectory.label, plan.sources, continues)
-            return list(in_task(edit, *arguments, name=name, tags=device_tags()))
+        found = in_task(edit, *arguments, name=task_name(state), tags=device_tags())
     except (RuntimeError, MemoryError) as error:
-        failed = one_line(error)
-    state.errors.append(failed)
-    return store_checkpoints(point, written_checkpoints(job, requests, folder))
+        found = failed_at(plan, state, failure_text(error))
+    return [count for count in found if count not in state.measured]
+
+
+def job_to(state: TrajectoryState, last: int | None = None) -> EditingJob:
+    """The editing job of a trajectory up to an edit count; up to all that were asked for by default."""
+    counts = tuple(sorted(count for count in state.asked if last is None or count <= last))
+    return state.trajectory.job.model_copy(update={"edit_counts": counts})
+
+
+def task_name(state: TrajectoryState) -> str:
+    """The name of the task run that edits."""
+    return f"edit {state.trajectory.label}, order {state.trajectory.order_seed}"
+
+
+def failed_at(plan: Plan, state: TrajectoryState, error: str) -> list[int]:
+    """Add the error of an editing job to a trajectory; the edit counts of the checkpoints that it left."""
+    trajectory = state.trajectory
+    state.errors.append(error)
+    left = written_checkpoints(job_to(state), plan.planned(trajectory.order_seed), plan.checkpoints_folder(trajectory))
+    return store_checkpoints(plan.point(trajectory), left)
 
 
 def measure_trajectory(
@@ -145,7 +162,7 @@ def measure_trajectory(
     state: TrajectoryState,
     counts: Sequence[int],
     rounds: Rounds,
-    engine: LazyEngine,
+    measure: Measure,
     base_error: str | None,
 ) -> None:
     """Measure a trajectory's new checkpoints; without the pristine model's answers there is nothing to compare with."""
@@ -153,15 +170,19 @@ def measure_trajectory(
         state.errors.append(base_error)
         return
     for count in counts:
-        measured = plan.measured(state.trajectory, count, rounds)
-        error = measure_until_decided(plan, measured, engine)
-        state.errors += [error] if error else []
-        state.measured.append(count)
-        if not read_checkpoint(plan.folder_of(state.trajectory, count)).record.finite:
-            state.broken.add(count)
+        error = measure_until_decided(plan, plan.measured(state.trajectory, count, rounds), measure)
+        has_measured(plan, state, count, error)
 
 
-def measure_until_decided(plan: Plan, measured: MeasuredCheckpoint, engine: LazyEngine) -> str | None:
+def has_measured(plan: Plan, state: TrajectoryState, count: int, error: str | None) -> None:
+    """Note that a trajectory's checkpoint was measured, or why it could not be."""
+    state.errors += [error] if error else []
+    state.measured.append(count)
+    if not read_checkpoint(plan.folder_of(state.trajectory, count)).record.finite:
+        state.broken.add(count)
+
+
+def measure_until_decided(plan: Plan, measured: MeasuredCheckpoint, measure: Measure) -> str | None:
     """Measure a checkpoint; in a search with more and more items, until they decide or there are no more.
 
     Returns:
@@ -170,7 +191,7 @@ def measure_until_decided(plan: Plan, measured: MeasuredCheckpoint, engine: Lazy
     most = plan.config.capability.most_items
     limits = [most] if plan.search is None else plan.search.item_limits(most)
     for limit in limits:
-        error = measure_or_fail(plan, measured, engine, limit=limit)
+        error = measure_or_fail(plan, measured, measure, limit=limit)
         if error is not None or plan.search is None or limit == limits[-1]:
             return error
         count = measured.point.edit_count
@@ -181,14 +202,14 @@ def measure_until_decided(plan: Plan, measured: MeasuredCheckpoint, engine: Lazy
 
 
 def measure_or_fail(
-    plan: Plan, measured: MeasuredCheckpoint, engine: LazyEngine, *, limit: int | None = None
+    plan: Plan, measured: MeasuredCheckpoint, measure: Measure, *, limit: int | None = None
 ) -> str | None:
     """Measure one checkpoint, in a task run of its name; a failing engine does not end the run.
 
     Args:
         plan: The run.
         measured: The checkpoint.
-        engine: Answers.
+        measure: How.
         limit: The most items of each capability task; the configuration's by default.
 
     Returns:
@@ -196,7 +217,9 @@ def measure_or_fail(
     """
     name = f"measure {measured.point.trajectory} at {measured.point.edit_count}"
     try:
-        in_task(measure_checkpoint, measured, plan.measure_options(limit), engine, plan.loader, name=name)
+        measure(measured, plan.measure_options(limit), name)
+    except WorkerLostError:
+        raise
     except (RuntimeError, MemoryError) as error:
-        return f"{name}: {one_line(error)}"
+        return f"{name}: {failure_text(error)}"
     return None

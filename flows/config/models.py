@@ -21,6 +21,7 @@ from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.evaluation.capability.options import CapabilityOptions
 from overedit.tasks.evaluation.options import EvaluationOptions, PerplexityOptions
 from overedit.tasks.evaluation.paper_protocols import PRESETS
+from overedit.tasks.execution.options import Execution, LocalExecution
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.pocket_world.shipped import WORLDS
 from overedit.tasks.report.comparison.limits import GateOptions
@@ -124,9 +125,11 @@ class BenchmarkConfig(AfterKeys, EditingConfig):
     """The engine that answers the prompts."""
     gate: GateOptions | None = None
     """What fails the run when it is compared with the accepted instance of the same name."""
-    trajectories_at_once: int = Field(default=1, ge=1)
-    """How many trajectories are edited at once, each in its own process with a share of the processor's cores and, on a
-    machine with GPUs, a GPU of its own. Each needs its own memory. The results are the same."""
+    execution: Execution = LocalExecution()
+    """Where editing and measuring are done: `{engine: local}`, or `{engine: ray, editors: 4, engines: 2}`.
+
+    The results are the same.
+    """
 
     @model_validator(mode="before")
     @classmethod

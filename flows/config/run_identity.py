@@ -77,7 +77,7 @@ def _configuration_before(path: Path) -> dict[str, Any] | None:
 
 
 def _as_json(config: EditingConfig) -> str:
-    return json.dumps(config.model_dump(mode="json", exclude={"home", "trajectories_at_once"}), indent=1) + "\n"
+    return json.dumps(config.model_dump(mode="json", exclude={"home", "execution"}), indent=1) + "\n"
 
 
 def _shown(value: Any) -> str:

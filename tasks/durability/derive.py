@@ -68,6 +68,7 @@ def derive_all(
     *,
     sources: SourceIndex | None = None,
     show: ShowProgress = unseen,
+    threads: int | None = None,
 ) -> Derived:
     """Make the checkpoints that are missing. The model is loaded once, and only if one is.
 
@@ -76,6 +77,7 @@ def derive_all(
         settings: The base model, and how to train.
         sources: Keeps parsed source files between stage keys.
         show: Shows the progress.
+        threads: Torch threads if there is no GPU; `editing_threads()` by default.
 
     Raises:
         NoSpaceError: The disk has no room; what was written before is whole.
@@ -88,7 +90,7 @@ def derive_all(
     if not missing:
         return Derived(found, {})
     if not torch.cuda.is_available():
-        torch.set_num_threads(editing_threads())
+        torch.set_num_threads(threads or editing_threads())
     errors = {}
     with gpu_lock(), show("One more step after the edits", "checkpoints") as progress:
         loaded = load_model(settings.model)

@@ -75,6 +75,33 @@ class EditingJob(BaseModel):
         return key_at
 
 
+class Prepared:
+    """The model of the last job and its method's inputs, for a process that does several jobs one after another."""
+
+    def __init__(self) -> None:
+        self._model: tuple[ModelReference, LoadedModel] | None = None
+        self._inputs: tuple[MethodConfig, dict[str, Any]] | None = None
+
+    def model(self, reference: ModelReference) -> LoadedModel:
+        """The pristine model, loaded if the last job had another."""
+        if self._model is None or self._model[0] != reference:
+            self.clear()
+            self._model = reference, load_model(reference)
+        return self._model[1]
+
+    def inputs(self, job: EditingJob, show: ShowProgress) -> dict[str, Any]:
+        """The inputs of a job's method, read or computed if the last job had another method."""
+        loaded = self.model(job.model)
+        if self._inputs is None or self._inputs[0] != job.method:
+            self._inputs = None
+            self._inputs = job.method, method_inputs(job.method, loaded, job.model.digest, show)
+        return self._inputs[1]
+
+    def clear(self) -> None:
+        """Free the model."""
+        self._model = self._inputs = None
+
+
 def run_editing_job(
     job: EditingJob,
     requests: RequestStore,
@@ -86,6 +113,8 @@ def run_editing_job(
     stop_asked: Callable[[], bool] | None = None,
     sources: SourceIndex | None = None,
     continues: bool = False,
+    keep_others: bool = False,
+    prepared: Prepared | None = None,
 ) -> list[Checkpoint]:
     """Edit a model and write its checkpoints into `folder`; whole checkpoints of the same key are kept.
 
@@ -99,6 +128,8 @@ def run_editing_job(
         stop_asked: Checked after each turn; by default it tells whether SIGTERM or Ctrl-C was received.
         sources: Keeps parsed source files between jobs.
         continues: Keep the main line's states, because more counts of this trajectory may be asked for.
+        keep_others: Keep checkpoints at other counts, because this job is the first part of a longer one.
+        prepared: Keeps the model in memory for the next job.
 
     Raises:
         ValueError: The model, a site, a corpus or the schedule does not fit.
@@ -107,14 +138,23 @@ def run_editing_job(
     key_at = job.checkpoint_keys(requests, sources)
     finished = finished_checkpoints(job, key_at, folder)
     if finished:
-        _remove_stale(folder, finished, continues=continues)
+        _remove_stale(folder, finished, continues=continues, keep_others=keep_others)
         return finished
     if not torch.cuda.is_available():
         torch.set_num_threads(threads or editing_threads())
     stops = stop_on_signals() if stop_asked is None else nullcontext(stop_asked)
+    given = prepared or Prepared()
     with gpu_lock():
-        found = _edited(job, requests, folder, key_at=key_at, show=show, title=title, stops=stops, continues=continues)
-    _remove_stale(folder, found, continues=continues)
+        try:
+            found = _edited(
+                job, requests, folder, given, key_at, show=show, title=title, stops=stops, continues=continues
+            )
+        except BaseException:
+            given.clear()
+            raise
+        if prepared is None:
+            given.clear()  # while the GPU is held
+    _remove_stale(folder, found, continues=continues, keep_others=keep_others)
     return found
 
 
@@ -122,17 +162,17 @@ def _edited(
     job: EditingJob,
     requests: RequestStore,
     folder: Path,
-    *,
+    prepared: Prepared,
     key_at: Callable[[int], str],
+    *,
     show: ShowProgress,
     title: str | None,
     stops: AbstractContextManager[Callable[[], bool]],
     continues: bool,
 ) -> list[Checkpoint]:
-    """Edit from the newest whole checkpoint on; the model is freed when this returns."""
+    """Edit from the newest whole checkpoint on."""
     entry = METHODS[job.method.method]
-    loaded = load_model(job.model)
-    inputs = method_inputs(job.method, loaded, job.model.digest, show)
+    loaded, inputs = prepared.model(job.model), prepared.inputs(job, show)
     with show(title or f"Editing with {entry.label}", "edits") as progress, stops as stop_asked:
         return list(
             run_trajectory(
@@ -195,13 +235,13 @@ def inputs_key(method: MethodConfig, model_digest: str) -> dict[str, Any]:
     return {"covariance": covariance_key(options, method.sites, model_digest=model_digest)} if options else {}
 
 
-def _remove_stale(folder: Path, kept: Sequence[Checkpoint], *, continues: bool) -> None:
+def _remove_stale(folder: Path, kept: Sequence[Checkpoint], *, continues: bool, keep_others: bool) -> None:
     """Remove other checkpoints and the leftovers of killed processes from a finished trajectory's folder."""
     remove_leftovers(folder)
     if not continues:
         remove_line(folder)
     names = {checkpoint.folder.name for checkpoint in kept}
-    for path in folder.glob("[0-9]*"):
+    for path in () if keep_others else folder.glob("[0-9]*"):
         if path.name not in names:
             logger.info("removed a checkpoint that no longer belongs to its trajectory: %s", path)
             shutil.rmtree(path)

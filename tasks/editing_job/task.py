@@ -1,15 +1,12 @@
-"""Editing, as Prefect tasks: one trajectory, or several at once in separate processes."""
+"""Editing one trajectory, as a Prefect task."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.job import EditingJob, run_editing_job
-from overedit.tasks.editing_job.parallel import QueuedJob, edit_in_processes
-from overedit.tasks.runs.records import store_checkpoint
+from overedit.tasks.runs.records import store_checkpoints
 from overedit.tasks.runs.run import TrajectoryPoint
 from overedit.tasks.system.stage_key import SourceIndex
 from overedit.tasks.system.task_runs import shown_in_flow, stage
@@ -43,20 +40,3 @@ def edit(
     show = shown_in_flow(point.run.name)
     checkpoints = run_editing_job(job, requests, folder, show=show, title=title, sources=sources, continues=continues)
     return store_checkpoints(point, checkpoints)
-
-
-@stage
-def edit_at_once(jobs: Sequence[QueuedJob], num_processes: int, run: str) -> dict[Path, str]:
-    """Edit several trajectories of a run at once, each in its own process; see `edit_in_processes`."""
-    return edit_in_processes(jobs, num_processes, show=shown_in_flow(run, lines=True))
-
-
-def store_checkpoints(point: TrajectoryPoint, checkpoints: Sequence[Checkpoint]) -> list[int]:
-    """Store the records of a trajectory's checkpoints: their tensors, their turns, and what they took.
-
-    Returns:
-        Their edit counts.
-    """
-    for checkpoint in checkpoints:
-        store_checkpoint(point.at(checkpoint.record.edit_count), checkpoint)
-    return [checkpoint.record.edit_count for checkpoint in checkpoints]

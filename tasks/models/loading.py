@@ -50,12 +50,9 @@ def max_input_tokens(config: PreTrainedConfig) -> int:
     return context_length(config) or 1024
 
 
-def editing_threads(at_once: int = 1) -> int:
+def editing_threads() -> int:
     """Torch threads for editing on a CPU: all cores that this process may use but one, which is left to the servers.
 
     One thread too many costs more than it gains: threads wait for one another when another process holds a core.
-
-    Args:
-        at_once: Trajectories that are edited at the same time; each gets an equal share.
     """
-    return max(1, (len(os.sched_getaffinity(0)) - 1) // at_once)
+    return max(1, len(os.sched_getaffinity(0)) - 1)

@@ -80,6 +80,7 @@ def needs_of(
     *,
     least_gpu: float,
     at_once: int,
+    engines: int,
     other_processes: float,
     disk: float,
 ) -> tuple[Need, ...]:
@@ -94,13 +95,14 @@ def needs_of(
         engine: The engine's.
         least_gpu: GPU memory that the engine cannot do without.
         at_once: Trajectories that are edited at the same time.
+        engines: Engines that measure at the same time.
         other_processes: Host memory of the run's other processes.
         disk: Bytes to be written.
     """
     largest = max(memory.host for memory in editing)
-    host = at_once * largest + engine.host + other_processes
+    host = at_once * largest + engines * engine.host + other_processes
     needs = [
-        Need("host memory", host, machine.host, "editing" if at_once * largest >= engine.host else "engine"),
+        Need("host memory", host, machine.host, "editing" if at_once * largest >= engines * engine.host else "engine"),
         Need("disk", disk + SLACK, machine.disk, "disk"),
     ]
     if machine.gpu:

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 FILE = "complete.json"
 _NOT_RESULTS = (FILE, "lock")
+_NOT_ASKED = ("home", "execution")  # keys that determine no result
 
 
 def write_completion(run: Run, content: Mapping[str, Any]) -> None:
@@ -66,8 +67,8 @@ def completed_run(content: Mapping[str, Any]) -> Run | None:
 def _asked(content: Mapping[str, Any]) -> str:
     """Digest of everything that determines the results."""
     inputs = {str(path): _stamp(path) for value in _texts(content) if (path := _existing(value)) is not None}
-    plain = {key: value for key, value in content.items() if key not in ("home", "trajectories_at_once")}
-    return digest([plain, inputs, _own_files(), versions()])
+    plain = {key: value for key, value in content.items() if key not in _NOT_ASKED}
+    return digest([plain, inputs, own_files_digest(), versions()])
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -76,7 +77,7 @@ def _texts(value: Any) -> Iterator[str]:
         yield str(value)
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            if key != "home":
+            if key not in _NOT_ASKED:
                 yield from _texts(item)
     elif isinstance(value, Iterable):
         for item in value:
@@ -99,7 +100,7 @@ def _stamp(path: Path) -> list[Any]:
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
 
-def _own_files() -> str:
+def own_files_digest() -> str:
     """Digest of every source and data file of Overedit."""
     home = Path(overedit.__path__[0])
     total = hashlib.sha256()

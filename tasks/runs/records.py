@@ -28,6 +28,17 @@ def store_checkpoint(point: TrajectoryPoint, checkpoint: Checkpoint) -> None:
     point.store_cost("edit", costs.seconds, costs.num_edits, key=record.key, peak_memory_bytes=costs.peak_memory_bytes)
 
 
+def store_checkpoints(point: TrajectoryPoint, checkpoints: Sequence[Checkpoint]) -> list[int]:
+    """Store the records of a trajectory's checkpoints: their tensors, their turns, and what they took.
+
+    Returns:
+        Their edit counts.
+    """
+    for checkpoint in checkpoints:
+        store_checkpoint(point.at(checkpoint.record.edit_count), checkpoint)
+    return [checkpoint.record.edit_count for checkpoint in checkpoints]
+
+
 def tensor_rows(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """Rows of the table `checkpoints`, without the identity columns."""
     record, weights = checkpoint.record, checkpoint.folder / "weights.safetensors"
@@ -87,9 +98,7 @@ def store_run(
     started_at: datetime,
 ) -> None:
     """Store the end of a trajectory, at its last planned edit count, unless the same end is stored already."""
-    settings = {
-        name: value for name, value in json.loads(config).items() if name not in ("home", "trajectories_at_once")
-    }
+    settings = {name: value for name, value in json.loads(config).items() if name not in ("home", "execution")}
     key = digest([model_digest, method_config, settings, error, versions()])
     if point.reuse("runs", key):
         return

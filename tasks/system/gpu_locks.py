@@ -1,8 +1,13 @@
 """GPU locks: one process holds a GPU at a time, so that editing and an engine never share one by accident.
 
 A lock is named after the GPU's UUID, so the numbers in CUDA_VISIBLE_DEVICES do not matter. It works between the
-processes of one user on one machine, started from the command line or by Prefect. Prefect's limit on the tag `gpu` is
-how many tasks of one server run at once; it shows the others as waiting in the UI, and should be the number of GPUs.
+processes of one user on one machine, started from the command line, by Prefect or by Ray. Who waits for whom:
+
+- `execution: {engine: local}`: Prefect's limit on the tag `gpu` is how many tasks of one server run at once; it shows
+  the others as waiting in the UI, and should be the number of GPUs. The lock makes sure that no two share one.
+- `execution: {engine: ray}`: Ray assigns GPUs to its workers, and their tasks do not have the tag. A worker locks its
+  whole GPUs as long as it lives, against processes that Ray does not know. One with a share of a GPU locks nothing.
+
 Between users, or in a container that hides the temporary folder, a scheduler has to assign the GPUs.
 """
 
@@ -23,6 +28,9 @@ from overedit.tasks.system.locks import SECONDS_BETWEEN_LOOKS, holder, write_hol
 
 logger = logging.getLogger(__name__)
 
+NO_CLAIMS = "OVEREDIT_SHARES_GPU"
+"""The environment variable of a process that shares its GPUs on purpose, as a scheduler has assigned them."""
+
 
 def visible_gpus() -> tuple[str, ...]:
     """The UUIDs of the GPUs that this process may use, in CUDA's order (CUDA applies CUDA_VISIBLE_DEVICES)."""
@@ -33,12 +41,12 @@ def visible_gpus() -> tuple[str, ...]:
 
 @contextmanager
 def gpu_lock(*, first: int | None = None) -> Iterator[None]:
-    """Lock a GPU while the block runs, and make torch use it; without GPUs it does nothing.
+    """Lock a GPU while the block runs, and make torch use it; without GPUs, or with a share of one, it does nothing.
 
     Args:
         first: Lock this many GPUs, the first visible ones and no others, as vLLM uses those.
     """
-    gpus = visible_gpus()
+    gpus = () if NO_CLAIMS in os.environ else visible_gpus()
     with ExitStack() as locked:
         # one after another, in the same order in every process, so that no two wait for each other
         groups = [gpus] if first is None else [(uuid,) for uuid in gpus[:first]]

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_ARTIFACTS = 2.0
+SECONDS_BETWEEN_REPORTS = 0.5
 
 ShowProgress = Callable[[str, str], AbstractContextManager[Advance]]
 """(title, unit) -> a context manager that shows the progress of a piece of work, like `shown`."""
@@ -36,6 +37,19 @@ def counted(items: Iterable[Item], progress: Advance, total: int) -> Iterator[It
         if done % ITEMS_PER_REPORT == 0:
             progress(done, max(total, done))
     progress(done, max(total, done))
+
+
+def now_and_then(advance: Advance) -> Advance:
+    """Twice a second is enough for people, and a method may count thousands of steps in that time."""
+    last = time.monotonic() - SECONDS_BETWEEN_REPORTS
+
+    def some(done: int, total: int) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last >= SECONDS_BETWEEN_REPORTS:
+            last = time.monotonic()
+            advance(done, total)
+
+    return some
 
 
 @contextmanager

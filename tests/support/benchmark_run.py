@@ -83,6 +83,25 @@ def rows_of(folder: Path, table: str) -> list[dict[str, Any]]:
     return rows
 
 
+def numbers(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a run by table, but for what things cost, where they are, and what each engine of a run has once."""
+    found = {}
+    for table in ("outcomes", "perplexity", "checkpoints", "diagnostics", "requests", "costs"):
+        rows = [row for row in rows_of(folder, table) if not (table == "costs" and _is_of_one_engine(row))]
+        for row in rows:
+            for name in ("seconds", "peak_memory_bytes", "path", "corpus"):
+                row.pop(name, None)
+            if row.get("quantity") == "seconds":
+                row["value"] = None
+        found[table] = sorted(rows, key=str)
+    return found
+
+
+def _is_of_one_engine(cost: dict[str, Any]) -> bool:
+    """Its start, or a swap back to the pristine model."""
+    return cost["stage"] == "engine_start" or (cost["stage"] == "swap" and cost["edit_count"] == 0)
+
+
 def server_settings(own: Path | None = None) -> dict[str, str]:
     """Environment of a run with a Prefect server of its own, whose files are in `own`, or with the tests' server."""
     from prefect.settings import PREFECT_API_URL

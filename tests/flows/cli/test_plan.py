@@ -48,11 +48,11 @@ def test_a_run_that_cannot_fit_is_refused(overedit: Run, files: dict[str, str]) 
 
 def test_the_nearest_setting_that_would_fit_is_proposed_and_does_fit(overedit: Run, files: dict[str, str]) -> None:
     """Five copies of the process that edits do not fit into the memory in which one does."""
-    several = ["--set", "order_seeds=[0, 1, 2, 3, 4]", "--set", "trajectories_at_once=5", "--memory", "3"]
+    several = ["--set", "order_seeds=[0, 1, 2, 3, 4]", "--set", "execution={engine: ray, editors: 5}", "--memory", "3"]
     code, _, err = overedit("plan", files["config"], *several)
     assert code == 2
-    assert "it would fit with --set 'trajectories_at_once=1'" in err
-    assert overedit("plan", files["config"], *several, "--set", "trajectories_at_once=1")[0] == 0
+    assert "it would fit with --set 'execution.editors=1'" in err
+    assert overedit("plan", files["config"], *several, "--set", "execution.editors=1")[0] == 0
 
 
 def test_fewer_checkpoints_are_proposed_where_the_disk_is_small(overedit: Run, files: dict[str, str]) -> None:

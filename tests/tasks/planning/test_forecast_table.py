@@ -21,7 +21,14 @@ def forecast(machine: Machine, *, at_once: int = 1) -> Forecast:
         MethodForecast("A method with quite a long name (epochs=3)", 1100, 4.6e14, memory, GIB, 90.0, "measured"),
     )
     needs = needs_of(
-        machine, [memory], Memory(host=4 * GIB), least_gpu=8 * GIB, at_once=at_once, other_processes=GIB, disk=2 * GIB
+        machine,
+        [memory],
+        Memory(host=4 * GIB),
+        least_gpu=8 * GIB,
+        at_once=at_once,
+        engines=1,
+        other_processes=GIB,
+        disk=2 * GIB,
     )
     return Forecast((10, 100), 2, methods, (StageForecast("generate", 10, 30.0, "assumed"),), needs, ("a note " * 30,))
 

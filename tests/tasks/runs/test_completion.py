@@ -40,11 +40,11 @@ def test_a_complete_run_is_recognized(content: dict[str, Any]) -> None:
     assert (found.name, found.model, found.dataset) == (RUN, "m", "d")
 
 
-def test_how_many_are_edited_at_once_and_the_spelling_of_home_do_not_count(
+def test_where_it_is_done_and_the_spelling_of_home_do_not_count(
     content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(content["home"])
-    assert completed_run(content | {"home": ".", "trajectories_at_once": 4}) is not None
+    assert completed_run(content | {"home": ".", "execution": {"engine": "ray"}}) is not None
 
 
 def append(path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_changed_input_setting_or_package_is_noticed(
 
 
 def test_a_changed_file_of_overedit_is_noticed(content: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(completion, "_own_files", lambda: "another digest")
+    monkeypatch.setattr(completion, "own_files_digest", lambda: "another digest")
     assert completed_run(content) is None
 
 

@@ -1,0 +1,1 @@
+"""Running the units of a run on many devices and machines."""
