@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from overedit.flows.benchmark import run_plan
+from overedit.flows.benchmark import benchmark, run_plan
 from overedit.flows.config.models import BenchmarkConfig
 from overedit.flows.config.run_identity import write_configuration
 from overedit.flows.plan import make_plan
@@ -49,6 +49,22 @@ def test_the_rows_are_those_of_a_local_run(
     assert len(cluster.calls) == units * (2 if loses_each else 1)
     assert not list(tmp_path.rglob("line")), "the states of the main line go at the end"
     assert not list(tmp_path.rglob("order-0/lock"))
+
+
+@pytest.mark.slow
+def test_its_units_are_task_runs_with_their_names(
+    prefect_server: None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.client.orchestration import get_client
+
+    use_fake_clusters(monkeypatch)
+    more = {"methods": METHODS[:1], "edit_counts": [1, 4], "execution": RAY, "name": "named"}
+    benchmark(BenchmarkConfig.model_validate(configuration(tmp_path, tiny_model, **more)))
+    with get_client(sync_client=True) as client:
+        made = {run.name: run.state_name for run in client.read_task_runs(limit=200)}
+    for name in ("edit UltraEdit, order 0, to 1", "edit UltraEdit, order 0, to 4", "measure base at 0"):
+        assert made[name] == "Completed"
+    assert {made["measure ultraedit at 1"], made["measure ultraedit at 4"]} == {"Completed"}
 
 
 SEARCH = {
