@@ -15,6 +15,7 @@ from overedit.editing.model.tokenization import encode_texts
 from overedit.flows.config.models import BenchmarkConfig
 from overedit.flows.plan import Plan, given_counts, model_skeleton
 from overedit.tasks.data.corpus import open_corpus
+from overedit.tasks.editing_job.covariance_cache import not_cached
 from overedit.tasks.engine.options import engine_kind
 from overedit.tasks.evaluation.perplexity import corpus_texts
 from overedit.tasks.execution.options import RayExecution
@@ -109,8 +110,10 @@ def count_facts(plan: Plan, machine: Machine) -> Facts:
     warehouse = plan.run.warehouse
     outcomes = sum(path.stat().st_size for path in (plan.run.home / "warehouse" / "outcomes").rglob("*.parquet"))
     covariance = {}
-    for options in [found for method in config.methods if (found := method.covariance_options) is not None]:
-        if options.path is None:
+    dtype = stored_dtype if config.dtype == "auto" else getattr(torch, config.dtype)
+    for method in config.methods:
+        options = method.covariance_options
+        if options is not None and not_cached(options, method.sites, model_digest=model.digest, dtype=dtype):
             first = encode_texts(tokenizer, list(islice(open_corpus(options.corpus, 50, key="covariance").texts, 50)))
             length = _mean(min(len(ids), options.max_length) for ids in first)
             covariance[options.corpus] = length * (options.num_samples or 100_000)
@@ -235,7 +238,7 @@ def _stages(
         if asked[stage]
     ]
     once = [
-        StageForecast("covariance", tokens, _covariance_seconds(facts, config, shape, corpus), "assumed, if not cached")
+        StageForecast("covariance", tokens, _covariance_seconds(facts, config, shape, corpus), "assumed")
         for corpus, tokens in facts.covariance_tokens.items()
     ]
     return (*once, *found, StageForecast("other", 1, OTHER_SECONDS, "assumed"))

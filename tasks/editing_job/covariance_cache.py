@@ -67,7 +67,7 @@ def covariance_of(
         files = given_files(options.path, sites, model_digest)
         return {site: read_covariance(file, devices[site]) for site, file in files.items()}
     corpus = open_corpus(options.corpus, options.num_samples, key=f"{KEY}.corpus")
-    records = {site: _record(site, model, options, corpus, model_digest) for site in devices}
+    records = {site: _record(site, model.dtype, options, corpus, model_digest) for site in devices}
     found = {site: moment for site in devices if (moment := _cached(records[site], devices[site])) is not None}
     missing = [site for site in devices if site not in found]
     if missing:
@@ -91,6 +91,14 @@ def check_covariance(options: CovarianceOptions, sites: Sequence[str], *, model_
     texts = open_corpus(options.corpus, options.num_samples, key=f"{KEY}.corpus").texts
     if next(iter(texts), None) is None:
         raise ValueError(f"{KEY}.corpus: {options.corpus} holds no text")
+
+
+def not_cached(options: CovarianceOptions, sites: Sequence[str], *, model_digest: str, dtype: torch.dtype) -> list[str]:
+    """The sites whose covariance has to be computed, for a model of this dtype; raises as `check_covariance`."""
+    if options.path is not None:
+        return []
+    corpus = open_corpus(options.corpus, options.num_samples, key=f"{KEY}.corpus")
+    return [site for site in sites if not cache_file(_record(site, dtype, options, corpus, model_digest)).exists()]
 
 
 def covariance_key(options: CovarianceOptions, sites: Sequence[str], *, model_digest: str) -> Any:
@@ -146,13 +154,13 @@ def cache_file(record: Mapping[str, Any]) -> Path:
 
 
 def _record(
-    site: str, model: PreTrainedModel, options: CovarianceOptions, corpus: Corpus, model_digest: str
+    site: str, dtype: torch.dtype, options: CovarianceOptions, corpus: Corpus, model_digest: str
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "site": site,
         "model_digest": model_digest,
-        "model_dtype": str(model.dtype).removeprefix("torch."),
+        "model_dtype": str(dtype).removeprefix("torch."),
         "corpus": options.corpus,
         "corpus_digest": corpus.digest,
         "num_samples": options.num_samples,
