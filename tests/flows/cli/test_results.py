@@ -52,11 +52,11 @@ def test_what_is_wrong_is_one_message_and_leaves_nothing(
     "arguments",
     [["sql", "SELECT 1"], ["report", "before"], ["compare", "before", "after"], ["status"], ["verify"], ["prune", "a"]],
 )
-def test_a_home_that_is_a_url_is_refused(overedit: Run, home: Path, arguments: list[str]) -> None:
-    code, out, err = overedit(*arguments, "--home", "s3://bucket/results")
+def test_a_home_that_is_no_store_is_refused(overedit: Run, home: Path, arguments: list[str]) -> None:
+    code, out, err = overedit(*arguments, "--home", "http://user:secret@host/results")
     assert (code, out) == (2, "")
-    assert err.startswith("overedit: home: 's3://bucket/results' is a URL; accepted: a folder of this machine")
-    assert not (home / "s3:").exists()
+    assert err.startswith("overedit: home: 'http://...@host/results' is a URL of 'http'; accepted: a folder, or a URL")
+    assert not (home / "http:").exists()
 
 
 def test_a_query_over_two_homes(overedit: Run, home: Path) -> None:
@@ -68,8 +68,8 @@ def test_a_query_over_two_homes(overedit: Run, home: Path) -> None:
         assert overedit("sql", sql.format(name), "--attach", given, "--format", "csv") == alone
     code, out, err = overedit("sql", "SELECT 1", "--attach", "nowhere")
     assert (code, out) == (2, "") and "nowhere; run a benchmark first, or name its folder with --attach" in err
-    code, out, err = overedit("sql", "SELECT 1", "--attach", "other=s3://bucket/x")
-    assert (code, out) == (2, "") and "attach: 's3://bucket/x' is a URL" in err
+    code, out, err = overedit("sql", "SELECT 1", "--attach", "other=http://bucket/x")
+    assert (code, out) == (2, "") and "attach: 'http://bucket/x' is a URL of 'http'" in err
 
 
 def test_two_runs_are_compared(overedit: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
