@@ -161,8 +161,9 @@ def test_commands_read_results_in_the_store(stored: Stored, command: Run, tmp_pa
     assert (code, "Permission Error" in err) == (2, True)
     code, out, _ = command("status", *at)
     assert (code, "completed" in out, "2 6" in out) == (0, True, True)
-    code, out, _ = command("compare", "r", "r", *at)
-    assert code == 0
+    code, out, _ = command("sql", "SELECT instance FROM instances ORDER BY instance", "--format", "csv", *at)
+    code, out, err = command("compare", f"r@{out.splitlines()[-1]}", "r", *at)
+    assert code == 0, err
     code, out, _ = command("report", "r", "--format", "all", *at)
     assert (code, f"wrote {HOME}/reports/r.md" in out) == (0, True)
     assert "team/reports/r.md" in keys(stored.environment, "results")

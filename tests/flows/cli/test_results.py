@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from overedit.tasks.storage.working_copy import local_home, sizes
 from tests.support.command_line import Run
 from tests.support.two_runs import fill_two
 
@@ -57,6 +58,23 @@ def test_a_home_that_is_no_store_is_refused(overedit: Run, home: Path, arguments
     assert (code, out) == (2, "")
     assert err.startswith("overedit: home: 'http://...@host/results' is a URL of 'http'; accepted: a folder, or a URL")
     assert not (home / "http:").exists()
+
+
+def test_the_commands_of_a_home_in_a_store(
+    overedit: Run, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OVEREDIT_CACHE", str(tmp_path / "cache"))
+    url = f"memory://{tmp_path.name}/results"
+    fill_two(local_home(url) / "warehouse")
+    for arguments in (["sql", "SELECT run FROM trajectories ORDER BY ALL"], ["compare", "before", "after"]):
+        assert overedit(*arguments, "--home", url) == overedit(*arguments)
+    assert overedit("sql", "SELECT count(*) FROM store.trajectories", "--attach", f"store={url}")[0] == 0
+    assert overedit("sql", "SELECT * FROM read_csv('/etc/passwd')", "--home", url)[0] == 2
+    code, out, err = overedit("report", "before", "--home", url)
+    assert (code, f"wrote {url}/reports/before.html" in out) == (0, True), err
+    assert "before.html" in sizes(local_home(url) / "reports")
+    code, out, err = overedit("verify", "--home", url)
+    assert "everything is as it was written" in out, out + err
 
 
 def test_a_query_over_two_homes(overedit: Run, home: Path) -> None:
