@@ -7,6 +7,7 @@
 #   make faults  a small run under 200 faults (FAULTS=, SEED=): killed, torn, flipped, no space; nothing may be lost
 #   make operation  scheduled runs as an operator has them: server, worker, PostgreSQL, a killed worker (6 minutes)
 #   make engines vLLM on two ranks: swaps, wrong shards, families, a whole run (10 to 25 minutes)
+#   make storage a run whose results are in an object store, killed and continued on another machine (minutes)
 #   make million a million edits one after another: memory, speed and what is remembered (40 minutes)
 #   make examples  rerun the documentation's queries against the demo's warehouse and paste the output
 #   make docs    make docs/warehouse.md, the page of all tables and views, from the code
@@ -17,7 +18,7 @@ LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 STAMP := .venv/.installed-$(LOCK)
 PYTHON := .venv/bin/python
 
-.PHONY: demo test check examples docs fuzz faults operation engines million ui bench lock environment
+.PHONY: demo test check examples docs fuzz faults operation engines storage million ui bench lock environment
 .DEFAULT_GOAL := demo
 
 environment: $(STAMP)
@@ -54,6 +55,9 @@ operation: $(STAMP)
 
 engines: $(STAMP)
 	@OVEREDIT_ENGINES=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/tasks/engine/test_tensor_parallel.py $(ARGS)
+
+storage: $(STAMP)
+	@OVEREDIT_STORAGE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/flows/test_run_in_object_store.py $(ARGS)
 
 million: $(STAMP)
 	@$(PYTHON) tests/benchmarks/million.py $(ARGS)

@@ -30,7 +30,8 @@ from overedit.tasks.runs.completion import write_completion
 from overedit.tasks.runs.instances import Instance, accept, baseline_of, begin, shown_changes
 from overedit.tasks.runs.records import store_engine_starts, store_requests, store_run
 from overedit.tasks.runs.run import Run
-from overedit.tasks.system.locks import check_run_is_free, run_lock
+from overedit.tasks.runs.run_lock import check_run_is_free, run_lock
+from overedit.tasks.storage.working_copy import shown_path
 from overedit.tasks.system.progress import shown
 from overedit.tasks.system.task_runs import in_task
 from overedit.tasks.system.untrusted import one_line
@@ -56,19 +57,21 @@ def benchmark(config: BenchmarkConfig, wait: bool = False) -> str:
         wait: If another process works on the run, wait for its end and then do what is left.
 
     Returns:
-        The path of the report page.
+        The path or URL of the report page.
 
     Raises:
         ValueError: The configuration does not fit the data or the model; nothing has been written then.
         RuntimeError: A trajectory failed (the others are complete; the table `runs` has the error), or another process
             works on the run and nothing has been done.
     """
-    return str(run_alone(make_plan(config, show=shown), wait=wait).run.report)
+    return shown_path(run_alone(make_plan(config, show=shown), wait=wait).run.report)
 
 
 def flow_of(plan: Plan, *, requested_by: str = "python") -> Flow[..., str]:
     """The flow `benchmark` for an existing plan."""
-    return for_plan(benchmark, lambda wait: str(run_alone(plan, wait=wait, requested_by=requested_by).run.report))
+    return for_plan(
+        benchmark, lambda wait: shown_path(run_alone(plan, wait=wait, requested_by=requested_by).run.report)
+    )
 
 
 class GateFailedError(RuntimeError):

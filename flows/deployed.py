@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from prefect import flow
@@ -25,6 +24,7 @@ from overedit.flows.plan import make_plan
 from overedit.flows.scan import make_scan_plan, run_scan_plan
 from overedit.tasks.data.options import DATASETS
 from overedit.tasks.runs.run import short_name
+from overedit.tasks.storage.working_copy import local_home, shown_path
 from overedit.tasks.system.progress import shown
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,8 @@ def benchmark(
         edit_counts: The numbers of edits at which the model is measured, in increasing order.
         limit: The most edits to read from the dataset; 0 for as many as the configuration says.
         settings: Further keys of a configuration, such as {"turn_size": 10, "perplexity.corpus": "pocket"}.
-        home: The folder of the results. Left out, it is OVEREDIT_HOME on the worker, or ~/overedit.
+        home: The folder of the results, or its URL, e.g. s3://bucket/results. Left out, it is OVEREDIT_HOME on the
+            worker, or ~/overedit.
 
     Returns:
         A state whose name says whether numbers moved since the accepted instance, with the path of the report page.
@@ -109,7 +110,8 @@ def scan(
         corpus: The text on which perplexity is measured: a file, a dataset on the hub, or pocket.
         limit: The most edits to read from the dataset; 0 for as many as the configuration says.
         settings: Further keys of a configuration, such as {"perplexity.limit": 50, "dataset.path": "/data/rows.json"}.
-        home: The folder of the results. Left out, it is OVEREDIT_HOME on the worker, or ~/overedit.
+        home: The folder of the results, or its URL, e.g. s3://bucket/results. Left out, it is OVEREDIT_HOME on the
+            worker, or ~/overedit.
 
     Returns:
         A line per method: the number of hard cases, and their file.
@@ -128,12 +130,12 @@ def _prepared(home: str) -> Iterator[None]:
     Raises:
         ValueError: The home is a relative path, which would be below a folder that the worker removes.
     """
-    folder = Path(home).expanduser() if home else default_home()
+    folder = local_home(home).expanduser() if home else default_home()
     if not folder.is_absolute():
         raise ValueError(f"home: {str(folder)!r} is not an absolute path; give one, or leave it out")
     folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("overedit").setLevel(logging.INFO)  # Prefect's own configuration has WARNING for all packages
-    logger.info("results are in %s; asked for: %s", folder, requested_by())
+    logger.info("results are in %s; asked for: %s", shown_path(folder), requested_by())
     with chdir(folder):
         yield
 

@@ -14,6 +14,8 @@ from overedit.flows.plan import Plan
 from overedit.tasks.report.comparison.task import moved_text
 from overedit.tasks.runs.instances import Instance
 from overedit.tasks.site.site import write_site
+from overedit.tasks.storage.outline import downloaded
+from overedit.tasks.storage.working_copy import shown_path, sync
 
 MOVED_EVENT = "overedit.numbers-moved"
 """The event that deployments/automations.yaml waits for."""
@@ -38,13 +40,15 @@ def run_to_state(plan: Plan, *, requested_by: str) -> State[str]:
     if instance.row["num_moved"]:
         _emit_moved(instance)
     verdict = str(instance.row["verdict"])
-    return Completed(name=verdict[:1].upper() + verdict[1:], message=verdict, data=str(plan.run.report))
+    return Completed(name=verdict[:1].upper() + verdict[1:], message=verdict, data=shown_path(plan.run.report))
 
 
 def _show(instance: Instance) -> None:
     """Write the site again, and put the verdict into the flow run's name."""
     home = instance.run.home
-    write_site(instance.run.warehouse, home / "site", reports=home / "reports")
+    with downloaded(home / "reports") as reports:
+        write_site(instance.run.warehouse, home / "site", reports=reports)
+    sync(home / "site")
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
         with get_client(sync_client=True) as client:

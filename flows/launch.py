@@ -75,8 +75,10 @@ def prepare_operation() -> None:
 
 
 def default_home() -> Path:
-    """The folder of the results of deployed flows: $OVEREDIT_HOME, or ~/overedit."""
-    return Path(os.environ.get("OVEREDIT_HOME") or "~/overedit").expanduser()
+    """The folder of the results of deployed flows, or the working copy of its URL: $OVEREDIT_HOME, or ~/overedit."""
+    from overedit.tasks.storage.working_copy import local_home
+
+    return local_home(os.environ.get("OVEREDIT_HOME") or "~/overedit", "OVEREDIT_HOME").expanduser()
 
 
 def answering_server() -> str:

@@ -15,7 +15,7 @@ from overedit.editing.requests import EditRequest
 from overedit.flows.config.loading import named_content, validated
 from overedit.flows.config.locate import LocateConfig
 from overedit.flows.config.models import BenchmarkConfig
-from overedit.flows.config.run_identity import check_same_configuration, write_configuration
+from overedit.flows.config.run_identity import check_same_configuration, run_of, write_configuration
 from overedit.flows.launch import for_plan
 from overedit.flows.plan import anatomy_of, check_methods, check_requests, given_counts
 from overedit.tasks.data.loader import load_requests
@@ -28,8 +28,9 @@ from overedit.tasks.locate.options import candidates
 from overedit.tasks.locate.page import write_sites_page
 from overedit.tasks.locate.ranking import Ranking, best_sites, ranking_of
 from overedit.tasks.locate.sweep import Split
-from overedit.tasks.runs.run import Run, short_name
-from overedit.tasks.system.locks import run_lock
+from overedit.tasks.runs.run import Run
+from overedit.tasks.runs.run_lock import run_lock
+from overedit.tasks.storage.working_copy import shown_path
 from overedit.tasks.system.progress import ShowProgress, shown, unseen
 from overedit.tasks.system.task_runs import device_tags, in_task
 
@@ -67,7 +68,7 @@ def make_locate_plan(config: LocateConfig, *, show: ShowProgress = unseen) -> Lo
     Raises:
         ValueError: Input does not fit; the message has the key, the value and what is accepted.
     """
-    run = Run(name=config.name, home=config.home.resolve(), model=short_name(config.model), dataset=config.dataset.name)
+    run = run_of(config)
     check_same_configuration(run, config)
     (method,) = config.methods
     sites = candidates(config.sites, anatomy_of(config.model_reference), method)
@@ -170,7 +171,7 @@ def run_locate_plan(plan: LocatePlan, *, wait: bool = False) -> str:
         write_sites_page(rankings, plan.page)
         if rankings[0].proposed is not None:
             save_picture(rankings[0], plan.page.with_suffix(".png"))
-    return str(plan.page)
+    return shown_path(plan.page)
 
 
 def _sweep(plan: LocatePlan, sites: tuple[str, ...], split: Split) -> None:

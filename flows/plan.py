@@ -19,7 +19,7 @@ from overedit.editing.trajectory.checkpoint import checkpoint_folder
 from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config.models import BenchmarkConfig, Trajectory
 from overedit.flows.config.preset_files import check_tuned_on
-from overedit.flows.config.run_identity import check_names, check_same_configuration
+from overedit.flows.config.run_identity import check_names, check_same_configuration, run_of
 from overedit.tasks.data.length_check import check_lengths
 from overedit.tasks.data.loader import RequestSet, load_requests
 from overedit.tasks.data.request_store import RequestStore
@@ -33,7 +33,7 @@ from overedit.tasks.evaluation.questions import positions_asked
 from overedit.tasks.execution.options import RayExecution, check_installed
 from overedit.tasks.models.loading import max_input_tokens
 from overedit.tasks.models.reference import ModelReference
-from overedit.tasks.runs.run import BASE, Run, TrajectoryPoint, short_name
+from overedit.tasks.runs.run import BASE, Run, TrajectoryPoint
 from overedit.tasks.search.options import SearchOptions
 from overedit.tasks.system.gpu_locks import visible_gpus
 from overedit.tasks.system.progress import ShowProgress, counted, unseen
@@ -148,7 +148,7 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen, changed: 
     if isinstance(config.execution, RayExecution):
         check_installed()
     check_names(config)
-    run = Run(name=config.name, home=config.home.resolve(), model=short_name(config.model), dataset=config.dataset.name)
+    run = run_of(config)
     if not changed:
         check_same_configuration(run, config)
     model = config.model_reference

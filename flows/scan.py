@@ -12,18 +12,18 @@ from prefect.runtime import flow_run
 
 from overedit.flows.config.models import ScanConfig
 from overedit.flows.config.preset_files import check_tuned_on
-from overedit.flows.config.run_identity import check_names, check_same_configuration, write_configuration
+from overedit.flows.config.run_identity import check_names, check_same_configuration, run_of, write_configuration
 from overedit.flows.launch import for_plan
 from overedit.flows.plan import check_methods, check_requests
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.evaluation.perplexity import corpus_texts
 from overedit.tasks.models.reference import ModelReference
-from overedit.tasks.runs.run import Run, TrajectoryPoint, folder_name, short_name
+from overedit.tasks.runs.run import Run, TrajectoryPoint, folder_name
+from overedit.tasks.runs.run_lock import run_lock
 from overedit.tasks.scan import task
 from overedit.tasks.scan.hard_cases import save_hard_cases, scan_line
 from overedit.tasks.scan.scan import ScanJob
-from overedit.tasks.system.locks import run_lock
 from overedit.tasks.system.progress import ShowProgress, shown, unseen
 from overedit.tasks.system.task_runs import device_tags, in_task
 
@@ -71,7 +71,7 @@ def make_scan_plan(config: ScanConfig, *, show: ShowProgress = unseen) -> ScanPl
         ValueError: Input does not fit; the message has the key, the value and what is accepted.
     """
     check_names(config)
-    run = Run(name=config.name, home=config.home.resolve(), model=short_name(config.model), dataset=config.dataset.name)
+    run = run_of(config)
     check_same_configuration(run, config)
     model = config.model_reference
     check_methods(model, config.methods)

@@ -14,7 +14,7 @@ from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
 from overedit.flows.config.loading import named_content, validated
 from overedit.flows.config.models import BenchmarkConfig
-from overedit.flows.config.run_identity import check_names, check_same_configuration, write_configuration
+from overedit.flows.config.run_identity import check_names, check_same_configuration, run_of, write_configuration
 from overedit.flows.config.tuning import TuneConfig
 from overedit.flows.launch import for_plan
 from overedit.flows.plan import check_methods, check_requests, given_counts
@@ -22,9 +22,9 @@ from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.evaluation.perplexity import corpus_texts
 from overedit.tasks.report.tuning import chosen_rows, write_tuning_report
-from overedit.tasks.runs.run import Run, folder_name, short_name
+from overedit.tasks.runs.run import Run, folder_name
+from overedit.tasks.runs.run_lock import run_lock
 from overedit.tasks.system.gpu_locks import gpu_lock
-from overedit.tasks.system.locks import run_lock
 from overedit.tasks.system.progress import ShowProgress, shown, unseen
 from overedit.tasks.system.task_runs import device_tags, in_task
 from overedit.tasks.tune import task
@@ -80,7 +80,7 @@ def make_tune_plan(
             and what is accepted.
     """
     check_names(config)
-    run = Run(name=config.name, home=config.home.resolve(), model=short_name(config.model), dataset=config.dataset.name)
+    run = run_of(config)
     if not changed:
         check_same_configuration(run, config)
     candidates = [each for method in config.methods for each in check_ranges(method, config.ranges_of(method))]

@@ -28,17 +28,16 @@ class Results:
     """The rows of a warehouse, by table, view or SQL.
 
     Args:
-        home: The folder that holds `warehouse/`, or the warehouse itself.
+        home: The folder that holds `warehouse/`, or its URL in an object store, or the warehouse itself.
 
     Raises:
-        ValueError: There is no warehouse, or a URL is given.
+        ValueError: There is no warehouse, or the URL is not accepted.
     """
 
     def __init__(self, home: str | Path) -> None:
-        from overedit.tasks.runs.run import check_home
+        from overedit.tasks.storage.working_copy import local_home
 
-        check_home(home)
-        self.home = _home_of(Path(home))
+        self.home = _home_of(local_home(home))
 
     def sql(self, query: str, *, format: Format = "arrow", attach: Mapping[str, str | Path] | None = None) -> Any:
         """The answer to one SELECT over the tables and views; nothing is ever written.
@@ -95,11 +94,17 @@ class Run(Results):
 
     @property
     def report(self) -> Path:
-        """The report page."""
-        return self.home / "reports" / f"{self.name}.html"
+        """The report page; of a home in an object store, a local copy of it."""
+        from overedit.tasks.storage.working_copy import pull_file
+
+        page = self.home / "reports" / f"{self.name}.html"
+        pull_file(page)
+        return page
 
     def __repr__(self) -> str:
-        return f"Run({self.name!r}, home={str(self.home)!r})"
+        from overedit.tasks.storage.working_copy import shown_path
+
+        return f"Run({self.name!r}, home={shown_path(self.home)!r})"
 
 
 class MethodInfo(NamedTuple):
@@ -226,12 +231,15 @@ def datasets() -> list[DatasetInfo]:
 
 
 def _home_of(folder: Path) -> Path:
-    if (folder / "warehouse").is_dir():
+    from overedit.tasks.storage.working_copy import is_folder, shown_path
+
+    if is_folder(folder / "warehouse"):
         return folder
     if folder.is_dir() and folder.resolve().name == "warehouse":
         return folder.resolve().parent
     raise ValueError(
-        f"there is no warehouse in {folder.resolve()}; run a benchmark first, or name the folder that holds warehouse/"
+        f"there is no warehouse in {shown_path(folder.resolve())}; run a benchmark first, or name the folder "
+        "that holds warehouse/"
     )
 
 

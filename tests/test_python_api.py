@@ -69,9 +69,9 @@ def test_a_query_over_two_folders(home: Path) -> None:
         results.sql(sql, attach={"my results": home})
 
 
-def test_a_url_is_no_folder_of_results() -> None:
-    with pytest.raises(ValueError, match="home: 's3://bucket/x' is a URL; accepted: a folder of this machine"):
-        overedit.read("s3://bucket/x")
+def test_another_url_is_no_home() -> None:
+    with pytest.raises(ValueError, match="home: 'http://bucket/x' is a URL of 'http'; accepted: a folder, or a URL"):
+        overedit.read("http://bucket/x")
 
 
 @pytest.mark.parametrize("name", SETTINGS)

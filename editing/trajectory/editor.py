@@ -119,7 +119,7 @@ class Editor:
                 checkpoint = self._write(
                     checkpoint_folder(self.settings.folder, count), segment, branched_from=line_end
                 )
-        _remove(segment.interim)
+        self._remove(segment.interim)
         if self.settings.policy.stop_asked():
             raise StoppedError(f"stopped after {checkpoint.record.edit_count} edits, as asked")
         return checkpoint
@@ -178,7 +178,7 @@ class Editor:
             stop_asked, branches = policy.stop_asked(), self.edit_count == line_end
             if stop_asked or branches or time.perf_counter() - written >= policy.seconds:
                 state = self._write(checkpoint_folder(self.settings.folder / LINE, self.edit_count), segment)
-                _remove(segment.interim)
+                self._remove(segment.interim)
                 segment.interim = None if branches else state.folder
                 written = time.perf_counter()
             if stop_asked:
@@ -243,7 +243,14 @@ class Editor:
             peak_memory_bytes=max(segment.peak_bytes, peak_bytes()),
             turn_seconds=tuple(segment.turn_seconds),
         )
-        return write_checkpoint(folder, tensors=tensors, state=self.state, record=record, costs=costs)
+        written = write_checkpoint(folder, tensors=tensors, state=self.state, record=record, costs=costs)
+        self.settings.changed(folder)
+        return written
+
+    def _remove(self, folder: Path | None) -> None:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            self.settings.changed(folder)
 
     def _schedule_name(self) -> str:
         if not self.config.cumulative:
@@ -264,8 +271,3 @@ def _num_bytes(record: TensorRecord) -> int:
     """Bytes of a stored tensor's values."""
     dtype: torch.dtype = getattr(torch, record.dtype)
     return math.prod(record.shape) * dtype.itemsize
-
-
-def _remove(folder: Path | None) -> None:
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)

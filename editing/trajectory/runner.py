@@ -85,6 +85,7 @@ def run_trajectory(
                 break
         if not settings.continues:
             shutil.rmtree(folder / LINE, ignore_errors=True)
+            settings.changed(folder / LINE)
     finally:
         write_tensors(model, editor.base)
 

@@ -48,6 +48,10 @@ class Source(NamedTuple):
     model_digest: str
 
 
+def unwatched(_: Path) -> None:
+    """Do nothing with a folder that has changed."""
+
+
 class TrajectorySettings(NamedTuple):
     """Where a trajectory stops, what it is made from, and where and when it is written."""
 
@@ -59,6 +63,8 @@ class TrajectorySettings(NamedTuple):
     """When to write a state of the main line between two counts."""
     continues: bool = False
     """Whether more counts may be asked for later: the states of the main line are kept then."""
+    changed: Callable[[Path], None] = unwatched
+    """Called with the folder of each checkpoint and state that was written or removed, at once."""
 
 
 def turn_seed(seed: int, first: int, end: int) -> int:

@@ -17,7 +17,7 @@ from overedit.flows.cli.locate import locate
 from overedit.flows.cli.operate import deploy, ui, worker
 from overedit.flows.cli.plan import plan
 from overedit.flows.cli.results import Home, accept, compare, history, local_folder, publish, report, site, sql
-from overedit.flows.cli.running import Changed, Settings, Wait, leave, run_planned, stop_ends_with_130
+from overedit.flows.cli.running import Changed, RunHome, Settings, Wait, leave, run_planned, stop_ends_with_130
 from overedit.flows.cli.tune import presets, tune
 from overedit.flows.launch import prepare_logging, prepare_prefect
 from overedit.tasks.system.untrusted import printable
@@ -39,15 +39,16 @@ def run(
     settings: Settings = None,
     wait: Wait = False,
     changed: Changed = False,
+    home: RunHome = None,
 ) -> None:
     """Run a benchmark, or continue it; a complete run is not run again."""
-    _benchmark(str(config), settings or [], wait=wait, changed=changed)
+    _benchmark(str(config), settings or [], wait=wait, changed=changed, home=home)
 
 
 @app.command()
-def demo(settings: Settings = None, changed: Changed = False) -> None:
+def demo(settings: Settings = None, changed: Changed = False, home: RunHome = None) -> None:
     """Run the benchmark on the pocket world: a small model that knows its facts, edited until it breaks."""
-    _benchmark("demo", settings or [], changed=changed)
+    _benchmark("demo", settings or [], changed=changed, home=home)
 
 
 @app.command()
@@ -98,15 +99,18 @@ def edit(
 @app.command()
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A checkpoint folder (holds weights.safetensors, checkpoint.json).")
+        str, typer.Argument(help="A checkpoint folder or its URL (holds weights.safetensors, checkpoint.json).")
     ],
     out: Annotated[Path, typer.Argument(help="The model folder to write.", callback=local_folder)],
     model: Annotated[str | None, typer.Option(help="The base model, where it is not where it was.")] = None,
 ) -> None:
     """Turn base model and checkpoint into an ordinary Hugging Face model folder."""
     from overedit.tasks.models.export import export_checkpoint
+    from overedit.tasks.storage.outline import downloaded
+    from overedit.tasks.storage.working_copy import local_home
 
-    export_checkpoint(checkpoint, out, model=model)
+    with downloaded(local_home(checkpoint, "checkpoint")) as folder:
+        export_checkpoint(folder, out, model=model)
     print(f"wrote {out}")
 
 
@@ -152,27 +156,29 @@ def suites() -> None:
 def status(home: Home = Path()) -> None:
     """List the runs, the status of each trajectory, and the disk space it uses."""
     from overedit.tasks.runs.status import status_table
+    from overedit.tasks.storage.working_copy import is_folder, shown_path
 
-    if not home.is_dir():
-        raise ValueError(f"home: there is no folder {home}")
+    if not is_folder(home):
+        raise ValueError(f"home: there is no folder {shown_path(home)}")
     Console().print(status_table(home))
 
 
 @app.command()
 def verify(
     what: Annotated[
-        str | None, typer.Argument(metavar="[RUN|FOLDER]", help="A run, or a folder of checkpoints.")
+        str | None, typer.Argument(metavar="[RUN|FOLDER]", help="A run, or a folder or URL of checkpoints.")
     ] = None,
     home: Home = Path(),
 ) -> None:
     """Check checkpoints against their checksums and read the whole warehouse; exit code 1 if anything is damaged."""
     from overedit.tasks.runs.verify import verify, verify_table
+    from overedit.tasks.storage.working_copy import shown_path
 
     parts = verify(home, what)
     Console().print(verify_table(parts))
     damages = [damage for part in parts for damage in part.damages]
     for path, reason in damages:
-        print(printable(f"damaged: {path}: {reason}"))
+        print(printable(f"damaged: {shown_path(path)}: {reason}"))
     if damages:
         raise typer.Exit(1)
     print("everything is as it was written")
@@ -208,6 +214,16 @@ def prune(
     print(f"{'would free' if dry_run else 'freed'} {num_bytes:,} bytes")
 
 
+@app.command()
+def unlock(name: Annotated[str, typer.Argument(help="A run's name.")], home: Home = Path()) -> None:
+    """Remove the lock that a process has left in an object store when it was killed on another machine."""
+    from overedit.tasks.runs.run import check_name
+    from overedit.tasks.runs.run_lock import unlock
+
+    check_name(name)
+    print(f"removed the lock of {unlock(home, name)}")
+
+
 app.command()(deploy)
 app.command()(worker)
 app.command()(ui)
@@ -224,8 +240,16 @@ def main() -> None:
         _end(f"{error}; make room ({ROOM}), and the same command continues", 1)
     except (RuntimeError, OSError) as error:
         _end(str(error), 1)
+    except _store_errors() as error:
+        _end(f"the object store: {error}", 1)
     except MemoryError as error:
         _end(f"out of memory {error}".strip(), 1)
+
+
+def _store_errors() -> tuple[type[BaseException], ...]:
+    from overedit.tasks.storage.stores import foreign_errors
+
+    return foreign_errors()
 
 
 def _end(message: str, code: int) -> NoReturn:
@@ -234,13 +258,16 @@ def _end(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _benchmark(config: str, settings: Sequence[str], *, wait: bool = False, changed: bool = False) -> None:
+def _benchmark(
+    config: str, settings: Sequence[str], *, wait: bool = False, changed: bool = False, home: str | None = None
+) -> None:
     from overedit.flows.config.loading import named_content, with_settings
     from overedit.tasks.report.summary import summary_table
     from overedit.tasks.runs.completion import completed_run
+    from overedit.tasks.storage.working_copy import shown_path
 
     content, where = named_content(config)
-    content = with_settings(content, settings)
+    content = with_settings(content, settings) | ({"home": home} if home else {})
     run, server_is_lost = completed_run(content), False
     if run is None:
         prepare_prefect()
@@ -251,5 +278,5 @@ def _benchmark(config: str, settings: Sequence[str], *, wait: bool = False, chan
                 content, where=where, wait=wait, changed=changed, requested_by="command line"
             )
     Console().print(summary_table(run.warehouse, run.name))
-    print(f"report: {run.report}")
+    print(f"report: {shown_path(run.report)}")
     leave(server_is_lost)

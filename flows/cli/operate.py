@@ -15,13 +15,19 @@ from typing import Annotated
 import typer
 import yaml
 
+from overedit.flows.cli.results import results_home
 from overedit.flows.launch import WORK_POOL, answering_server, default_home, prepare_operation
 
 PATIENCE = 20.0
 """Seconds that Prefect's server gets to stop."""
 
 ResultsHome = Annotated[
-    Path | None, typer.Option("--home", help="The folder of the results; $OVEREDIT_HOME or ~/overedit if not given.")
+    Path | None,
+    typer.Option(
+        "--home",
+        help="The folder of the results, or its URL; $OVEREDIT_HOME or ~/overedit if not given.",
+        callback=lambda home: None if home is None else results_home(home),
+    ),
 ]
 
 
@@ -32,9 +38,12 @@ def ui(
 ) -> None:
     """Start Prefect's server with its UI, and a server of the reports and the site, on the loopback address."""
     from overedit.tasks.report.server import reports_server
+    from overedit.tasks.storage.working_copy import url_of
 
     prepare_operation()
     home = (home or default_home()).absolute()
+    if (url := url_of(home)) is not None:
+        raise ValueError(f"home: {url} is a URL; accepted: a folder of this machine, e.g. a copy of its reports/")
     try:
         reports = reports_server(home, reports_port)
     except OSError as error:
@@ -69,11 +78,13 @@ def _logging_settings(folder: Path) -> dict[str, str]:
 
 def worker(home: ResultsHome = None) -> None:
     """Start a worker that runs what is due or was started by hand; results go to the home."""
+    from overedit.tasks.storage.working_copy import shown_path
+
     prepare_operation()
     home = (home or default_home()).absolute()
     home.mkdir(parents=True, exist_ok=True)
-    settings = {"PREFECT_API_URL": answering_server(), "OVEREDIT_HOME": str(home)}
-    print(f"results go to {home}", flush=True)
+    settings = {"PREFECT_API_URL": answering_server(), "OVEREDIT_HOME": shown_path(home)}
+    print(f"results go to {shown_path(home)}", flush=True)
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL]
     os.execve(sys.executable, command, os.environ | settings)
 

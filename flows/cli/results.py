@@ -10,15 +10,31 @@ import typer
 from rich.console import Console
 
 
-def local_folder(parameter: typer.CallbackParam, folder: Path) -> Path:
-    """The folder that an option or argument names; raises ValueError for a URL."""
-    from overedit.tasks.runs.run import check_home
+def results_home(home: Path) -> Path:
+    """The folder of a home, or the working copy of its URL; ValueError or OSError where it cannot be used."""
+    from overedit.tasks.storage.stores import check_reachable
+    from overedit.tasks.storage.working_copy import local_home, url_of
 
-    check_home(folder, str(parameter.name))
+    folder = local_home(home)
+    if (url := url_of(folder)) is not None:
+        check_reachable(url)
     return folder
 
 
-Home = Annotated[Path, typer.Option(help="The folder of warehouse/, runs/ and reports/.", callback=local_folder)]
+def local_folder(parameter: typer.CallbackParam, folder: Path) -> Path:
+    """The folder that an option or argument names; raises ValueError for a URL."""
+    from overedit.tasks.runs.run import check_folder
+
+    check_folder(folder, str(parameter.name))
+    return folder
+
+
+Home = Annotated[
+    Path,
+    typer.Option(
+        help="The folder of warehouse/, runs/ and reports/, or its URL: s3://bucket/folder.", callback=results_home
+    ),
+]
 
 
 def sql(
@@ -36,13 +52,11 @@ def sql(
 ) -> None:
     """Ask the warehouse, read-only, or several at once."""
     from overedit.tasks.report.formatting import format_rows
-    from overedit.tasks.runs.run import check_home
+    from overedit.tasks.storage.working_copy import local_home
     from overedit.tasks.warehouse.attached import named_folders
     from overedit.tasks.warehouse.warehouse import Warehouse
 
-    folders = named_folders(attach or [])
-    for folder in folders.values():
-        check_home(folder, "attach")
+    folders = {name: local_home(folder, "attach") for name, folder in named_folders(attach or []).items()}
     others = {name: Warehouse(warehouse_folder(folder, "--attach")) for name, folder in folders.items()}
     print(format_rows(Warehouse(warehouse_folder(home)).query(query, instances=instance or [], attach=others), output))
 
@@ -60,13 +74,14 @@ def report(
     """Write a run's report page and pictures from the warehouse."""
     from overedit.tasks.report.files import write_files
     from overedit.tasks.runs.run import check_reference
+    from overedit.tasks.storage.working_copy import shown_path
     from overedit.tasks.warehouse.warehouse import Warehouse
 
     check_reference(name)
     for path in write_files(
         Warehouse(warehouse_folder(home)), name, home / "reports", format=output, protocol=protocol
     ):
-        print(f"wrote {path}")
+        print(f"wrote {shown_path(path)}")
 
 
 def compare(
@@ -169,9 +184,11 @@ def site(
 ) -> None:
     """Write static pages over all runs: leaderboard, curves, history, and the runs' reports."""
     from overedit.tasks.site.site import write_site
+    from overedit.tasks.storage.outline import downloaded
     from overedit.tasks.warehouse.warehouse import Warehouse
 
-    print(f"wrote {write_site(Warehouse(warehouse_folder(home)), out, reports=home / 'reports')}")
+    with downloaded(home / "reports") as reports:
+        print(f"wrote {write_site(Warehouse(warehouse_folder(home)), out, reports=reports)}")
 
 
 def warehouse_folder(home: Path, option: str = "--home") -> Path:
@@ -184,9 +201,12 @@ def warehouse_folder(home: Path, option: str = "--home") -> Path:
     Raises:
         ValueError: There is no warehouse.
     """
+    from overedit.tasks.storage.working_copy import is_folder, shown_path
+
     folder = home / "warehouse"
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise ValueError(
-            f"there is no warehouse in {home.resolve()}; run a benchmark first, or name its folder with {option}"
+            f"there is no warehouse in {shown_path(home.resolve())}; run a benchmark first, or name its folder with "
+            f"{option}"
         )
     return folder

@@ -27,6 +27,11 @@ Changed = Annotated[
 ]
 
 
+RunHome = Annotated[
+    str | None,
+    typer.Option("--home", help="The folder of the results, or its URL, e.g. s3://bucket/results; as --set home=."),
+]
+
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for another process that works on this run.")]
 
 
@@ -49,7 +54,7 @@ def run_planned(flow: Flow[..., str], plan: Planned, *, wait: bool) -> tuple[str
         The flow's result, and whether Prefect's server was lost.
     """
     from overedit.flows.launch import execute
-    from overedit.tasks.system.locks import check_run_is_free
+    from overedit.tasks.runs.run_lock import check_run_is_free
 
     if not wait:
         check_run_is_free(plan.run.folder)

@@ -29,6 +29,7 @@ def tune(
     from overedit.flows.config.tuning import TuneConfig
     from overedit.flows.tune import flow_of, make_tune_plan
     from overedit.tasks.report.tuning import tuning_table
+    from overedit.tasks.storage.working_copy import shown_path
     from overedit.tasks.system.progress import shown
 
     content, where = named_content(config)
@@ -36,7 +37,7 @@ def tune(
     plan = make_tune_plan(validated(TuneConfig, content, where=where), out=out, show=shown, changed=changed)
     report, server_is_lost = run_planned(flow_of(plan), plan, wait=wait)
     Console().print(tuning_table(plan.run))
-    print(f"report: {report}\npresets: {plan.out}")
+    print(f"report: {report}\npresets: {shown_path(plan.out)}")
     leave(server_is_lost)
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from overedit.tasks.system.untrusted import printable, read_plain_file, shown_value
+from overedit.tasks.system.untrusted import printable, read_plain_file, shown_value, without_credentials
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -227,7 +227,7 @@ def _keys(place: tuple[str | int, ...]) -> tuple[str | int, ...]:
 
 def _line(mistake: dict[str, Any], model: Any) -> str:
     path = tuple(str(part) for part in mistake["loc"])
-    key, given = ".".join(_shortened(part) for part in path), mistake.get("input")
+    key, given = ".".join(_shortened(part) for part in path), _without_credentials(mistake.get("input"))
     if mistake["type"] == "extra_forbidden":
         accepted = _fields(model, path[:-1])
         near = difflib.get_close_matches(path[-1][:_SHOWN], accepted, n=1)
@@ -243,6 +243,10 @@ def _line(mistake: dict[str, Any], model: Any) -> str:
     if not path:  # of keys that do not go together: the message names them, and all that is given would hide it
         return what
     return f"{key}: {what} (given: {shown_value(given, _SHOWN)})"
+
+
+def _without_credentials(given: Any) -> Any:
+    return without_credentials(given) if isinstance(given, str) else given
 
 
 def _shortened(text: str, length: int = _SHOWN) -> str:

@@ -25,8 +25,9 @@ from overedit.tasks.execution.options import Execution, LocalExecution
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.pocket_world.shipped import WORLDS
 from overedit.tasks.report.comparison.limits import GateOptions
-from overedit.tasks.runs.run import NAME, folder_name, home_fault, name_fault
+from overedit.tasks.runs.run import NAME, folder_name, name_fault
 from overedit.tasks.search.options import SearchOptions
+from overedit.tasks.storage.options import Home
 
 
 class EditingConfig(BaseModel):
@@ -36,8 +37,8 @@ class EditingConfig(BaseModel):
 
     name: str = Field(pattern=NAME)
     """The run's name; the same name with the same configuration continues the run."""
-    home: Path = Path()
-    """The folder of `warehouse/`, `runs/` and `reports/`."""
+    home: Home = Path()
+    """The folder of `warehouse/`, `runs/` and `reports/`; or its URL in an object store, e.g. `s3://bucket/results`."""
     model: str = "pocket"
     """A Hugging Face model folder, a hub name, or `pocket` (the shipped model)."""
     revision: str | None = None
@@ -78,14 +79,6 @@ class EditingConfig(BaseModel):
         if isinstance(name, str) and (fault := name_fault(name)) is not None:
             raise ValueError(fault)
         return name
-
-    @field_validator("home", mode="before")
-    @classmethod
-    def _home_is_a_folder(cls, home: Any) -> Any:
-        """Refuse a URL, of which `Path` would make a folder `s3:`."""
-        if isinstance(home, str | Path) and (fault := home_fault(home)) is not None:
-            raise ValueError(fault)
-        return home
 
     @cached_property
     def model_reference(self) -> ModelReference:

@@ -7,12 +7,26 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from overedit.editing.storage.atomic import replace_file
 from overedit.editing.storage.checksums import sealed, unsealed
 from overedit.flows.config.models import EditingConfig
-from overedit.tasks.runs.run import Run, folder_name
+from overedit.tasks.runs.run import Run, folder_name, short_name
+from overedit.tasks.storage.stores import check_reachable
+from overedit.tasks.storage.working_copy import pull_file, replace_file, shown_path, url_of
 
 logger = logging.getLogger(__name__)
+
+
+def run_of(config: EditingConfig) -> Run:
+    """The run that a configuration describes.
+
+    Raises:
+        ValueError: Its home is in an object store whose package is not installed.
+        OSError: The store cannot be used.
+    """
+    home = config.home.resolve()
+    if (url := url_of(home)) is not None:
+        check_reachable(url)
+    return Run(name=config.name, home=home, model=short_name(config.model), dataset=config.dataset.name)
 
 
 def check_names(config: EditingConfig) -> None:
@@ -51,6 +65,7 @@ def check_same_configuration(run: Run, config: EditingConfig) -> None:
         ValueError: It was; the message lists the keys that differ.
     """
     path = run.folder / "run.json"
+    pull_file(path)
     before, now = _configuration_before(path), json.loads(_as_json(config))
     if before is None:
         return
@@ -61,7 +76,8 @@ def check_same_configuration(run: Run, config: EditingConfig) -> None:
             f"name: a run named {run.name!r} is there already with a different configuration:\n"
             + "\n".join(lines)
             + "\nGive this one another name (--set name=...), or run it as a new instance (--changed): rows of "
-            f"earlier ones stay, and checkpoints are replaced where they differ. Or remove {path.parent} to start over."
+            "earlier ones stay, and checkpoints are replaced where they differ. Or remove "
+            f"{shown_path(path.parent)} to start over."
         )
 
 

@@ -24,6 +24,7 @@ from overedit.tasks.durability.change import change
 from overedit.tasks.durability.options import FinetuneOptions, Operation
 from overedit.tasks.models.loading import LoadedModel, editing_threads, load_model
 from overedit.tasks.models.reference import ModelReference
+from overedit.tasks.storage.working_copy import pull, sync
 from overedit.tasks.system.gpu_locks import gpu_lock
 from overedit.tasks.system.progress import ShowProgress, unseen
 from overedit.tasks.system.stage_key import SourceIndex
@@ -105,6 +106,7 @@ def derive_all(
 
 def _kept(step: Step, key: str) -> Checkpoint | None:
     """The whole checkpoint of this key that is there already."""
+    pull(step.folder)
     remove_leftovers(step.folder.parent)
     found = whole_checkpoints(step.folder.parent, lambda _: key, or_pruned=True, among=[int(step.folder.name)])
     return next(found, None)
@@ -125,7 +127,9 @@ def _derive(loaded: LoadedModel, step: Step, settings: Settings, key: str) -> Ch
     }
     costs = Costs(seconds=time.perf_counter() - begun, num_edits=0, peak_memory_bytes=peak_bytes())
     logger.info("made %s from the checkpoint at %d edits", name, before.edit_count)
-    return write_checkpoint(step.folder, tensors=changed.tensors, state={}, record=record, costs=costs)
+    written = write_checkpoint(step.folder, tensors=changed.tensors, state={}, record=record, costs=costs)
+    sync(step.folder)
+    return written
 
 
 def _key(step: Step, settings: Settings, sources: SourceIndex) -> str:

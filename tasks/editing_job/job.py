@@ -26,6 +26,7 @@ from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.covariance_cache import covariance_key, covariance_of
 from overedit.tasks.models.loading import LoadedModel, editing_threads, load_model
 from overedit.tasks.models.reference import ModelReference
+from overedit.tasks.storage.working_copy import pull, sync
 from overedit.tasks.system.gpu_locks import gpu_lock
 from overedit.tasks.system.progress import ShowProgress, unseen
 from overedit.tasks.system.stage_key import SourceIndex
@@ -135,6 +136,7 @@ def run_editing_job(
         ValueError: The model, a site, a corpus or the schedule does not fit.
         StoppedError: A stop was requested; the same call continues.
     """
+    pull(folder)
     key_at = job.checkpoint_keys(requests, sources)
     finished = finished_checkpoints(job, key_at, folder)
     if finished:
@@ -186,6 +188,7 @@ def _edited(
                     folder,
                     CheckpointPolicy(stop_asked=stop_asked),
                     continues,
+                    changed=sync,
                 ),
                 inputs=inputs,
                 progress=progress,
@@ -204,6 +207,7 @@ def finished_checkpoints(job: EditingJob, key_at: Callable[[int], str], folder: 
 
 def written_checkpoints(job: EditingJob, requests: RequestStore, folder: Path) -> list[Checkpoint]:
     """The checkpoints that a trajectory has written so far, in their order, pruned ones included."""
+    pull(folder)
     return _in_order(folder, job.checkpoint_keys(requests))
 
 
@@ -215,6 +219,7 @@ def _in_order(folder: Path, key_at: Callable[[int], str]) -> list[Checkpoint]:
 def remove_line(folder: Path) -> None:
     """Remove the states of the main line: no further edit counts of the trajectory will be asked for."""
     shutil.rmtree(folder / LINE, ignore_errors=True)
+    sync(folder / LINE)
 
 
 def method_inputs(method: MethodConfig, loaded: LoadedModel, model_digest: str, show: ShowProgress) -> dict[str, Any]:
@@ -245,3 +250,4 @@ def _remove_stale(folder: Path, kept: Sequence[Checkpoint], *, continues: bool, 
         if path.name not in names:
             logger.info("removed a checkpoint that no longer belongs to its trajectory: %s", path)
             shutil.rmtree(path)
+            sync(path)

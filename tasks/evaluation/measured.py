@@ -12,6 +12,7 @@ from overedit.editing.storage.checksums import digest
 from overedit.editing.trajectory.checkpoint import Checkpoint, read_checkpoint
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.runs.run import BASE, TrajectoryPoint
+from overedit.tasks.storage.working_copy import pull
 from overedit.tasks.system.stage_key import SourceIndex
 
 
@@ -50,7 +51,10 @@ class MeasuredCheckpoint:
         Raises:
             DamagedCheckpointError: The folder is not a whole checkpoint.
         """
-        return None if self.folder is None else read_checkpoint(self.folder)
+        if self.folder is None:
+            return None
+        pull(self.folder)
+        return read_checkpoint(self.folder)
 
     def at(self, point: TrajectoryPoint, folder: Path) -> MeasuredCheckpoint:
         """Another checkpoint of the same run, of which the same is asked."""

@@ -9,6 +9,7 @@ from overedit.tasks.export.mlflow import write_mlflow
 from overedit.tasks.export.rows import tracked_runs
 from overedit.tasks.export.wandb import write_wandb
 from overedit.tasks.runs.run import check_name
+from overedit.tasks.storage.working_copy import pull_file, url_of
 from overedit.tasks.warehouse.warehouse import Warehouse
 
 _WRITERS = {"mlflow": write_mlflow, "wandb": write_wandb}
@@ -20,7 +21,8 @@ def publish(home: Path, run: str, *, to: str, project: str) -> Iterator[str]:
     A trajectory that is there already, with the same configuration and numbers, is not written again.
 
     Args:
-        home: The folder of `warehouse/` and `reports/`.
+        home: The folder of `warehouse/` and `reports/`. The tracker's files are written there; for a home in an object
+            store they are written into the current folder.
         run: The run's name.
         to: `mlflow` or `wandb`.
         project: What the tracker calls the group of runs: MLflow's experiment, W&B's project.
@@ -33,8 +35,10 @@ def publish(home: Path, run: str, *, to: str, project: str) -> Iterator[str]:
     check_name(run)
     runs = tracked_runs(Warehouse(home / "warehouse"), run)
     report = home / "reports" / f"{run}.html"
+    pull_file(report)
+    folder = home if url_of(home) is None else Path()
     try:
-        yield from _WRITERS[to](runs, report if report.is_file() else None, project=project, home=home)
+        yield from _WRITERS[to](runs, report if report.is_file() else None, project=project, home=folder)
     except ModuleNotFoundError as error:
         if error.name != to:
             raise

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.locate.options import SEARCHED
 from overedit.tasks.locate.ranking import MEASURES, Ranking
+from overedit.tasks.storage.working_copy import replace_file
 
 Row = dict[str, Any]
 

@@ -7,10 +7,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.locate.heat_maps import NAMES, HeatMap, heat_maps
 from overedit.tasks.locate.ranking import MEASURES, Ranking, minutes, proposal
 from overedit.tasks.report.web_page import WEB, facts_list, fill_page, joined
+from overedit.tasks.storage.working_copy import replace_file
 
 Row = dict[str, Any]
 

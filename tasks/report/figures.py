@@ -15,9 +15,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.report.bracket_figure import draw_brackets
 from overedit.tasks.report.data import Row, RunData, Trajectory, collect, is_of
+from overedit.tasks.storage.working_copy import replace_file
 from overedit.tasks.warehouse.warehouse import Warehouse
 
 COLORS = (

@@ -6,13 +6,13 @@ import json
 from html import escape
 from pathlib import Path
 
-from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.report import analysis_tables, findings, main_tables, search_tables
 from overedit.tasks.report.charts import chart_data
 from overedit.tasks.report.data import RunData
 from overedit.tasks.report.formatting import rounded
 from overedit.tasks.report.not_measured import gaps
 from overedit.tasks.report.web_page import as_data, facts_list, fill_page, joined
+from overedit.tasks.storage.working_copy import replace_file
 
 _FOLDER = Path(__file__).parent / "web"
 _SCRIPTS = ("scales.js", "controls.js", "curves.js", "maps.js", "cases.js", "page.js")

@@ -10,13 +10,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.report.data import Row, RunData, Trajectory, collect
 from overedit.tasks.report.findings import durability_markdown, warning_lines
 from overedit.tasks.report.formatting import markdown_table, rounded, shown_bracket
 from overedit.tasks.report.html import protocol_name
 from overedit.tasks.report.main_tables import verdict
 from overedit.tasks.report.not_measured import gaps
+from overedit.tasks.storage.working_copy import replace_file
 from overedit.tasks.system.untrusted import printable
 from overedit.tasks.warehouse.warehouse import Warehouse
 

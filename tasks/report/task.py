@@ -20,6 +20,7 @@ from overedit.tasks.report.freshness import is_current
 from overedit.tasks.report.server import report_link
 from overedit.tasks.report.summary import summary_markdown
 from overedit.tasks.runs.run import Run
+from overedit.tasks.storage.working_copy import shown_path
 from overedit.tasks.system.task_runs import artifact_key, retried_stage
 from overedit.tasks.system.untrusted import one_line
 
@@ -61,5 +62,5 @@ def _create_artifacts(run: Run, data: RunData, pictures: Mapping[str, Path]) -> 
         key=key("report"),
         link=report_link(run.name),
         link_text=run.report.name,
-        description=f"The report page, served by overedit ui; the file is {run.report}",
+        description=f"The report page, served by overedit ui; the file is {shown_path(run.report)}",
     )

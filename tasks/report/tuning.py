@@ -9,10 +9,10 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.report.tuning_figure import tuning_picture
 from overedit.tasks.report.tuning_page import render_tuning
 from overedit.tasks.runs.run import Run
+from overedit.tasks.storage.working_copy import replace_file
 from overedit.tasks.warehouse.tables import Row
 from overedit.tasks.warehouse.views import literal
 

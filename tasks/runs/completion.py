@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import overedit
-from overedit.editing.storage.atomic import replace_file
 from overedit.editing.storage.checksums import digest, file_sha256, sealed, unsealed
 from overedit.tasks.runs.run import Run, check_name
+from overedit.tasks.storage.working_copy import is_there, local_home, pull_file, replace_file, tags, url_of
 from overedit.tasks.system.packages import versions
 from overedit.tasks.warehouse.tables import RESULTS
 
@@ -39,7 +40,7 @@ def write_completion(run: Run, content: Mapping[str, Any]) -> None:
         "asked": _asked(content),
         "model": run.model,
         "dataset": run.dataset,
-        "files": {str(path.relative_to(run.home)): file_sha256(path) for path in _files(run)},
+        "files": _files(run),
     }
     with replace_file(run.folder / FILE) as stream:
         stream.write(sealed(json.dumps(record, indent=1) + "\n"))
@@ -50,13 +51,12 @@ def completed_run(content: Mapping[str, Any]) -> Run | None:
     try:
         name = content["name"]
         check_name(name)
-        home = Path(content.get("home", ".")).resolve()
+        home = local_home(content.get("home", ".")).resolve()
+        pull_file(home / "runs" / name / FILE)
         record = json.loads(unsealed((home / "runs" / name / FILE).read_bytes()))
         run = Run(name=name, home=home, model=record["model"], dataset=record["dataset"])
-        is_same = record["asked"] == _asked(content) and (home / "warehouse" / "warehouse.duckdb").is_file()
-        if not is_same or {str(path.relative_to(home)) for path in _files(run)} != record["files"].keys():
-            return None
-        if any(file_sha256(home / path) != sha256 for path, sha256 in record["files"].items()):
+        is_same = record["asked"] == _asked(content) and is_there(home / "warehouse" / "warehouse.duckdb")
+        if not is_same or _files(run) != record["files"]:
             return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -111,7 +111,21 @@ def own_files_digest() -> str:
     return total.hexdigest()
 
 
-def _files(run: Run) -> list[Path]:
+def _files(run: Run) -> dict[str, str]:
+    """The files of a run and what they contain: the SHA-256 of a file, the tag that a store gives to an object."""
+    if url_of(run.home) is None:
+        return {str(path.relative_to(run.home)): file_sha256(path) for path in _local_files(run)}
+    folders = [run.folder, *(run.home / "warehouse" / table / run.name for table in RESULTS)]
+    found = {folder / name: tag for folder in folders for name, tag in tags(folder).items()}
+    found |= {run.report.parent / name: tag for name, tag in tags(run.report.parent).items() if _is_report(run, name)}
+    return {str(path.relative_to(run.home)): tag for path, tag in found.items() if path.name not in _NOT_RESULTS}
+
+
+def _is_report(run: Run, name: str) -> bool:
+    return re.fullmatch(rf"{re.escape(run.name)}(\.html|(\.[^.]+)?\.png)", name) is not None
+
+
+def _local_files(run: Run) -> list[Path]:
     """The files of a run: its folder, its rows, its report and pictures."""
     folders = [run.folder, *(run.home / "warehouse" / table / run.name for table in RESULTS)]
     found = [path for folder in folders for path in folder.rglob("*") if path.is_file()]

@@ -23,7 +23,9 @@ from overedit.editing.trajectory.checkpoint import (
 from overedit.editing.trajectory.editor import LINE
 from overedit.tasks.runs.derived import derived_folders
 from overedit.tasks.runs.run import check_name
-from overedit.tasks.system.locks import check_run_is_free, run_lock
+from overedit.tasks.runs.run_lock import check_run_is_free, run_lock
+from overedit.tasks.storage.outline import outline
+from overedit.tasks.storage.working_copy import is_there, shown_path
 from overedit.tasks.warehouse.views import literal
 from overedit.tasks.warehouse.warehouse import Warehouse
 
@@ -59,13 +61,14 @@ def prune_run(home: Path, run: str, *, dry_run: bool = False) -> list[Pruning]:
     """
     check_name(run)
     folder = home / "runs" / run
-    if not folder.is_dir():
-        raise ValueError(f"there is no run {run!r} in {(home / 'runs').resolve()}; see overedit status")
+    if not is_there(folder):
+        raise ValueError(f"there is no run {run!r} in {shown_path((home / 'runs').resolve())}; see overedit status")
     if dry_run:
         check_run_is_free(folder)
-        return _prune(folder, _ended(home, run), dry_run=True)
-    with run_lock(folder):
-        return _prune(folder, _ended(home, run))
+        with outline(home, [f"runs/{run}"], with_records=True) as seen:
+            return _prune(seen / "runs" / run, _ended(home, run), dry_run=True)
+    with run_lock(folder), outline(home, [f"runs/{run}"], with_records=True) as seen:
+        return _prune(seen / "runs" / run, _ended(home, run))
 
 
 def _prune(folder: Path, ended: Mapping[str, _End], *, dry_run: bool = False) -> list[Pruning]:
@@ -122,7 +125,7 @@ def worth_keeping(edit_counts: Sequence[int], *, planned: int, collapse_at: int 
 
 def _ended(home: Path, run: str) -> dict[str, _End]:
     """Trajectory -> its end; only trajectories that have ended."""
-    if not (home / "warehouse").is_dir():
+    if not is_there(home / "warehouse"):
         return {}
     rows = Warehouse(home / "warehouse").query(
         "SELECT trajectory, order_seed, planned_edit_count, collapse_at, status = 'failed' AS failed "

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from overedit.tasks.runs.instances import baseline_of, instances_of
 from overedit.tasks.runs.run import check_name
-from overedit.tasks.system.locks import check_run_is_free, run_lock
+from overedit.tasks.runs.run_lock import check_run_is_free, run_lock
+from overedit.tasks.storage.outline import outline
 from overedit.tasks.warehouse.layout import HISTORY, folder_name
 from overedit.tasks.warehouse.tables import RESULTS
 from overedit.tasks.warehouse.warehouse import Warehouse
@@ -47,11 +48,15 @@ def prune_instances(home: Path, run: str, *, keep: int, dry_run: bool = False) -
 
 
 def _prune(home: Path, run: str, keep: int, *, dry_run: bool) -> PrunedInstances:
-    root = home / "warehouse"
-    warehouse = Warehouse(root)
+    folders = [f"{HISTORY}/{table}/{folder_name(run)}" for table in RESULTS] + [f"instance_files/{folder_name(run)}"]
+    with outline(home / "warehouse", folders) as root:
+        return _prune_files(Warehouse(home / "warehouse"), root, run, keep, dry_run=dry_run)
+
+
+def _prune_files(warehouse: Warehouse, root: Path, run: str, keep: int, *, dry_run: bool) -> PrunedInstances:
     names = [row["instance"] for row in instances_of(warehouse, run)]
     if not names:
-        raise ValueError(f"run: {run!r} has no instance in {root.resolve()}; see overedit status")
+        raise ValueError(f"run: {run!r} has no instance in {warehouse.root}; see overedit status")
     listed = warehouse.rows("instance_files", {"run": run})
     kept = {*names[-keep:], baseline_of(warehouse, run)} if keep else {baseline_of(warehouse, run)}
     gone = tuple(name for name in names if name not in kept and any(row["instance"] == name for row in listed))

@@ -12,6 +12,7 @@ from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
 from overedit.editing.trajectory.checkpoint import Checkpoint
 from overedit.tasks.runs.run import TrajectoryPoint, hardware
+from overedit.tasks.storage.working_copy import shown_path
 from overedit.tasks.system.packages import versions
 
 
@@ -49,7 +50,7 @@ def tensor_rows(checkpoint: Checkpoint) -> list[dict[str, Any]]:
             "weight_norm": record.norms[name].weight,
             "base_norm": record.norms[name].base,
             "update_norm": record.norms[name].update,
-            "path": str(checkpoint.folder),
+            "path": shown_path(checkpoint.folder),
             "bytes": 0 if record.pruned else weights.stat().st_size,
             "branched_from": record.branched_from,
             "schedule": record.schedule,

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from overedit.editing.storage.checksums import digest
-from overedit.tasks.system.untrusted import shown_value
+from overedit.tasks.storage.stores import as_url
+from overedit.tasks.system.untrusted import shown_value, without_credentials
 from overedit.tasks.warehouse.arrow_rows import Rows
 from overedit.tasks.warehouse.layout import Partition, current_path, stage_path
 from overedit.tasks.warehouse.views import literal
@@ -81,27 +82,18 @@ def name_fault(name: str) -> str | None:
     return f"not a run's name; accepted: {accepted}" + (f", e.g. {similar}" if re.fullmatch(NAME, similar) else "")
 
 
-def check_home(home: str | Path, key: str = "home") -> None:
-    """Check that a folder for results is on this machine.
+def check_folder(folder: str | Path, key: str) -> None:
+    """Check that something is on this machine: `Path` would make a folder `s3:` of a URL.
 
     Args:
-        home: As it was given, or as a path.
+        folder: As it was given, or as a path.
         key: What the message calls it.
 
     Raises:
         ValueError: It is a URL.
     """
-    if (fault := home_fault(home)) is not None:
-        raise ValueError(f"{key}: {shown_value(re.sub(':/+', '://', str(home), count=1))} is {fault}")
-
-
-def home_fault(home: str | Path) -> str | None:
-    """What is wrong with a folder for results, and what is accepted: `s3://bucket/x` would become a folder `s3:`."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(home)) is None:
-        return None
-    return (
-        "a URL; accepted: a folder of this machine, also one on which a bucket or share is mounted, e.g. /mnt/results"
-    )
+    if (url := as_url(folder)) is not None:
+        raise ValueError(f"{key}: {shown_value(without_credentials(url))} is a URL; accepted: a folder of this machine")
 
 
 @dataclass(frozen=True)
@@ -110,6 +102,7 @@ class Run:
 
     name: str
     home: Path
+    """The folder of `warehouse/`, `runs/` and `reports/`; for a home in an object store, its working copy."""
     model: str
     dataset: str
     files: FileLog = field(default_factory=FileLog, compare=False, repr=False)

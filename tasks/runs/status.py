@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from overedit.tasks.runs.run import BASE
-from overedit.tasks.system.locks import HeldError, check_run_is_free, holder
+from overedit.tasks.runs.run_lock import workers
+from overedit.tasks.storage.outline import outline
+from overedit.tasks.storage.working_copy import is_there
 from overedit.tasks.system.untrusted import printable
 from overedit.tasks.warehouse.views import literal
 from overedit.tasks.warehouse.warehouse import Warehouse
@@ -59,39 +61,34 @@ def status_table(home: Path) -> Table:
     Args:
         home: The folder with `warehouse/`, `runs/` and `reports/`; each of them may be missing.
     """
-    workers, folders = _workers(home), dict(_folders(home))
+    with outline(home, ["runs", "warehouse", "reports"]) as seen:
+        return _table(seen, home)
+
+
+def _table(seen: Path, home: Path) -> Table:
+    """The table of a home, from the names and sizes of its files in `seen`."""
+    working, folders = workers(home), dict(_folders(seen))
     outcomes = _outcomes(home, folders)
-    begun = {path.parent.name for path in (home / "runs").glob("*/run.json")}
+    begun = {path.parent.name for path in (seen / "runs").glob("*/run.json")}
     table = Table("run", "trajectory", "order", "checkpoints", "status", "MB", "error")
-    for run in sorted({trajectory.run for trajectory in (*outcomes, *folders)} | workers.keys() | begun):
+    for run in sorted({trajectory.run for trajectory in (*outcomes, *folders)} | working.keys() | begun):
         for trajectory in sorted(one for one in {*outcomes, *folders} if one.run == run):
             folder = folders.get(trajectory)
             status, error = outcomes.get(trajectory, _Outcome())
             counts, size = (_counts(folder), _num_bytes([folder])) if folder else ([], 0)
             cells = (run, trajectory.name, str(trajectory.order_seed), " ".join(counts), status, _megabytes(size))
             table.add_row(*cells, Text(printable(error)))
-        size = _num_bytes(_files_of_run(home, run))
-        status, worker = ("running", workers[run]) if run in workers else ("", "")
+        size = _num_bytes(_files_of_run(seen, run))
+        status, worker = ("running", working[run]) if run in working else ("", "")
         table.add_row(
             run, "all, with rows and report", "", "", status, _megabytes(size), Text(worker), end_section=True
         )
     return table
 
 
-def _workers(home: Path) -> dict[str, str]:
-    """Run -> the holder of its lock, in words; runs that nobody works on are left out."""
-    found = {}
-    for folder in (home / "runs").glob("*"):
-        try:
-            check_run_is_free(folder)
-        except (HeldError, PermissionError):  # another user's lock cannot be tried; its owner may be at work
-            found[folder.name] = holder(folder / "lock")
-    return found
-
-
 def _outcomes(home: Path, folders: Collection[_Trajectory]) -> dict[_Trajectory, _Outcome]:
     """The status and error of every trajectory and scan that has ended, begun to scan, or has one of the folders."""
-    if not (home / "warehouse").is_dir():
+    if not is_there(home / "warehouse"):
         return {}
     found = {}
     with Warehouse(home / "warehouse").connect(sql=f"{_ENDED}; {_SCANNED}; {_TUNED}; {_NOT_FINITE}") as connection:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -20,6 +22,8 @@ from rich.table import Table
 from overedit.editing.trajectory.checkpoint import Checkpoint, DamagedCheckpointError, read_checkpoint
 from overedit.tasks.runs.derived import folder_of_step
 from overedit.tasks.runs.run import NAME
+from overedit.tasks.storage.outline import downloaded
+from overedit.tasks.storage.working_copy import fetch, is_folder, local_home, shown_path, sizes, url_of
 from overedit.tasks.system.untrusted import shown_value
 from overedit.tasks.warehouse.arrow_rows import conform
 from overedit.tasks.warehouse.files import KEY, STAGE
@@ -52,23 +56,21 @@ def verify(home: Path, what: str | None = None) -> list[Verification]:
 
     Args:
         home: The folder with `warehouse/` and `runs/`.
-        what: A run's name, or a folder: a checkpoint, a folder with checkpoints, or another home. None for the home.
+        what: A run's name, or a folder or URL: a checkpoint, a folder with checkpoints, or another home. None for the
+            home.
 
     Raises:
         ValueError: Neither a run nor a folder, or nothing to verify in it.
     """
-    if what is None:
-        parts = _home(home, None)
-    elif re.fullmatch(NAME, what) and _has_run(home, what):
+    if what is None or (re.fullmatch(NAME, what) and _has_run(home, what)):
         parts = _home(home, what)
-    elif Path(what).is_dir():
-        folder = Path(what)
-        is_home = (folder / "runs").is_dir() or (folder / "warehouse").is_dir()
-        parts = _home(folder, None) if is_home else _trajectories(folder, home=None)
+    elif is_folder(folder := local_home(what, "what")):
+        is_home = is_folder(folder / "runs") or is_folder(folder / "warehouse")
+        parts = _home(folder, None) if is_home else _below(folder)
     else:
-        raise ValueError(f"{shown_value(what)} is neither a run in {home.resolve()} nor a folder")
+        raise ValueError(f"{shown_value(what)} is neither a run in {shown_path(home.resolve())} nor a folder")
     if not parts:
-        raise ValueError(f"{what or home.resolve()} holds neither checkpoints nor rows to check")
+        raise ValueError(f"{what or shown_path(home.resolve())} holds neither checkpoints nor rows to check")
     return parts
 
 
@@ -82,12 +84,47 @@ def verify_table(parts: list[Verification]) -> Table:
 
 
 def _has_run(home: Path, run: str) -> bool:
-    return (home / "runs" / run).is_dir() or any((home / "warehouse").glob(f"*/{folder_name(run)}"))
+    return is_folder(home / "runs" / run) or any(is_folder(home / "warehouse" / t / folder_name(run)) for t in TABLES)
 
 
 def _home(home: Path, run: str | None) -> list[Verification]:
+    if url_of(home) is not None:
+        return list(_home_in_store(home, run))
     runs = home / "runs" if run is None else home / "runs" / run
     return [*_trajectories(runs, home=home), *_warehouse(home / "warehouse", run)]
+
+
+def _home_in_store(home: Path, run: str | None) -> Iterator[Verification]:
+    """The same of a home in a store: its rows are downloaded, and one trajectory after the other."""
+    runs = Path("runs") if run is None else Path("runs") / run
+    depth = 3 if run is None else 2  # of the folder of a trajectory, RUN/TRAJECTORY/ORDER
+    trajectories = sorted(
+        {Path(*parts[:depth]) for path in sizes(home / runs) if len(parts := Path(path).parts) > depth}
+    )
+    with TemporaryDirectory(prefix="overedit-") as name:
+        here = Path(name)
+        fetch(home / "warehouse", here / "warehouse")
+        for trajectory in trajectories:
+            fetch(home / runs / trajectory, here / runs / trajectory)
+            for part in _trajectories(here / runs, home=here):
+                yield _as_in_store(part, here, home)
+            shutil.rmtree(here / "runs")
+        for part in _warehouse(here / "warehouse", run):
+            yield _as_in_store(part, here, home)
+
+
+def _below(folder: Path) -> list[Verification]:
+    """The trajectories in a folder that is no home."""
+    with downloaded(folder) as here:
+        return [_as_in_store(part, here, folder) for part in _trajectories(here, home=None)]
+
+
+def _as_in_store(part: Verification, here: Path, there: Path) -> Verification:
+    """A result with the places in the store instead of those of a download."""
+    damages = (
+        Damage(there / d.path.relative_to(here), d.what.replace(str(here), shown_path(there))) for d in part.damages
+    )
+    return part._replace(damages=tuple(damages))
 
 
 def _trajectories(root: Path, *, home: Path | None) -> list[Verification]:

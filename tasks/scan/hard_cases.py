@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from overedit.editing.storage.atomic import replace_file
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.runs.run import TrajectoryPoint
+from overedit.tasks.storage.working_copy import replace_file, shown_path, sync
 from overedit.tasks.warehouse.views import literal
 
 
@@ -28,6 +28,7 @@ def save_hard_cases(point: TrajectoryPoint, requests: RequestStore) -> Path | No
     rows = _rows(point, "position", "hard_cases", "ORDER BY perplexity DESC, position")
     if not rows:
         path.unlink(missing_ok=True)
+        sync(path)
         return None
     with replace_file(path) as stream:
         stream.writelines(requests[row["position"] - 1].model_dump_json().encode() + b"\n" for row in rows)
@@ -56,7 +57,7 @@ def scan_line(point: TrajectoryPoint, path: Path | None) -> str:
     if found["num_failed"]:
         parts.append(f"{found['num_failed']:,} edits could not be made")
     if path is not None:
-        parts.append(f"hard cases: {path}")
+        parts.append(f"hard cases: {shown_path(path)}")
     return "; ".join(parts)
 
 

@@ -79,27 +79,6 @@ def check_free(path: Path, what: str) -> None:
             pass
 
 
-@contextmanager
-def run_lock(folder: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Lock a run: no other process edits, measures or prunes it while the block runs; see `file_lock`.
-
-    Args:
-        folder: The run's folder.
-        wait: Wait until another process has released it.
-    """
-    with file_lock(folder / "lock", _run(folder), wait=wait) as had_to_wait:
-        yield had_to_wait
-
-
-def check_run_is_free(folder: Path) -> None:
-    """Check that no process works on a run.
-
-    Raises:
-        HeldError: Another process does.
-    """
-    check_free(folder / "lock", _run(folder))
-
-
 def holder(path: Path) -> str:
     """The holder of a lock, as described in its file."""
     for _ in range(_NUM_LOOKS):
@@ -115,10 +94,10 @@ def holder(path: Path) -> str:
 
 def write_holder(descriptor: int) -> None:
     """Write a description of this process into a lock file, replacing the previous holder's."""
-    text = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, text.encode(), 0)
+    os.pwrite(descriptor, f"{this_process()}\n".encode(), 0)
 
 
-def _run(folder: Path) -> str:
-    return f"run {folder.name!r}"
+def this_process() -> str:
+    """This process in words, as the holder of a lock from now on."""
+    return f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"

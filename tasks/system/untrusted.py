@@ -62,6 +62,11 @@ def printable(text: str) -> str:
     return _NOT_PLAIN.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
+def without_credentials(text: str) -> str:
+    """Replace the user and the password of URLs in a text, `s3://key:secret@bucket`, by three dots."""
+    return re.sub(r"(?<=:/)(/?)[^/\s'\"]*@", r"\1...@", text)
+
+
 def shorten(text: str, length: int = 60) -> str:
     """Cut a text to at most `length` characters; a text that is cut ends in `...`."""
     return text if len(text) <= length else f"{text[: length - 3]}..."

@@ -14,9 +14,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from overedit.editing.methods.base import MethodConfig
-from overedit.editing.storage.atomic import replace_file
 from overedit.editing.storage.checksums import digest
 from overedit.tasks.runs.run import Run
+from overedit.tasks.storage.working_copy import replace_file
 from overedit.tasks.warehouse.views import literal
 from overedit.tasks.warehouse.warehouse import Warehouse
 

@@ -24,6 +24,8 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from overedit.editing.storage.atomic import replace_file
+from overedit.tasks.storage.stores import as_url, open_store
+from overedit.tasks.storage.working_copy import shown_path
 from overedit.tasks.warehouse.arrow_rows import Rows, conform, to_arrow
 from overedit.tasks.warehouse.layout import (
     HISTORY,
@@ -53,11 +55,13 @@ class TableFiles:
     """Tables as Parquet files under one root, a local folder or an fsspec URL.
 
     Args:
-        root: A folder, which the first write makes, or a URL such as `s3://bucket/overedit`.
+        root: A folder, which the first write makes, or a URL such as `s3://bucket/overedit`; a folder in a working copy
+            is the URL for which it stands.
     """
 
     def __init__(self, root: Path | str) -> None:
-        self._files, path = fsspec.core.url_to_fs(os.fspath(root))
+        url = as_url(shown_path(root) if isinstance(root, Path) else root)
+        self._files, path = open_store(url) if url else fsspec.core.url_to_fs(os.fspath(root))
         self._is_local = isinstance(self._files, LocalFileSystem)
         self._path = str(Path(path).resolve()) if self._is_local else path.rstrip("/")
         self.root: str = self._url(self._path)

@@ -54,6 +54,7 @@ class Warehouse(TableFiles):
             ValueError: There is no such instance, or a schema's name is not accepted.
         """
         connection = duckdb.connect(":memory:")
+        connection.execute("SET enable_progress_bar = false")  # it would be printed into the result
         computed = view_names() if run is not None else needed_twice(sql)
         self._create_views(connection, run=run, instances=instances, computed=computed, wanted=needed(sql))
         for other in in_schemas(connection, attach or {}):
@@ -64,7 +65,6 @@ class Warehouse(TableFiles):
         connection.execute(f"SET allowed_directories = [{allowed}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET python_enable_replacements = false")
-        connection.execute("SET enable_progress_bar = false")  # it would be printed into the result
         connection.execute("SET lock_configuration = true")
         return connection
 

@@ -45,9 +45,9 @@ from tests.support.command_line import ROWS, Run
             "the first a letter or a digit, e.g. my-run (given: 'my run')",
         ),
         (
-            "home=s3://bucket/x",
-            "home: a URL; accepted: a folder of this machine, also one on which a bucket or share is "
-            "mounted, e.g. /mnt/results (given: 's3://bucket/x')",
+            "home=ftp://user:secret@host/x",
+            "home: a URL of 'ftp'; accepted: a folder, or a URL such as s3://BUCKET/FOLDER or gs://BUCKET/FOLDER "
+            "(given: 'ftp://...@host/x')",
         ),
         ("model=./nowhere", "there is no folder ./nowhere"),
         ("dataset.limit=21", "limit: 21"),

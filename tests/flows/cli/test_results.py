@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from overedit.tasks.storage.working_copy import local_home, sizes
 from tests.support.command_line import Run
 from tests.support.two_runs import fill_two
 
@@ -52,11 +53,28 @@ def test_what_is_wrong_is_one_message_and_leaves_nothing(
     "arguments",
     [["sql", "SELECT 1"], ["report", "before"], ["compare", "before", "after"], ["status"], ["verify"], ["prune", "a"]],
 )
-def test_a_home_that_is_a_url_is_refused(overedit: Run, home: Path, arguments: list[str]) -> None:
-    code, out, err = overedit(*arguments, "--home", "s3://bucket/results")
+def test_a_home_that_is_no_store_is_refused(overedit: Run, home: Path, arguments: list[str]) -> None:
+    code, out, err = overedit(*arguments, "--home", "http://user:secret@host/results")
     assert (code, out) == (2, "")
-    assert err.startswith("overedit: home: 's3://bucket/results' is a URL; accepted: a folder of this machine")
-    assert not (home / "s3:").exists()
+    assert err.startswith("overedit: home: 'http://...@host/results' is a URL of 'http'; accepted: a folder, or a URL")
+    assert not (home / "http:").exists()
+
+
+def test_the_commands_of_a_home_in_a_store(
+    overedit: Run, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OVEREDIT_CACHE", str(tmp_path / "cache"))
+    url = f"memory://{tmp_path.name}/results"
+    fill_two(local_home(url) / "warehouse")
+    for arguments in (["sql", "SELECT run FROM trajectories ORDER BY ALL"], ["compare", "before", "after"]):
+        assert overedit(*arguments, "--home", url) == overedit(*arguments)
+    assert overedit("sql", "SELECT count(*) FROM store.trajectories", "--attach", f"store={url}")[0] == 0
+    assert overedit("sql", "SELECT * FROM read_csv('/etc/passwd')", "--home", url)[0] == 2
+    code, out, err = overedit("report", "before", "--home", url)
+    assert (code, f"wrote {url}/reports/before.html" in out) == (0, True), err
+    assert "before.html" in sizes(local_home(url) / "reports")
+    code, out, err = overedit("verify", "--home", url)
+    assert "everything is as it was written" in out, out + err
 
 
 def test_a_query_over_two_homes(overedit: Run, home: Path) -> None:
@@ -68,8 +86,8 @@ def test_a_query_over_two_homes(overedit: Run, home: Path) -> None:
         assert overedit("sql", sql.format(name), "--attach", given, "--format", "csv") == alone
     code, out, err = overedit("sql", "SELECT 1", "--attach", "nowhere")
     assert (code, out) == (2, "") and "nowhere; run a benchmark first, or name its folder with --attach" in err
-    code, out, err = overedit("sql", "SELECT 1", "--attach", "other=s3://bucket/x")
-    assert (code, out) == (2, "") and "attach: 's3://bucket/x' is a URL" in err
+    code, out, err = overedit("sql", "SELECT 1", "--attach", "other=http://bucket/x")
+    assert (code, out) == (2, "") and "attach: 'http://bucket/x' is a URL of 'http'" in err
 
 
 def test_two_runs_are_compared(overedit: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ def test_of_two_that_start_at_the_same_moment_one_runs_and_one_that_waits_finds_
 def test_a_run_of_another_process_is_refused_before_a_server_is_started(
     overedit: Run, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from overedit.tasks.system.locks import run_lock
+    from overedit.tasks.runs.run_lock import run_lock
 
     monkeypatch.setattr("overedit.flows.benchmark.flow_of", lambda *_: pytest.fail("the flow was called"))
     with run_lock(tmp_path / "runs" / "r"):

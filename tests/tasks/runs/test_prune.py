@@ -21,9 +21,10 @@ from overedit.tasks.editing_job.job import EditingJob, finished_checkpoints, run
 from overedit.tasks.models.export import export_checkpoint
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.prune import Pruning, prune_run, worth_keeping
+from overedit.tasks.runs.run_lock import run_lock
 from overedit.tasks.runs.status import status_table
 from overedit.tasks.runs.verify import verify
-from overedit.tasks.system.locks import HeldError, run_lock
+from overedit.tasks.system.locks import HeldError
 from tests.support.checkpoints import write_made_up
 from tests.support.stored_run import COUNTS, store_end, write_checkpoint
 

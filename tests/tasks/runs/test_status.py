@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from overedit.tasks.runs.run import TrajectoryPoint
+from overedit.tasks.runs.run_lock import run_lock
 from overedit.tasks.runs.status import status_table
-from overedit.tasks.system.locks import run_lock
 
 
 def cells(home: Path) -> list[tuple[str, ...]]:

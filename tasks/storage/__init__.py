@@ -1,0 +1,1 @@
+"""Homes in an object store: URLs, working copies, and locks."""
