@@ -142,16 +142,10 @@ def forecast(facts: Facts, config: BenchmarkConfig, counts: Sequence[int]) -> Fo
     ]
     kind, on_gpu = engine_kind(config.engine), facts.machine.gpu
     engine_shape = shape._replace(itemsize=_itemsize(config.engine.dtype, facts.stored.itemsize))
-    engine = engine_memory(
-        kind,
-        config.engine,
-        engine_shape,
-        facts.plan.model.load_config(),
-        gpu_bytes=on_gpu,
-    )
+    engine = engine_memory(kind, config.engine, engine_shape, facts.plan.model.load_config(), gpu_bytes=on_gpu)
     num_orders = len(config.order_seeds)
-    on_ray = isinstance(config.execution, RayExecution)
-    editors, engines = (config.execution.editors, config.execution.engines) if on_ray else (1, 1)
+    on = config.execution
+    editors, engines = (on.editors, on.engines) if isinstance(on, RayExecution) else (1, 1)
     asked = asked_in_run(facts.measures, counts, num_methods=len(config.methods), num_orders=num_orders)
     rows = asked.rows * (facts.outcome_bytes or OUTCOME_BYTES)
     needs = needs_of(

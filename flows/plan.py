@@ -152,7 +152,7 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen, changed: 
     if not changed:
         check_same_configuration(run, config)
     model = config.model_reference
-    if config.engine.workers > 1 and engine_kind(config.engine) == "vllm":
+    if config.engine.workers > 1 and engine_kind(config.engine) == "vllm" and config.execution.engine == "local":
         check_devices(config.engine, len(visible_gpus()), model.load_config())
     check_methods(model, config.methods)
     requests = {}

@@ -25,6 +25,7 @@ from overedit.tasks.execution.scheduler import WorkerLostError, failure_text
 from overedit.tasks.runs.records import store_checkpoints
 from overedit.tasks.search.bracket import Verdict, bracket, next_count
 from overedit.tasks.search.verdicts import read_verdicts, store_verdicts
+from overedit.tasks.storage.working_copy import pull
 from overedit.tasks.system.task_runs import device_tags, in_task
 
 logger = logging.getLogger(__name__)
@@ -178,7 +179,9 @@ def has_measured(plan: Plan, state: TrajectoryState, count: int, error: str | No
     """Note that a trajectory's checkpoint was measured, or why it could not be."""
     state.errors += [error] if error else []
     state.measured.append(count)
-    if not read_checkpoint(plan.folder_of(state.trajectory, count)).record.finite:
+    folder = plan.folder_of(state.trajectory, count)
+    pull(folder)  # where another machine made it
+    if not read_checkpoint(folder).record.finite:
         state.broken.add(count)
 
 

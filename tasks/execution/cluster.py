@@ -17,9 +17,12 @@ from typing import Any, Self
 
 from overedit.editing.methods.base import Progress
 from overedit.tasks.engine.lazy import EngineStart
+from overedit.tasks.engine.options import EngineOptions
+from overedit.tasks.evaluation.capability.options import CapabilityOptions
 from overedit.tasks.execution.options import RayExecution, check_installed
 from overedit.tasks.execution.scheduler import FailedError, WorkerLostError
 from overedit.tasks.execution.workers import FAILURES, Editor, Measurer, Message, Outcome, Setting
+from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.completion import own_files_digest
 from overedit.tasks.runs.run import FileLog
 from overedit.tasks.system.packages import versions
@@ -40,12 +43,16 @@ class Cluster:
 
     Args:
         options: Where Ray is, and how many workers there are.
-        engine: The further arguments of `Measurer`.
+        engine: The further arguments of `Measurer`: the model, the engine's options, and those of the benchmarks.
         files: Gets the files of rows that workers make or take over.
     """
 
-    def __init__(self, options: RayExecution, *, engine: tuple[Any, ...], files: FileLog) -> None:
+    def __init__(
+        self, options: RayExecution, *, engine: tuple[ModelReference, EngineOptions, CapabilityOptions], files: FileLog
+    ) -> None:
         check_installed()
+        self._split = engine[1].workers
+        """GPUs over which vLLM splits one engine."""
         self._options, self._engine, self.files = options, engine, files
         self.starts: list[EngineStart] = []
         self.sizes = {EDITOR: options.editors, ENGINE: options.engines}
@@ -92,9 +99,8 @@ class Cluster:
     def _needed(self, there: dict[str, float]) -> dict[str, dict[str, float]]:
         """What each kind of worker needs."""
         options, usual = self._options, min(1.0, there.get("GPU", 0.0))
-        gpus_e, gpus_m = (
-            usual if asked is None else asked for asked in (options.gpus_per_editor, options.gpus_per_engine)
-        )
+        gpus_e = usual if options.gpus_per_editor is None else options.gpus_per_editor
+        gpus_m = usual * self._split if options.gpus_per_engine is None else options.gpus_per_engine
         needed = {
             EDITOR: {"num_cpus": float(options.cpus_per_editor), "num_gpus": gpus_e},
             ENGINE: {"num_cpus": float(options.cpus_per_engine), "num_gpus": gpus_m},

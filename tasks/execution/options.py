@@ -38,7 +38,8 @@ class RayExecution(BaseModel):
     gpus_per_editor: float | None = Field(default=None, ge=0)
     """GPUs of each editor, a share such as 0.5 too; None is 1 if Ray has GPUs, else 0."""
     gpus_per_engine: float | None = Field(default=None, ge=0)
-    """GPUs of each engine, a share such as 0.5 too; None is 1 if Ray has GPUs, else 0."""
+    """GPUs of each engine, a share such as 0.5 too; None is as many as it is split over (`engine.tensor_parallel` times
+    `engine.pipeline_parallel`) if Ray has GPUs, else 0."""
 
 
 Execution: TypeAlias = Annotated[LocalExecution | RayExecution, Field(discriminator="engine")]
