@@ -117,7 +117,7 @@ def named_content(config: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any
     name = str(config)
     if name in shipped:
         return read_yaml(shipped[name]), name
-    if not (Path(name).suffix or Path(name).exists()):
+    if re.fullmatch(r"[\w-]{1,100}", name) and not Path(name).exists():
         raise ValueError(f"there is no configuration {name}; accepted: a YAML file, or {', '.join(sorted(shipped))}")
     return read_yaml(Path(name)), name
 

@@ -19,6 +19,9 @@ SECRET = "a-secret-that-nobody-may-see"
 @contextmanager
 def object_store(log: Path) -> Iterator[dict[str, str]]:
     """Run a store; gives the environment variables with which it is reached."""
+    from s3fs import S3FileSystem
+
+    S3FileSystem.clear_instance_cache()  # one made with other variables
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

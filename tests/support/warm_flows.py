@@ -7,7 +7,7 @@ from tests.support.stage_keys import read_code_once
 for name in (
     "overedit.flows.cli.main",
     "overedit.flows.config.loading",
-    "overedit.tasks.editing_job.task",
+    "overedit.tasks.editing_job.job",
     "overedit.tasks.engine.server",
     "overedit.tasks.engine.transformers_engine",
     "overedit.tasks.evaluation.evaluator",
