@@ -6,7 +6,6 @@
 #   make fuzz    thousands of damaged and hostile datasets, configurations and checkpoints
 #   make faults  a small run under 200 faults (FAULTS=, SEED=): killed, torn, flipped, no space; nothing may be lost
 #   make operation  scheduled runs as an operator has them: server, worker, PostgreSQL, a killed worker (6 minutes)
-#   make ray     a run on two emulated machines of Ray, in which everything is killed once (as root; 15 minutes)
 #   make engines vLLM on two ranks: swaps, wrong shards, families, a whole run (10 to 25 minutes)
 #   make storage a run whose results are in an object store, killed and continued on another machine (minutes)
 #   make million a million edits one after another: memory, speed and what is remembered (40 minutes)
@@ -19,7 +18,7 @@ LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 STAMP := .venv/.installed-$(LOCK)
 PYTHON := .venv/bin/python
 
-.PHONY: demo test check examples docs fuzz faults operation ray engines storage million ui bench lock environment
+.PHONY: demo test check examples docs fuzz faults operation engines storage million ui bench lock environment
 .DEFAULT_GOAL := demo
 
 environment: $(STAMP)
@@ -53,9 +52,6 @@ faults: $(STAMP)
 
 operation: $(STAMP)
 	@OVEREDIT_OPERATION=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/flows/operation tests/tasks/report/comparison/test_gate.py $(ARGS)
-
-ray: $(STAMP)
-	@OVEREDIT_RAY=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/flows/ray $(ARGS)
 
 engines: $(STAMP)
 	@OVEREDIT_ENGINES=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/tasks/engine/test_tensor_parallel.py $(ARGS)
