@@ -10,13 +10,13 @@ import pytest
 from tests.support.operation import Operation, Webhook
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def webhook() -> Iterator[Webhook]:
     with Webhook() as listening:
         yield listening
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def operation(tiny_model: Path, webhook: Webhook, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operation]:
     """What an operator starts: `overedit ui`, `overedit deploy --webhook URL`, `overedit worker`."""
     with Operation(tmp_path_factory.mktemp("operation"), tiny_model) as operated:
