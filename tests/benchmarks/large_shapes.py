@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config
+from transformers import PreTrainedConfig, Qwen2Config
 
 from overedit.editing.methods.base import MethodConfig
 from overedit.editing.methods.locate_then_edit.keys import SubjectActivations
@@ -44,6 +44,7 @@ from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.job import EditingJob, run_editing_job
 from overedit.tasks.models.loading import LoadedModel, load_model
 from overedit.tasks.models.reference import ModelReference
+from tests.support.published_shapes import llama_3_8b
 from tests.support.random_shards import write_random_model
 
 LLAMA_3_8B = "meta-llama/Meta-Llama-3-8B-Instruct"
@@ -60,18 +61,7 @@ class Shape(NamedTuple):
 
 SHAPES = {
     "8b": Shape(
-        LlamaConfig(
-            hidden_size=4096,
-            intermediate_size=14336,
-            num_hidden_layers=32,
-            num_attention_heads=32,
-            num_key_value_heads=8,
-            vocab_size=128256,
-            rope_theta=500000.0,
-            max_position_embeddings=8192,
-            bos_token_id=1,
-            eos_token_id=2,
-        ),
+        llama_3_8b(),
         "22.down_proj",
         ULTRAEDIT[LLAMA_3_8B],
         MEMIT[LLAMA_3_8B].layers,

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from overedit.editing.methods.locft_bf import PRESETS, LocftBf
 from overedit.editing.methods.registry import METHODS
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.trajectory.runner import run_trajectory
 from overedit.editing.trajectory.settings import Schedule, Source, TrajectorySettings
+from tests.support.published_shapes import llama_3_8b
 from tests.support.teachable_models import DOWN, byte_tokenizer, some_requests
 from tests.support.tiny_models import tiny
 
@@ -73,16 +74,8 @@ def header_length(folder: Path) -> int:
 
 def test_ten_checkpoints_of_llama_3_8b_are_1_174_406_320_bytes(repository: Path) -> None:
     """Of its shape, from the published site; no weights are needed."""
-    shape = LlamaConfig(
-        hidden_size=4096,
-        intermediate_size=14336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        vocab_size=128256,
-    )
     with torch.device("meta"):
-        model = LlamaForCausalLM(shape).to(torch.bfloat16)
+        model = LlamaForCausalLM(llama_3_8b()).to(torch.bfloat16)
     assert sum(parameter.numel() for parameter in model.parameters()) == 8_030_261_248
     names = Anatomy.of(model).site_parameters(PRESETS["meta-llama/Meta-Llama-3-8B-Instruct"].site)
     edited = {name: model.get_parameter(name) for name in names}
