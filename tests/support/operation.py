@@ -27,11 +27,16 @@ ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 Found = TypeVar("Found")
 
 
-def until(found: Callable[[], Found | None], *, seconds: float, what: str) -> Found:
-    """What a function finds, asked again and again; an error if it has not found it by then."""
+def until(found: Callable[[], Found | None], *, seconds: float, what: str | Callable[[], str]) -> Found:
+    """What a function finds, asked again and again; an error if it has not found it by then.
+
+    Args:
+        what: What the error says; a function is called when the time is over.
+    """
     deadline = time.monotonic() + seconds
     while (value := found()) is None:
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {seconds} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.5)
     return value
 
@@ -100,7 +105,7 @@ class Operation:
     def __enter__(self) -> Self:
         ports = ("--port", str(self.port), "--reports-port", str(self.reports_port))
         self.start("ui", "ui", "--home", str(self.home), *ports)
-        until(self.is_healthy, seconds=180, what=f"the server answers; it says {self.said('ui')}")
+        until(self.is_healthy, seconds=180, what=lambda: f"the server answers; it says {self.said('ui')}")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -186,10 +191,13 @@ class Operation:
         path = f"/deployments/{self.deployment(deployment)['id']}/schedules"
         schedule = {"active": True, "schedule": {"interval": 20}, "parameters": parameters}
         (made,) = self.ask("POST", path, [schedule])
-        what = f"a schedule fires; the server says {self.said('ui')[-2000:]}"
-        due = until(lambda: next(iter(self._started_by_schedule()), None), seconds=120, what=what)
+        due = until(lambda: next(iter(self._started_by_schedule()), None), seconds=120, what=self._state_of_schedules)
         self.ask("DELETE", f"{path}/{made['id']}")
         return due
+
+    def _state_of_schedules(self) -> str:
+        runs = "\n".join(f"{run['name']} {run['auto_scheduled']} {run['state']}" for run in self.flow_runs())
+        return f"a schedule fires; runs:\n{runs}\n" + "\n".join(self.said(name)[-2000:] for name in self.processes)
 
     def _started_by_schedule(self) -> list[Any]:
         return [run for run in self.flow_runs() if run["auto_scheduled"] and run["start_time"]]
@@ -205,7 +213,7 @@ class Operation:
         return until(
             lambda: run if (run := self.flow_run(identifier))["state_type"] in ENDED else None,
             seconds=seconds,
-            what=f"the flow run ends; it is {self.flow_run(identifier)['state']}",
+            what=lambda: f"the flow run ends; it is {self.flow_run(identifier)['state']}",
         )
 
     def logs(self, identifier: str) -> list[Any]:

@@ -36,9 +36,8 @@ def rows(operation: Operation, run: str) -> list[Any]:
     return Warehouse(operation.home / "warehouse").query(query)["edit_count"].to_pylist()
 
 
-def test_a_schedule_fires_within_two_minutes_and_the_worker_completes_the_run(
-    by_hand: str, failing: str, operation: Operation
-) -> None:
+def test_a_schedule_fires_within_two_minutes_and_the_worker_completes_the_run(operation: Operation) -> None:
+    """It is the first test, so that no other run is in the queue of the worker."""
     due = operation.scheduled("benchmark/benchmark", config="c.yaml", name="due", edit_counts=[1, 2], limit=2)
     ended = operation.ended(due["id"])
     assert ended["state_type"] == "COMPLETED", ended["state"]
