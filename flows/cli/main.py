@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -17,7 +16,7 @@ from overedit.flows.cli.locate import locate
 from overedit.flows.cli.operate import deploy, ui, worker
 from overedit.flows.cli.plan import plan
 from overedit.flows.cli.results import Home, accept, compare, history, local_folder, publish, report, site, sql
-from overedit.flows.cli.running import Changed, RunHome, Settings, Wait, leave, run_planned, stop_ends_with_130
+from overedit.flows.cli.running import Changed, RunHome, Settings, Wait, given, leave, run_planned, stop_ends_with_130
 from overedit.flows.cli.tune import presets, tune
 from overedit.flows.launch import prepare_logging, prepare_prefect
 from overedit.tasks.system.untrusted import printable
@@ -42,13 +41,13 @@ def run(
     home: RunHome = None,
 ) -> None:
     """Run a benchmark, or continue it; a complete run is not run again."""
-    _benchmark(str(config), settings or [], wait=wait, changed=changed, home=home)
+    _benchmark(str(config), settings, wait=wait, changed=changed, home=home)
 
 
 @app.command()
 def demo(settings: Settings = None, changed: Changed = False, home: RunHome = None) -> None:
     """Run the benchmark on the pocket world: a small model that knows its facts, edited until it breaks."""
-    _benchmark("demo", settings or [], changed=changed, home=home)
+    _benchmark("demo", settings, changed=changed, home=home)
 
 
 @app.command()
@@ -56,16 +55,17 @@ def scan(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped one, e.g. scan-pocket.")],
     settings: Settings = None,
     wait: Wait = False,
+    home: RunHome = None,
 ) -> None:
     """Edit with every request alone, find those that break the model, and save them as a dataset."""
     prepare_prefect()
-    from overedit.flows.config.loading import named_content, validated, with_settings
+    from overedit.flows.config.loading import validated
     from overedit.flows.config.models import ScanConfig
     from overedit.flows.scan import flow_of, make_scan_plan
     from overedit.tasks.system.progress import shown
 
-    content, where = named_content(config)
-    plan = make_scan_plan(validated(ScanConfig, with_settings(content, settings or []), where=where), show=shown)
+    content, where = given(config, settings, home)
+    plan = make_scan_plan(validated(ScanConfig, content, where=where), show=shown)
     lines, server_is_lost = run_planned(flow_of(plan), plan, wait=wait)
     print(lines)
     leave(server_is_lost)
@@ -259,15 +259,13 @@ def _end(message: str, code: int) -> NoReturn:
 
 
 def _benchmark(
-    config: str, settings: Sequence[str], *, wait: bool = False, changed: bool = False, home: str | None = None
+    config: str, settings: list[str] | None, *, wait: bool = False, changed: bool = False, home: str | None = None
 ) -> None:
-    from overedit.flows.config.loading import named_content, with_settings
     from overedit.tasks.report.summary import summary_table
     from overedit.tasks.runs.completion import completed_run
     from overedit.tasks.storage.working_copy import shown_path
 
-    content, where = named_content(config)
-    content = with_settings(content, settings) | ({"home": home} if home else {})
+    content, where = given(config, settings, home)
     run, server_is_lost = completed_run(content), False
     if run is None:
         prepare_prefect()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from overedit.flows.cli.running import Settings
+from overedit.flows.cli.running import RunHome, Settings, given
 from overedit.flows.launch import prepare_prefect
 
 
@@ -17,10 +17,11 @@ def plan(
     gpu_memory: Annotated[float | None, typer.Option(metavar="GIB", min=0, help="Of one GPU; this machine's.")] = None,
     disk: Annotated[float | None, typer.Option(metavar="GIB", min=0, help="Free disk; this machine's.")] = None,
     output: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
+    home: RunHome = None,
 ) -> None:
     """Tell what a run will take - memory, disk, operations, time - and refuse one that cannot fit."""
     prepare_prefect()
-    from overedit.flows.config.loading import named_content, validated, with_settings
+    from overedit.flows.config.loading import validated
     from overedit.flows.config.models import BenchmarkConfig
     from overedit.flows.fitting import check_fits
     from overedit.flows.forecast import count_facts, forecasts
@@ -30,12 +31,12 @@ def plan(
     from overedit.tasks.system.progress import shown
 
     check_format(output)
-    content, where = named_content(config)
-    checked = validated(BenchmarkConfig, with_settings(content, settings or []), where=where)
+    content, where = given(config, settings, home)
+    checked = validated(BenchmarkConfig, content, where=where)
     made = make_plan(checked, show=shown, changed=True)
-    given = {"host": memory, "gpu": gpu_memory, "disk": disk}
+    stated = {"host": memory, "gpu": gpu_memory, "disk": disk}
     machine = this_machine(made.run.home)._replace(
-        **{name: size * 2**30 for name, size in given.items() if size is not None}
+        **{name: size * 2**30 for name, size in stated.items() if size is not None}
     )
     facts = count_facts(made, machine)
     cases = forecasts(facts, made.config)

@@ -35,6 +35,18 @@ RunHome = Annotated[
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for another process that works on this run.")]
 
 
+def given(config: str, settings: list[str] | None, home: str | None) -> tuple[dict[str, Any], str]:
+    """What a command was given: the content of the configuration with `--set` and `--home`, and where it is from.
+
+    Raises:
+        ValueError: There is no such configuration, it cannot be read, or a setting is malformed.
+    """
+    from overedit.flows.config.loading import named_content, with_settings
+
+    content, where = named_content(config)
+    return with_settings(content, settings or []) | ({"home": home} if home else {}), where
+
+
 class Planned(Protocol):
     """A checked plan of any flow."""
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from overedit.flows.cli.results import local_folder
-from overedit.flows.cli.running import Changed, Settings, Wait, leave, run_planned
+from overedit.flows.cli.running import Changed, RunHome, Settings, Wait, given, leave, run_planned
 from overedit.flows.launch import prepare_prefect
 
 
@@ -22,18 +22,18 @@ def tune(
     ] = None,
     wait: Wait = False,
     changed: Changed = False,
+    home: RunHome = None,
 ) -> None:
     """Search the settings of methods, each with the same budget, on edits that no benchmark has."""
     prepare_prefect()
-    from overedit.flows.config.loading import named_content, validated, with_settings
+    from overedit.flows.config.loading import validated
     from overedit.flows.config.tuning import TuneConfig
     from overedit.flows.tune import flow_of, make_tune_plan
     from overedit.tasks.report.tuning import tuning_table
     from overedit.tasks.storage.working_copy import shown_path
     from overedit.tasks.system.progress import shown
 
-    content, where = named_content(config)
-    content = with_settings(content, settings or [])
+    content, where = given(config, settings, home)
     plan = make_tune_plan(validated(TuneConfig, content, where=where), out=out, show=shown, changed=changed)
     report, server_is_lost = run_planned(flow_of(plan), plan, wait=wait)
     Console().print(tuning_table(plan.run))

@@ -222,6 +222,26 @@ def test_prefect_is_imported_after_its_settings_are_made() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run", "demo"),
+        ("demo",),
+        ("plan", "demo"),
+        ("scan", "scan-pocket"),
+        ("tune", "tune-pocket"),
+        ("locate", "locate-pocket"),
+    ],
+)
+def test_the_home_of_the_command_line_replaces_that_of_the_configuration(
+    overedit: Run, command: tuple[str, ...]
+) -> None:
+    code, _, err = overedit(*command, "--home", "ftp://user:secret@host/x")
+    assert code == 2
+    assert "home: a URL of 'ftp'; accepted: a folder, or a URL such as s3://BUCKET/FOLDER" in err
+    assert "secret" not in err
+
+
 def test_a_complete_run_asked_again_starts_nothing(
     overedit: Run,
     prefect_server: None,
