@@ -24,6 +24,7 @@ _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 _SHOWN = 80  # characters of a value, in a message
 _KINDS = {
     "model_type": "a mapping of keys to values is expected",
+    "model_attributes_type": "a mapping of keys to values is expected",
     "dict_type": "a mapping of keys to values is expected",
     "tuple_type": "a list is expected",
 }
@@ -227,16 +228,21 @@ def _keys(place: tuple[str | int, ...]) -> tuple[str | int, ...]:
 
 def _line(mistake: dict[str, Any], model: Any) -> str:
     path = tuple(str(part) for part in mistake["loc"])
-    key, given = ".".join(_shortened(part) for part in path), _without_credentials(mistake.get("input"))
+    key, kinds = _key_and_kinds(model, path)
+    given = _without_credentials(mistake.get("input"))
     if mistake["type"] == "extra_forbidden":
         accepted = _fields(model, path[:-1])
         near = difflib.get_close_matches(path[-1][:_SHOWN], accepted, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
+        hint = "after a colon YAML needs a space; " if ":" in path[-1] else hint
         return f"{key}: there is no such key; {hint}accepted here: {', '.join(accepted)}"
     if mistake["type"] == "union_tag_invalid":
         context = mistake["ctx"]
         tag = context["discriminator"].strip("'")
         return f"{key}.{tag}: unknown {shown_value(context['tag'])}; accepted: {context['expected_tags']}"
+    if mistake["type"] == "union_tag_not_found":
+        tag = mistake["ctx"]["discriminator"].strip("'")
+        return f"{key}.{tag}: is needed and not given; accepted: {', '.join(kinds)}"
     if mistake["type"] == "missing":
         return f"{key}: is needed and not given"
     what = _KINDS.get(mistake["type"]) or _shortened(mistake["msg"].removeprefix("Value error, "), 400)
@@ -263,11 +269,26 @@ def _fields(model: Any, path: tuple[str, ...]) -> list[str]:
     return sorted(_resolved(here, definitions).get("properties", {}))
 
 
+def _key_and_kinds(model: Any, path: tuple[str, ...]) -> tuple[str, list[str]]:
+    """A place as users write it, without the kinds that pydantic names there (`ray`), and the kinds accepted at it."""
+    schema = TypeAdapter(model).json_schema()
+    here, shown = schema, []
+    for part in path:
+        shown += [] if part in _kinds(here, schema.get("$defs", {})) else [_shortened(part)]
+        here = _step(here, part, schema.get("$defs", {}))
+    return ".".join(shown), sorted(_kinds(here, schema.get("$defs", {})))
+
+
+def _kinds(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, str]:
+    """Kind -> where its schema is, of a place that holds one of several kinds of sections."""
+    return dict(_resolved(schema, definitions).get("discriminator", {}).get("mapping", {}))
+
+
 def _step(schema: dict[str, Any], part: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    kinds = _kinds(schema, definitions)
+    if part in kinds:
+        return {"$ref": kinds[part]}
     schema = _resolved(schema, definitions)
-    mapping = schema.get("discriminator", {}).get("mapping", {})
-    if part in mapping:
-        return {"$ref": mapping[part]}
     if part.isdigit():
         found: Any = schema.get("items") or next(iter(schema.get("prefixItems", [])), {})
     else:

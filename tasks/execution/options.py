@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-ADDRESS = r"^(local|auto|[A-Za-z0-9_.\[\]:-]+:[0-9]{1,5})$"
+_ADDRESS = re.compile(r"local|auto|[A-Za-z0-9_.\[\]:-]+:[0-9]{1,5}")
 
 
 class LocalExecution(BaseModel):
@@ -24,7 +25,7 @@ class RayExecution(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     engine: Literal["ray"]
-    address: str = Field(default="local", pattern=ADDRESS)
+    address: str = "local"
     """`local` starts Ray on this machine for the time of the run; `auto` is the Ray that runs on this machine already;
     `HOST:PORT` is a cluster's head."""
     editors: int = Field(default=1, ge=1)
@@ -40,6 +41,13 @@ class RayExecution(BaseModel):
     gpus_per_engine: float | None = Field(default=None, ge=0)
     """GPUs of each engine, a share such as 0.5 too; None is as many as it is split over (`engine.tensor_parallel` times
     `engine.pipeline_parallel`) if Ray has GPUs, else 0."""
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, address: str) -> str:
+        if not _ADDRESS.fullmatch(address):
+            raise ValueError("not an address of Ray; accepted: local, auto, or HOST:PORT, e.g. 10.0.0.1:6379")
+        return address
 
 
 Execution: TypeAlias = Annotated[LocalExecution | RayExecution, Field(discriminator="engine")]

@@ -15,7 +15,7 @@ EXTRAS = MappingProxyType({"s3": "s3", "gs": "gcs", "memory": ""})
 
 ACCEPTED = "a folder, or a URL such as s3://BUCKET/FOLDER or gs://BUCKET/FOLDER"
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?:/+(.*))?", re.DOTALL)  # `Path` makes s3: of s3://
 _LONGEST = 150  # characters of a URL, which becomes the name of a folder
 _FOREIGN_ERRORS = (("botocore.exceptions", "BotoCoreError"), ("google.auth.exceptions", "GoogleAuthError"))
 
@@ -23,7 +23,7 @@ _FOREIGN_ERRORS = (("botocore.exceptions", "BotoCoreError"), ("google.auth.excep
 def as_url(where: str | Path) -> str | None:
     """A place as a URL without a slash at its end, also where `Path` has left one slash of two; None for a folder."""
     found = _URL.fullmatch(str(where))
-    return f"{found[1].lower()}://{found[2].strip('/')}" if found else None
+    return f"{found[1].lower()}://{(found[2] or '').strip('/')}" if found else None
 
 
 def url_fault(url: str) -> str | None:

@@ -109,7 +109,7 @@ def test_where_it_is_done_is_no_other_configuration(tiny_model: Path, tmp_path: 
         ({"engine": "dask"}, "execution.*'dask'.*'local', 'ray'"),
         ({"engine": "local", "editors": 2}, "execution.local.editors"),
         ({"engine": "ray", "editors": 0}, "execution.ray.editors"),
-        ({"engine": "ray", "address": "ray://head:10001"}, "execution.ray.address"),
+        ({"engine": "ray", "address": "ray://head:10001"}, "accepted: local, auto, or HOST:PORT"),
     ],
 )
 def test_an_execution_that_is_not_accepted(

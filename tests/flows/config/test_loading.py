@@ -62,8 +62,11 @@ def test_a_setting_that_leads_nowhere(setting: str, words: str) -> None:
         ({"owner": "a", "fruits": [{"kind": "apple", "seed": 1}]}, "did you mean seeds? accepted here: kind, seeds"),
         (
             {"owner": "a", "fruits": [{"kind": "apple", "seeds": "x"}]},
-            "fruits.0.apple.seeds: Input should be a valid integer",
+            "fruits.0.seeds: Input should be a valid integer",
         ),
+        ({"owner": "a", "fruits": [{"seeds": 1}]}, "fruits.0.kind: is needed and not given; accepted: apple, pear"),
+        ({"owner": "a", "fruits": ["apple"]}, "fruits.0: a mapping of keys to values is expected (given: 'apple')"),
+        ({"owner": "a", "owner:b": None}, "owner:b: there is no such key; after a colon YAML needs a space; accepted"),
         ({"owner": "a", "fruits": "apple"}, "fruits: a list is expected (given: 'apple')"),
     ],
 )

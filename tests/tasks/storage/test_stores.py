@@ -34,12 +34,13 @@ def test_a_folder_is_no_url(folder: str) -> None:
         ("http://host/x", "a URL of 'http'; accepted: a folder, or a URL such as s3://BUCKET/FOLDER"),
         ("file:///data", "a URL of 'file'; accepted"),
         ("s3://", "no place for results"),
+        (Path("s3://"), "no place for results"),
         ("s3://bucket/../x", "no place for results"),
         ("s3://bucket/a*", "no place for results"),
         ("s3://bucket/" + "x" * 150, "of up to 150 characters"),
     ],
 )
-def test_other_urls_are_refused_with_what_is_accepted(url: str, fault: str) -> None:
+def test_other_urls_are_refused_with_what_is_accepted(url: str | Path, fault: str) -> None:
     with pytest.raises(ValueError, match=r"^home: ") as refused:
         local_home(url)
     assert fault in str(refused.value)
