@@ -80,7 +80,7 @@ def test_a_run_that_fails_notifies_the_webhook(operation: Operation, failing: st
     assert operation.ended(failing)["state_type"] == "FAILED"
     until(lambda: webhook.told or None, seconds=120, what="the webhook is told")
     told = next(one for one in webhook.told if "absent.yaml" in one["subject"])
-    assert told["subject"] == "Overedit: absent.yaml is Failed"
+    assert told["subject"] == "Overedit: absent.yaml: Failed"
     assert "absent.yaml" in told["body"].splitlines()[0]
     assert failing in told["body"], "a link to the flow run"
 
