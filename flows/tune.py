@@ -221,8 +221,8 @@ def write_presets(plan: TunePlan, found: dict[Place, Tuned]) -> None:
             seeds=config.seeds,
             edit_counts=config.edit_counts,
             turn_size=config.turn_size,
-            validation=values[place.trajectory]["validation"],
-            test=values[place.trajectory]["test"],
+            validation=values[place.trajectory]["validation" if tuned.trial is not None else "given_validation"],
+            test=values[place.trajectory]["test" if tuned.trial is not None else "given_test"],
             edits=digest(marks),
         )
         write_preset(plan.out / f"{place.trajectory}.yaml", tuned.config, provenance, marks)

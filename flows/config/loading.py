@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from importlib.resources import files
@@ -10,24 +9,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from overedit.tasks.system.untrusted import printable, read_plain_file, shown_value, without_credentials
+from overedit.flows.config.mistakes import explain, shortened
+from overedit.tasks.system.untrusted import printable, read_plain_file, shown_value
 
 Model = TypeVar("Model", bound=BaseModel)
 
 MOST_BYTES = 1 << 20  # a configuration is a short file
 DEEPEST = 20  # levels of lists and mappings
-_MOST_MISTAKES = 20  # that one message lists
-_ALTERNATIVE = re.compile(r"\w+\[.*\]|(constrained-)?(int|float|str|bool)")
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
-_SHOWN = 80  # characters of a value, in a message
-_KINDS = {
-    "model_type": "a mapping of keys to values is expected",
-    "model_attributes_type": "a mapping of keys to values is expected",
-    "dict_type": "a mapping of keys to values is expected",
-    "tuple_type": "a list is expected",
-}
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -130,7 +121,7 @@ def with_values(content: dict[str, Any], values: Mapping[str, Any]) -> dict[str,
         ValueError: A key is below a value that has no keys.
     """
     for key, value in values.items():
-        content = _put(content, key.split("."), value, _shortened(key))
+        content = _put(content, key.split("."), value, shortened(key))
     return content
 
 
@@ -144,7 +135,7 @@ def with_settings(content: dict[str, Any], settings: Sequence[str]) -> dict[str,
     """
     for setting in settings:
         key, equals, text = setting.partition("=")
-        shown = _shortened(setting)
+        shown = shortened(setting)
         path = key.split(".")
         if not equals or not key:
             raise ValueError(f"--set {shown}: give key=value, e.g. --set dataset.limit=500")
@@ -165,7 +156,7 @@ def _put(content: Any, path: list[str], value: Any, setting: str) -> Any:
     if isinstance(content, list):
         place = int(first) if first.isdecimal() and len(first) < 10 else len(content)
         if place >= len(content):
-            where = f"{_shortened(first)} is not a place in a list of {len(content)} (0 is the first)"
+            where = f"{shortened(first)} is not a place in a list of {len(content)} (0 is the first)"
             raise ValueError(f"--set {setting}: {where}")
         return [_put(item, rest, value, setting) if index == place else item for index, item in enumerate(content)]
     if content is not None and not isinstance(content, dict):
@@ -193,111 +184,9 @@ def _check_texts(content: Any, where: str) -> None:
         key, value = waiting.pop()
         if isinstance(value, str) and (bad := _NO_TEXT.search(value)):
             raise ValueError(
-                f"{where}:\n  {_shortened(key)}: a text with U+{ord(bad[0]):04X} (given: {shown_value(value)})"
+                f"{where}:\n  {shortened(key)}: a text with U+{ord(bad[0]):04X} (given: {shown_value(value)})"
             )
         if isinstance(value, dict):
             waiting += [(f"{key}.{name}".lstrip("."), part) for name, item in value.items() for part in (name, item)]
         elif isinstance(value, list):
             waiting += [(f"{key}.{index}", item) for index, item in enumerate(value)]
-
-
-def explain(error: ValidationError, model: Any) -> str:
-    """One line a mistake: key, what is wrong, the value given, what would be accepted; of very many the first."""
-    mistakes = _own(error.errors(include_url=False))
-    lines = [f"  {_line(dict(mistake), model)}" for mistake in mistakes[:_MOST_MISTAKES]]
-    more = len(mistakes) - len(lines)
-    return "\n".join([*lines, *([f"  and {more:,} more"] if more else [])])
-
-
-def _own(mistakes: Sequence[Any]) -> list[Any]:
-    """The mistakes but those that follow from others: a list is too short, or no word, as its items are wrong."""
-    placed = [{**mistake, "loc": _keys(mistake["loc"])} for mistake in mistakes]
-    places = [mistake["loc"] for mistake in placed]
-    return [
-        mistake
-        for mistake in placed
-        if mistake["type"] not in ("too_short", "literal_error")
-        or not any(p[: len(mistake["loc"])] == mistake["loc"] != p for p in places)
-    ]
-
-
-def _keys(place: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """A place without the alternatives of a type that pydantic names there (`literal['all']`, `constrained-int`)."""
-    return tuple(part for part in place if isinstance(part, int) or not _ALTERNATIVE.fullmatch(part))
-
-
-def _line(mistake: dict[str, Any], model: Any) -> str:
-    path = tuple(str(part) for part in mistake["loc"])
-    key, kinds = _key_and_kinds(model, path)
-    given = _without_credentials(mistake.get("input"))
-    if mistake["type"] == "extra_forbidden":
-        accepted = _fields(model, path[:-1])
-        near = difflib.get_close_matches(path[-1][:_SHOWN], accepted, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        hint = "after a colon YAML needs a space; " if ":" in path[-1] else hint
-        return f"{key}: there is no such key; {hint}accepted here: {', '.join(accepted)}"
-    if mistake["type"] == "union_tag_invalid":
-        context = mistake["ctx"]
-        tag = context["discriminator"].strip("'")
-        return f"{key}.{tag}: unknown {shown_value(context['tag'])}; accepted: {context['expected_tags']}"
-    if mistake["type"] == "union_tag_not_found":
-        tag = mistake["ctx"]["discriminator"].strip("'")
-        return f"{key}.{tag}: is needed and not given; accepted: {', '.join(kinds)}"
-    if mistake["type"] == "missing":
-        return f"{key}: is needed and not given"
-    what = _KINDS.get(mistake["type"]) or _shortened(mistake["msg"].removeprefix("Value error, "), 400)
-    if not path:  # of keys that do not go together: the message names them, and all that is given would hide it
-        return what
-    return f"{key}: {what} (given: {shown_value(given, _SHOWN)})"
-
-
-def _without_credentials(given: Any) -> Any:
-    return without_credentials(given) if isinstance(given, str) else given
-
-
-def _shortened(text: str, length: int = _SHOWN) -> str:
-    return printable(text if len(text) <= length else f"{text[: length - 3]}...")
-
-
-def _fields(model: Any, path: tuple[str, ...]) -> list[str]:
-    """The names accepted at a place of a model, read from its JSON schema."""
-    schema = TypeAdapter(model).json_schema()
-    definitions = schema.get("$defs", {})
-    here = schema
-    for part in path:
-        here = _step(here, part, definitions)
-    return sorted(_resolved(here, definitions).get("properties", {}))
-
-
-def _key_and_kinds(model: Any, path: tuple[str, ...]) -> tuple[str, list[str]]:
-    """A place as users write it, without the kinds that pydantic names there (`ray`), and the kinds accepted at it."""
-    schema = TypeAdapter(model).json_schema()
-    here, shown = schema, []
-    for part in path:
-        shown += [] if part in _kinds(here, schema.get("$defs", {})) else [_shortened(part)]
-        here = _step(here, part, schema.get("$defs", {}))
-    return ".".join(shown), sorted(_kinds(here, schema.get("$defs", {})))
-
-
-def _kinds(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, str]:
-    """Kind -> where its schema is, of a place that holds one of several kinds of sections."""
-    return dict(_resolved(schema, definitions).get("discriminator", {}).get("mapping", {}))
-
-
-def _step(schema: dict[str, Any], part: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    kinds = _kinds(schema, definitions)
-    if part in kinds:
-        return {"$ref": kinds[part]}
-    schema = _resolved(schema, definitions)
-    if part.isdigit():
-        found: Any = schema.get("items") or next(iter(schema.get("prefixItems", [])), {})
-    else:
-        found = schema.get("properties", {}).get(part, {})
-    return dict(found)
-
-
-def _resolved(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    for option in (schema, *schema.get("anyOf", []), *schema.get("allOf", [])):
-        if "$ref" in option:
-            return dict(definitions[option["$ref"].rsplit("/", 1)[-1]])
-    return schema

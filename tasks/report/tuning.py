@@ -80,9 +80,15 @@ def tuning_table(run: Run) -> Table:
             Text(row["label"]),
             f"{row['num_trials']}\n{row['num_pruned']} pruned",
             *(_with_bounds(row, name) for name in ("validation", "test", "gap", "given_test")),
-            Text("\n".join(f"{key} {value}" for key, value in json.loads(row["settings"]).items())),
+            Text(_settings(row)),
         )
     return table
+
+
+def _settings(row: Row) -> str:
+    if row["kept"] == "given":
+        return "the given ones are kept: no trial is better on validation"
+    return "\n".join(f"{key} {value}" for key, value in json.loads(row["settings"]).items())
 
 
 def _with_bounds(row: Row, name: str) -> str:

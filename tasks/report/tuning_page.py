@@ -26,10 +26,11 @@ _PAGE = """\
 <section>
 <h2>Chosen settings, validation against test</h2>
 {{chosen}}
-<p class="note">Percent, with 95 % intervals. The objective is the mean of reliability, generalization and locality
-(generated protocol) and the share of capability kept, at the last edit count, averaged over the seeds. Validation is
-the best of all trials, so it flatters the settings; test edits were measured once, with the chosen settings. Given: the
-settings before the search, on the same test edits.</p>
+<p class="note">Percent, with 95 % intervals. The objective is the harmonic mean of reliability, generalization and
+locality (generated protocol) and the share of capability kept, at the last edit count, averaged over the seeds.
+Validation is the best of all trials, so it flatters the settings; test edits were measured once, with the chosen
+settings. Given: the settings before the search, on the same test edits; they are kept where no trial is better on
+validation edits.</p>
 </section>
 <section>
 <h2>The search</h2>
@@ -85,17 +86,30 @@ def _of(chosen: Row, trials: Sequence[Row]) -> list[Row]:
 
 
 def _chosen_table(chosen: Sequence[Row]) -> str:
-    headings = ("method", "trials", "pruned", "failed", "validation", "test", "gap", "given", "gain", "settings")
+    headings = (
+        "method",
+        "trials",
+        "pruned",
+        "failed",
+        "validation",
+        "test",
+        "gap",
+        "given",
+        "gain",
+        "kept",
+        "settings",
+    )
     rows = [
         [
             escape(row["label"]),
             *(str(row[name]) for name in ("num_trials", "num_pruned", "num_failed")),
             *(percent(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in _COMPARED),
+            row["kept"],
             _settings(row["settings"]),
         ]
         for row in chosen
     ]
-    return table(headings, rows, text_columns=(0, len(headings) - 1))
+    return table(headings, rows, text_columns=(0, len(headings) - 2, len(headings) - 1))
 
 
 _COMPARED = ("validation", "test", "gap", "given_test", "gain")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, harmonic_mean
 from typing import Any, NamedTuple
 
 OBJECTIVE = (
-    "mean of reliability, generalization and locality (generated protocol) and the share of capability kept, at the "
-    "last edit count, averaged over the seeds"
+    "harmonic mean of reliability, generalization and locality (generated protocol) and the share of capability kept, "
+    "at the last edit count, averaged over the seeds"
 )
-"""What the search maximizes, in words."""
+"""What the search maximizes, in words. An arithmetic mean would give 50 % to settings that change nothing at all; the
+score of ROME (arXiv 2202.05262) and MEMIT (arXiv 2210.07229) is a harmonic mean, too."""
 
 _MEASURES = (
     ("reliability", "edit", "score"),
@@ -68,10 +69,10 @@ def kept_share(now: float, before: Capability) -> float | None:
 
 
 def objective(row: Mapping[str, Any]) -> float | None:
-    """The mean of the measures that a row of the table `trials` has; None if it has none."""
+    """The harmonic mean of the measures that a row of the table `trials` has, 0 if one is 0; None if it has none."""
     names = ("reliability", "generalization", "locality", "capability_kept")
     found = [row[name] for name in names if row.get(name) is not None]
-    return fmean(found) if found else None
+    return harmonic_mean(found) if found else None
 
 
 def perplexity_ratio(nlls: Iterable[Sequence[float]], base_nll: float) -> float:

@@ -39,8 +39,8 @@ class Provenance(BaseModel):
     trajectory: str
     study: str
     """Digest of everything that determines the trials."""
-    trial: int
-    """The number of the chosen trial."""
+    trial: int | None
+    """The number of the chosen trial; null where no trial was better than the given settings, which are kept."""
     model: str
     model_digest: str
     dataset: str
@@ -55,7 +55,7 @@ class Provenance(BaseModel):
     edit_counts: tuple[int, ...]
     turn_size: int
     validation: float | None
-    """The objective on the validation edits, of which it is the best of all trials."""
+    """The objective of the settings on the validation edits; of a trial it is the best of all."""
     test: float | None
     """The same on test edits, which were looked at once."""
     edits: str
@@ -130,7 +130,7 @@ def provenance_rows(folder: str) -> Any:
 
 
 _PROVENANCE = """
-SELECT label, run, trial, num_trials, num_pruned, validation, validation_low, validation_high, test, test_low,
-    test_high, gap, given_test, settings
+SELECT label, run, kept, trial, num_trials, num_pruned, validation, validation_low, validation_high, test, test_low,
+    test_high, gap, given_validation, given_test, settings
 FROM tuned_settings ORDER BY test DESC
 """

@@ -62,12 +62,10 @@ class Tuned(NamedTuple):
 
     study: str
     """Digest of everything that determines the trials."""
-    trial: int
-    """The number of the best trial."""
+    trial: int | None
+    """The number of the best trial; None where the given settings are at least as good on the validation edits."""
     config: MethodConfig
-    """The method with the settings of that trial."""
-    settings: dict[str, Any]
-    """The settings alone, by dotted key."""
+    """The method with the settings that are kept: those of that trial, or the given ones."""
 
 
 class NoTrialError(RuntimeError):
@@ -136,11 +134,14 @@ def run_search(
             progress(number + 1, job.budget.trials)
             if stop_asked():
                 raise StoppedError(f"stopped after {number + 1} trials of {place.label} were stored, as asked")
-    tuned = search.best()
-    search.measured(job.method, {}, "validation")
-    for config, settings, trial in ((tuned.config, tuned.settings, tuned.trial), (job.method, {}, None)):
-        search.measured(config, settings, "test", number=trial)
-    return tuned
+    trial, value, settings = search.best()
+    config = with_chosen(job.method, settings)
+    given = _value(search.measured(job.method, {}, "validation"))
+    search.measured(config, settings, "test", number=trial)
+    search.measured(job.method, {}, "test")
+    if given is not None and given >= value:
+        return Tuned(search.key, None, job.method)
+    return Tuned(search.key, trial, config)
 
 
 class _Search:
@@ -148,7 +149,7 @@ class _Search:
 
     def __init__(self, job: TuneJob, bench: Bench, place: Place, key: str) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._job, self._bench, self._place, self._key = job, bench, place, key
+        self._job, self._bench, self._place, self.key = job, bench, place, key
         self._study = optuna.create_study(direction="maximize", pruner=StepMedianPruner())
         self._distributions = distributions(job.ranges)
         self._settings: list[dict[str, Any]] = []
@@ -178,8 +179,8 @@ class _Search:
         else:
             self._study.tell(trial, value or 0.0)  # a trial that failed is the worst one
 
-    def best(self) -> Tuned:
-        """The completed trial with the highest objective; of equal ones the first.
+    def best(self) -> tuple[int, float, dict[str, Any]]:
+        """The completed trial with the highest objective, of equal ones the first: number, objective and settings.
 
         Raises:
             NoTrialError: No trial was completed.
@@ -188,8 +189,7 @@ class _Search:
         if not completed:
             raise NoTrialError(f"methods: no trial of {self._place.label} was completed; widen or move its ranges")
         number = max(completed, key=lambda each: (self._values[each] or 0.0, -each))
-        settings = self._settings[number]
-        return Tuned(self._key, number, with_chosen(self._job.method, settings), settings)
+        return number, self._values[number] or 0.0, self._settings[number]
 
     def measured(
         self,
@@ -253,7 +253,7 @@ class _Search:
             "method": place.method,
             "dataset": place.run.dataset,
             "label": place.label,
-            "study": self._key,
+            "study": self.key,
             "split": split,
             "trial": number,
             "settings": json.dumps(settings),
@@ -270,7 +270,7 @@ class _Search:
         return self._place.run.warehouse.rows("trials", self._place.partition, part=_part(split, number))
 
     def _row_key(self, settings: dict[str, Any], split: Split, number: int | None) -> str:
-        return digest([self._key, settings, split, number])
+        return digest([self.key, settings, split, number])
 
 
 def _part(split: Split, number: int | None) -> str:

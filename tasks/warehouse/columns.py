@@ -181,7 +181,7 @@ TABLES_IN_WORDS: dict[str, Table] = {
             "trial": Column("number of the trial, from 0; null for the settings that the configuration gives"),
             "settings": Column("the settings that were searched, by dotted key", "JSON"),
             "state": Column("completed, pruned or failed; of the whole trial"),
-            "objective": Column("mean of the four measures; null before the last edit count", SHARE),
+            "objective": Column("harmonic mean of the four measures; null before the last edit count", SHARE),
             "reported": Column("what trials are pruned by: reliability, divided by a perplexity ratio above 1"),
             "reliability": Column("mean score of the edit prompts, generated protocol", SHARE),
             "reliability_n": Column("answers behind reliability", "prompts"),

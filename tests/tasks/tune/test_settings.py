@@ -75,9 +75,10 @@ def test_what_is_no_range_is_refused(given: Any) -> None:
         Range.model_validate(given)
 
 
-def test_the_objective_is_the_mean_of_the_measures_there_are() -> None:
-    assert objective({"reliability": 1.0, "generalization": 0.5, "locality": 0.0, "capability_kept": 0.5}) == 0.5
-    assert objective({"reliability": 1.0, "generalization": None, "locality": 0.5}) == 0.75
+def test_the_objective_is_the_harmonic_mean_of_the_measures_there_are() -> None:
+    assert objective({"reliability": 1.0, "generalization": 0.5, "locality": 0.5, "capability_kept": 0.5}) == 4 / 7
+    assert objective({"reliability": 0.0, "generalization": 0.0, "locality": 1.0, "capability_kept": 1.0}) == 0
+    assert objective({"reliability": 1.0, "generalization": None, "locality": 0.5}) == pytest.approx(2 / 3)
     assert objective({}) is None
     rows = [
         {"probe": "edit", "protocol": "generated", "score": 1.0, "agreement": None},

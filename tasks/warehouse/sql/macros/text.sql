@@ -38,3 +38,6 @@ CREATE OR REPLACE MACRO ngram_entropy(t) AS
 -- Harmonic mean of numbers >= 0; 0 if one of them is 0.
 CREATE OR REPLACE MACRO harmonic_mean(numbers) AS
     CASE WHEN list_min(numbers) = 0 THEN 0.0 ELSE len(numbers) / list_sum(list_transform(numbers, lambda number: 1 / number)) END;
+-- The same of those that are not null; null if there is none.
+CREATE OR REPLACE MACRO harmonic_mean_of(a, b, c, d) AS
+    harmonic_mean(list_filter([a, b, c, d], lambda number: number IS NOT NULL));

@@ -3,6 +3,7 @@
 -- study        digest of what determines the search's trials
 -- trial        the chosen one: the completed trial with the highest value on the validation edits, of equal ones the first
 -- settings     its settings, JSON
+-- kept         what the preset file has: 'trial', or 'given' where the chosen trial is no better on the validation edits
 -- num_trials, num_completed, num_pruned, num_failed  trials of the search
 -- validation   the objective on the validation edits; the best of all trials, so it flatters the settings
 -- test         the objective on test edits, which the search never saw; null until they are measured
@@ -42,7 +43,8 @@ found AS (
         ON (gt.run, gt.trajectory, gt.study, gt.split) = (c.run, c.trajectory, c.study, 'test') AND gt.trial IS NULL
 )
 SELECT
-    run, trajectory, label, method, model, dataset, study, trial, settings, num_trials, num_completed, num_pruned,
+    run, trajectory, label, method, model, dataset, study, trial, settings,
+    CASE WHEN given_validation >= validation THEN 'given' ELSE 'trial' END AS kept, num_trials, num_completed, num_pruned,
     num_failed, validation, validation_low, validation_high, test, test_low, test_high,
     validation - test AS gap,
     gap - sqrt((validation - validation_low) ** 2 + (test_high - test) ** 2) AS gap_low,

@@ -7,10 +7,11 @@
 -- state        completed | pruned (stopped at an edit count where it was below the median) | failed
 -- edit_count   the last edit count that was reached
 -- num_seeds    seeds that were measured; seconds: editing and measuring, of all of them
--- value        the objective: the mean of reliability, generalization, locality and capability_kept at the last edit
---              count; 0 if the trial failed, null if it was pruned
+-- value        the objective: the harmonic mean of reliability, generalization, locality and capability_kept at the last
+--              edit count; 0 if the trial failed, null if it was pruned
 -- low, high    95 % interval of value, for the items of one seed: the measures' Wilson intervals combined by the
---              method of variance estimates recovery (Zou and Donner 2008), the measures taken as independent
+--              method of variance estimates recovery (Zou and Donner 2008), the measures taken as independent, each
+--              with the change of the objective where it alone is at its bound
 -- best         highest value of the trials of this split up to this one; null for settings that were given
 -- reliability, generalization, locality  generated protocol, at the last edit count
 -- capability_kept  the share of capability, less chance, that is left; perplexity_ratio: over the pristine model's
@@ -21,21 +22,23 @@ WITH bounds AS (
         wilson_low(reliability, reliability_n) AS r_low, wilson_high(reliability, reliability_n) AS r_high,
         wilson_low(generalization, generalization_n) AS g_low, wilson_high(generalization, generalization_n) AS g_high,
         wilson_low(locality, locality_n) AS l_low, wilson_high(locality, locality_n) AS l_high,
-        (wilson_low(capability, capability_n) - chance) / (base_capability - chance) AS c_low,
-        (wilson_high(capability, capability_n) - chance) / (base_capability - chance) AS c_high,
-        (reliability IS NOT NULL)::INTEGER + (generalization IS NOT NULL)::INTEGER + (locality IS NOT NULL)::INTEGER
-            + (capability_kept IS NOT NULL)::INTEGER AS num_measures
+        least(capability_kept, (wilson_low(capability, capability_n) - chance) / (base_capability - chance)) AS c_low,
+        least(1.0, greatest(
+            capability_kept, (wilson_high(capability, capability_n) - chance) / (base_capability - chance)
+        )) AS c_high
     FROM trials
 ),
 margins AS (
     SELECT
         *,
-        sqrt(coalesce((reliability - r_low) ** 2, 0) + coalesce((generalization - g_low) ** 2, 0)
-            + coalesce((locality - l_low) ** 2, 0)
-            + coalesce(greatest(0, capability_kept - c_low) ** 2, 0)) / num_measures AS below,
-        sqrt(coalesce((r_high - reliability) ** 2, 0) + coalesce((g_high - generalization) ** 2, 0)
-            + coalesce((l_high - locality) ** 2, 0)
-            + coalesce(greatest(0, c_high - capability_kept) ** 2, 0)) / num_measures AS above
+        sqrt((objective - harmonic_mean_of(r_low, generalization, locality, capability_kept)) ** 2
+            + (objective - harmonic_mean_of(reliability, g_low, locality, capability_kept)) ** 2
+            + (objective - harmonic_mean_of(reliability, generalization, l_low, capability_kept)) ** 2
+            + (objective - harmonic_mean_of(reliability, generalization, locality, c_low)) ** 2) AS below,
+        sqrt((objective - harmonic_mean_of(r_high, generalization, locality, capability_kept)) ** 2
+            + (objective - harmonic_mean_of(reliability, g_high, locality, capability_kept)) ** 2
+            + (objective - harmonic_mean_of(reliability, generalization, l_high, capability_kept)) ** 2
+            + (objective - harmonic_mean_of(reliability, generalization, locality, c_high)) ** 2) AS above
     FROM bounds
 ),
 by_trial AS (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import harmonic_mean
 from typing import Any
 
 import pytest
@@ -36,11 +37,27 @@ def test_a_trial_is_the_mean_over_its_seeds_with_its_interval(bench: Bench) -> N
     rows = {row["trial"]: row for row in bench.ask("tuning_trials")}
     assert [rows[number]["value"] for number in range(4)] == [pytest.approx(0.6), 0.4, None, 0.0]
     assert [rows[number]["best"] for number in range(4)] == [pytest.approx(0.6)] * 4
-    low, high = wilson(0.4, 100)
-    assert rows[1]["low"] == pytest.approx(0.4 - (0.4 - low) / 2), "four equal margins, independent: half of one"
-    assert rows[1]["high"] == pytest.approx(0.4 + (high - 0.4) / 2)
+    low, high = (harmonic_mean([bound, 0.4, 0.4, 0.4]) for bound in wilson(0.4, 100))
+    assert rows[1]["low"] == pytest.approx(0.4 - 2 * (0.4 - low)), "four equal margins, independent: twice one"
+    assert rows[1]["high"] == pytest.approx(0.4 + 2 * (high - 0.4))
     assert (rows[0]["num_seeds"], rows[0]["seconds"]) == (2, 4.0)
     assert (rows[2]["low"], rows[3]["low"], rows[3]["error"]) == (None, None, "singular")
+
+
+def test_settings_that_change_nothing_are_worth_nothing(bench: Bench) -> None:
+    still = measured(1.0) | {"reliability": 0.0, "objective": 0.0}
+    some = measured(1.0) | {"reliability": 0.5, "generalization": None, "objective": harmonic_mean([0.5, 1.0, 1.0])}
+    bench.put("trials", [tried(0, **still), tried(1, **some)])
+    nothing, half = bench.ask("tuning_trials")
+    assert nothing["value"] == nothing["low"] == 0 < nothing["high"] < half["low"] < half["value"] < half["high"] < 1
+
+
+@pytest.mark.parametrize(("given", "kept"), [(0.79, "trial"), (0.8, "given"), (None, "trial")])
+def test_given_settings_that_no_trial_beats_are_kept(bench: Bench, given: float | None, kept: str) -> None:
+    bench.put("trials", [tried(0, **measured(0.8))])
+    if given is not None:
+        bench.put("trials", [tried(None, **measured(given))])
+    assert bench.one("tuned_settings")["kept"] == kept
 
 
 def test_the_chosen_settings_are_the_first_best_and_are_compared_on_test_edits(bench: Bench) -> None:
