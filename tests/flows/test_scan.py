@@ -76,7 +76,7 @@ def test_a_scan_leaves_the_hard_cases_as_a_dataset_that_can_be_run(
         ("perplexity.corpus=none.txt", "perplexity.corpus: there is no file none.txt"),
         ("dataset.order_seed=null", "dataset.order_seed: null is no seed"),
         ("edit_counts=[1]", "edit_counts: there is no such key"),
-        ("methods=[rome]", "methods.0.rome.layers: is needed"),
+        ("methods=[rome]", "methods.0.layers: is needed"),
         ("methods.0.site=7.down_proj", "layer 7 does not exist"),
         ("dataset={name: mquake}", "no known source on the dataset hub; name a local file by `path`"),
         ("dataset.limit=5", "limit: 5 is more than the 4 edits"),

@@ -5,6 +5,7 @@ The browser is Debian's: `apt-get install chromium chromium-driver`. Without it 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ import pytest
 from tests.support.browser import headless_chromium, set_screen
 from tests.support.operation import Operation, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("OVEREDIT_OPERATION" not in os.environ, reason="takes minutes: make operation"),
+]
 
 
 @pytest.fixture
