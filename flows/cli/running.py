@@ -36,7 +36,7 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait for another process tha
 
 
 def given(config: str, settings: list[str] | None, home: str | None) -> tuple[dict[str, Any], str]:
-    """What a command was given: the content of the configuration with `--set` and `--home`, and where it is from.
+    """The content of a command's configuration with `--set` and `--home` applied, and its name for error messages.
 
     Raises:
         ValueError: There is no such configuration, it cannot be read, or a setting is malformed.

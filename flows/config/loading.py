@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from overedit.flows.config.mistakes import explain, shortened
+from overedit.flows.config.validation_errors import explain, shortened
 from overedit.tasks.system.untrusted import printable, read_plain_file, shown_value
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from transformers import PreTrainedConfig, Qwen2Config
+from transformers import PreTrainedConfig
 
 from overedit.editing.methods.base import MethodConfig
 from overedit.editing.methods.locate_then_edit.keys import SubjectActivations
@@ -44,7 +44,7 @@ from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.job import EditingJob, run_editing_job
 from overedit.tasks.models.loading import LoadedModel, load_model
 from overedit.tasks.models.reference import ModelReference
-from tests.support.published_shapes import llama_3_8b
+from tests.support.published_shapes import llama_3_8b, qwen2_5_72b
 from tests.support.random_shards import write_random_model
 
 LLAMA_3_8B = "meta-llama/Meta-Llama-3-8B-Instruct"
@@ -67,18 +67,7 @@ SHAPES = {
         MEMIT[LLAMA_3_8B].layers,
     ),
     "72b-2": Shape(
-        Qwen2Config(
-            hidden_size=8192,
-            intermediate_size=29568,
-            num_hidden_layers=2,
-            num_attention_heads=64,
-            num_key_value_heads=8,
-            vocab_size=152064,
-            max_position_embeddings=8192,
-            tie_word_embeddings=False,
-            bos_token_id=1,
-            eos_token_id=2,
-        ),
+        qwen2_5_72b(layers=2),
         "1.down_proj",
         UltraEdit(sites=("1.gate_proj", "1.up_proj")),
         (0, 1),

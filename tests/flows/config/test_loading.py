@@ -66,7 +66,10 @@ def test_a_setting_that_leads_nowhere(setting: str, words: str) -> None:
         ),
         ({"owner": "a", "fruits": [{"seeds": 1}]}, "fruits.0.kind: is needed and not given; accepted: apple, pear"),
         ({"owner": "a", "fruits": ["apple"]}, "fruits.0: a mapping of keys to values is expected (given: 'apple')"),
-        ({"owner": "a", "owner:b": None}, "owner:b: there is no such key; after a colon YAML needs a space; accepted"),
+        (
+            {"owner": "a", "owner:b": None},
+            "owner:b: there is no such key; YAML needs a space after the colon; accepted",
+        ),
         ({"owner": "a", "fruits": "apple"}, "fruits: a list is expected (given: 'apple')"),
     ],
 )

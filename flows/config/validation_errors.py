@@ -1,4 +1,4 @@
-"""Explains the mistakes of a configuration: key, what is wrong, the value given, what would be accepted."""
+"""Error messages for a configuration that is not valid: key, what is wrong, the value given, what is accepted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KINDS = {
 
 
 def explain(error: ValidationError, model: Any) -> str:
-    """One line a mistake: key, what is wrong, the value given, what would be accepted; of very many the first."""
+    """A line for each error: key, what is wrong, the value given, what is accepted; at most 20 lines."""
     mistakes = _own(error.errors(include_url=False))
     lines = [f"  {_line(dict(mistake), model)}" for mistake in mistakes[:_MOST_MISTAKES]]
     more = len(mistakes) - len(lines)
@@ -55,7 +55,7 @@ def _line(mistake: dict[str, Any], model: Any) -> str:
         accepted = _fields(model, path[:-1])
         near = difflib.get_close_matches(path[-1][:_SHOWN], accepted, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        hint = "after a colon YAML needs a space; " if ":" in path[-1] else hint
+        hint = "YAML needs a space after the colon; " if ":" in path[-1] else hint
         return f"{key}: there is no such key; {hint}accepted here: {', '.join(accepted)}"
     if mistake["type"] == "union_tag_invalid":
         context = mistake["ctx"]
@@ -77,7 +77,7 @@ def _without_credentials(given: Any) -> Any:
 
 
 def shortened(text: str, length: int = _SHOWN) -> str:
-    """A text of at most so many characters that does nothing to a terminal."""
+    """A text cut to a number of characters, with its control characters escaped."""
     return printable(text if len(text) <= length else f"{text[: length - 3]}...")
 
 
@@ -92,7 +92,7 @@ def _fields(model: Any, path: tuple[str, ...]) -> list[str]:
 
 
 def _key_and_kinds(model: Any, path: tuple[str, ...]) -> tuple[str, list[str]]:
-    """A place as users write it, without the kinds that pydantic names there (`ray`), and the kinds accepted at it."""
+    """The key as users write it (`execution.editors`, not `execution.ray.editors`), and the kinds that it accepts."""
     schema = TypeAdapter(model).json_schema()
     here, shown = schema, []
     for part in path:
@@ -102,7 +102,7 @@ def _key_and_kinds(model: Any, path: tuple[str, ...]) -> tuple[str, list[str]]:
 
 
 def _kinds(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, str]:
-    """Kind -> where its schema is, of a place that holds one of several kinds of sections."""
+    """Kind -> reference to its schema, of a key that holds one of several kinds of sections; else empty."""
     return dict(_resolved(schema, definitions).get("discriminator", {}).get("mapping", {}))
 
 
