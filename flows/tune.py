@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ from overedit.tasks.system.progress import ShowProgress, shown, unseen
 from overedit.tasks.system.task_runs import device_tags, in_task
 from overedit.tasks.tune import task
 from overedit.tasks.tune.bench import Bench
-from overedit.tasks.tune.leakage import about, cases_among, edit_marks, marks_of, not_about, shown_cases
+from overedit.tasks.tune.leakage import about, among, edit_marks, marks_of, not_about, not_among, shown_cases
 from overedit.tasks.tune.objective import OBJECTIVE
 from overedit.tasks.tune.preset_file import Provenance, write_preset, write_trials
 from overedit.tasks.tune.search import Place, Tuned
@@ -87,9 +87,9 @@ def make_tune_plan(
     by_inputs = {(each.sites, str(each.covariance_options)): each for each in (*config.methods, *candidates)}
     check_methods(config.model_reference, tuple(by_inputs.values()))
     with show(f"Reading {config.dataset.path or config.dataset.name}", "edits") as progress:
-        validation = load_requests(config.dataset, progress=progress).requests[config.skip :]
+        after_skip = load_requests(config.dataset, progress=progress).requests[config.skip :]
     benchmarks = [_benchmark_edits(name, show) for name in config.not_in]
-    check_disjoint(config, validation, benchmarks)
+    validation = disjoint(config, after_skip, benchmarks)
     subjects = marks_of(validation, config.dataset.name).subjects
     test = tuple(not_about(benchmarks[0].requests, subjects))
     _check_enough(config, validation, test)
@@ -121,33 +121,45 @@ def _benchmark_edits(name: str, show: ShowProgress) -> BenchmarkEdits:
     return BenchmarkEdits(name, config.dataset.name, list(requests.values()))
 
 
-def check_disjoint(config: TuneConfig, validation: tuple[EditRequest, ...], benchmarks: list[BenchmarkEdits]) -> None:
-    """Check that no validation edit is an edit of a benchmark, nor about a subject of one unless that is accepted.
+def disjoint(
+    config: TuneConfig, validation: Sequence[EditRequest], benchmarks: Sequence[BenchmarkEdits]
+) -> tuple[EditRequest, ...]:
+    """The validation edits that are no edits of a benchmark, nor about a subject of one unless that is accepted.
 
     Raises:
-        ValueError: One is; the message has the cases.
+        ValueError: One is, and such edits are not to be left out; the message has the cases.
     """
     accepted = "accepted: other edits, by skip, dataset.order_seed or dataset.path"
+    left, dataset = list(validation), config.dataset.name
     for benchmark in benchmarks:
         marks = marks_of(benchmark.requests, benchmark.dataset)
-        same = cases_among(validation, config.dataset.name, marks.edits)
-        if same:
+        same = among(left, dataset, marks.edits)
+        if same and config.shared_edits == "refuse":
             raise ValueError(
                 f"dataset: {shown_cases(same)} of the {len(validation):,} validation edits (skip: {config.skip}) are "
-                f"edits of {benchmark.name} (not_in), whose results would flatter the settings; {accepted}"
+                f"edits of {benchmark.name} (not_in), whose results would flatter the settings; {accepted}, or "
+                "shared_edits: leave_out"
             )
-        shared = [each.case_id for each in about(validation, marks.subjects)]
+        left = not_among(left, dataset, marks.edits)
+        if config.shared_subjects == "accept":
+            continue
+        shared = about(left, marks.subjects)
         if shared and config.shared_subjects == "refuse":
             raise ValueError(
                 f"shared_subjects: refuse, but {shown_cases(shared)} of the {len(validation):,} validation edits are "
-                f"about subjects that {benchmark.name} (not_in) edits; {accepted}, or shared_subjects: accept"
+                f"about subjects that {benchmark.name} (not_in) edits; {accepted}, or shared_subjects: accept or "
+                "leave_out"
             )
+        left = not_about(left, marks.subjects)
+    return tuple(left)
 
 
 def _check_enough(config: TuneConfig, validation: tuple[EditRequest, ...], test: tuple[EditRequest, ...]) -> None:
     last = config.edit_counts[-1]
     if len(validation) < last:
-        raise ValueError(f"edit_counts: {last} is more than the {len(validation)} validation edits after skip")
+        raise ValueError(
+            f"edit_counts: {last} is more than the {len(validation)} validation edits: those after skip in no benchmark"
+        )
     if len(test) < last:
         raise ValueError(
             f"edit_counts: {last} is more than the {len(test)} test edits: those of {config.not_in[0]} about no "

@@ -11,7 +11,7 @@ from overedit.editing.methods.registry import METHODS
 from overedit.editing.requests import EditRequest
 from overedit.flows.config.loading import read_yaml
 from overedit.tasks.system.untrusted import shown_value
-from overedit.tasks.tune.leakage import cases_among, shown_cases
+from overedit.tasks.tune.leakage import among, shown_cases
 from overedit.tasks.tune.preset_file import PresetFile, preset_path
 
 
@@ -93,10 +93,10 @@ def check_tuned_on(presets: Iterable[UsedPreset], requests: Iterable[EditRequest
     """
     for used in presets:
         preset = read_preset(used.file, key="preset_files")
-        cases = cases_among(requests, dataset, frozenset(preset.tuned_on))
-        if cases:
+        seen = among(requests, dataset, frozenset(preset.tuned_on))
+        if seen:
             raise ValueError(
-                f"methods: {used.file} was tuned on {shown_cases(cases)} of this run, so their results would flatter "
+                f"methods: {used.file} was tuned on {shown_cases(seen)} of this run, so their results would flatter "
                 f"{used.method}; accepted: edits that the search did not see, or allow_tuned_on: true"
             )
 

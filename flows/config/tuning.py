@@ -26,8 +26,10 @@ class TuneConfig(EditingConfig):
     those of the first."""
     skip: int = Field(default=0, ge=0)
     """How many of the first edits of the dataset are left to the benchmarks; the validation edits are the others."""
-    shared_subjects: Literal["refuse", "accept"] = "refuse"
-    """Whether validation edits may be about subjects of a benchmark's edits, with other prompts.
+    shared_edits: Literal["refuse", "leave_out"] = "refuse"
+    """What is done with validation edits that are edits of a benchmark; they are never searched on."""
+    shared_subjects: Literal["refuse", "accept", "leave_out"] = "refuse"
+    """What is done with validation edits about subjects of a benchmark's edits, with other prompts.
 
     With `accept`, the test edits are the benchmark's about no subject of the validation edits.
     """

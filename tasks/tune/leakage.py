@@ -49,9 +49,14 @@ def edit_marks(request: EditRequest, dataset: str) -> list[str]:
     return prompts if dataset == "file" else [*prompts, digest(["case", dataset, request.case_id])]
 
 
-def cases_among(requests: Iterable[EditRequest], dataset: str, marks: frozenset[str]) -> list[str]:
-    """Case ids of the edits that have one of these marks."""
-    return [request.case_id for request in requests if not marks.isdisjoint(edit_marks(request, dataset))]
+def among(requests: Iterable[EditRequest], dataset: str, marks: frozenset[str]) -> list[EditRequest]:
+    """The edits that have one of these marks."""
+    return [request for request in requests if not marks.isdisjoint(edit_marks(request, dataset))]
+
+
+def not_among(requests: Iterable[EditRequest], dataset: str, marks: frozenset[str]) -> list[EditRequest]:
+    """The edits that have none of these marks."""
+    return [request for request in requests if marks.isdisjoint(edit_marks(request, dataset))]
 
 
 def about(requests: Iterable[EditRequest], subjects: Collection[str]) -> list[EditRequest]:
@@ -64,10 +69,10 @@ def not_about(requests: Iterable[EditRequest], subjects: Collection[str]) -> lis
     return [each for each in requests if each.subject is None or _subject(each.subject) not in subjects]
 
 
-def shown_cases(cases: Sequence[str]) -> str:
-    """The number of cases, and the ids of the first."""
-    more = ", ..." if len(cases) > _SHOWN else ""
-    return f"{len(cases):,} edits (cases {', '.join(cases[:_SHOWN])}{more})"
+def shown_cases(requests: Sequence[EditRequest]) -> str:
+    """The number of edits, and the case ids of the first."""
+    cases = ", ".join(request.case_id for request in requests[:_SHOWN])
+    return f"{len(requests):,} edits (cases {cases}{', ...' if len(requests) > _SHOWN else ''})"
 
 
 def _subject(subject: str) -> str:

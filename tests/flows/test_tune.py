@@ -197,7 +197,7 @@ NO_SETTING = "ranges.ft_m.rate: there is no setting 'rate'; accepted here: appen
     [
         ({"skip": 0}, r"dataset: 4 edits \(cases c0, c1, c2, c3\) of the 12 validation edits .* are edits of .*b.yaml"),
         ({"skip": 3}, r"dataset: 1 edits \(cases c3\) of the 9 validation edits \(skip: 3\).*accepted: other edits"),
-        ({"skip": 10}, "edit_counts: 4 is more than the 2 validation edits after skip"),
+        ({"skip": 10}, "edit_counts: 4 is more than the 2 validation edits: those after skip"),
         ({"not_in": ["none.yaml"]}, "none.yaml"),
         ({"not_in": []}, "not_in"),
         ({"edit_counts": [1, 4]}, TURNS),
@@ -218,6 +218,11 @@ def test_a_search_that_cannot_be(tiny_model: Path, tmp_path: Path, more: dict[st
     assert sorted(tmp_path.rglob("*")) == before, "nothing half-written stays behind"
 
 
+def test_edits_of_a_benchmark_are_left_out_where_asked(tiny_model: Path, tmp_path: Path) -> None:
+    content = configuration(tmp_path, tiny_model, skip=0, shared_edits="leave_out")
+    assert [each.case_id for each in planned(content).validation] == [f"c{number}" for number in range(4, 12)]
+
+
 def test_edits_about_the_subjects_of_a_benchmark_are_refused_unless_accepted(tiny_model: Path, tmp_path: Path) -> None:
     content = configuration(tmp_path, tiny_model, edit_counts=[2])
     rows = [row | {"subject": "Land"} if row["case_id"] in ("c2", "c6") else row for row in ROWS]
@@ -227,5 +232,8 @@ def test_edits_about_the_subjects_of_a_benchmark_are_refused_unless_accepted(tin
         ValueError, match=r"shared_subjects: refuse, but 1 edits \(cases c6\) .*shared_subjects: accept"
     ):
         planned(content)
+    left = planned(content | {"shared_subjects": "leave_out"})
+    assert {each.case_id for each in left.validation} == {f"c{number}" for number in range(4, 12)} - {"c6"}
+    assert {each.case_id for each in left.test} == {"c0", "c1", "c2", "c3"}
     plan = planned(content | {"shared_subjects": "accept"})
     assert {each.case_id for each in plan.test} == {"c0", "c1", "c3"}, "test edits are about other subjects"

@@ -11,7 +11,7 @@ import pytest
 from overedit.editing.methods.base import Range
 from overedit.editing.methods.memit import Memit
 from overedit.editing.methods.registry import METHODS
-from overedit.tasks.tune.leakage import cases_among, marks_of
+from overedit.tasks.tune.leakage import among, marks_of
 from overedit.tasks.tune.objective import (
     Capability,
     cheap_score,
@@ -133,7 +133,7 @@ def test_edits_are_the_same_by_a_prompt_a_phrasing_or_a_case() -> None:
     phrased = second.model_copy(update={"rephrase_prompts": (f"{first.prompt} ",), "case_id": "x"})
     same_case = third.model_copy(update={"case_id": first.case_id})
     other = third.model_copy(update={"case_id": "y"})
-    assert cases_among([phrased, other], "zsre", marks) == ["x"]
-    assert cases_among([same_case], "zsre", marks) == [first.case_id]
-    assert cases_among([same_case], "counterfact", marks) == [], "another dataset has its own case ids"
-    assert cases_among([same_case], "file", marks_of([first], "file").edits) == [], "and so has every file"
+    assert among([phrased, other], "zsre", marks) == [phrased]
+    assert among([same_case], "zsre", marks) == [same_case]
+    assert among([same_case], "counterfact", marks) == [], "another dataset has its own case ids"
+    assert among([same_case], "file", marks_of([first], "file").edits) == [], "and so has every file"
