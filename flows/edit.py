@@ -19,6 +19,7 @@ from overedit.flows.plan import check_methods, check_requests
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job.job import EditingJob, run_editing_job
+from overedit.tasks.models.placement import Placement
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.pocket_world.model import model_folder
 from overedit.tasks.system.locks import file_lock
@@ -39,6 +40,8 @@ class EditConfig(BaseModel):
     """How many of the requests are edited; all by default."""
     turn_size: int = Field(default=100, ge=1)
     seed: int = 0
+    editing: Placement = Placement()
+    """Where the model's weights lie while it is edited."""
 
 
 def edit_file(
@@ -66,6 +69,7 @@ def edit_file(
         edit_counts=(count,),
         turn_size=config.turn_size,
         seed=config.seed,
+        placement=config.editing,
     )
     working_folder = out.with_name(f".{out.name}.trajectory")
     with file_lock(out.with_name(f".{out.name}.lock"), f"--out {out}"):

@@ -110,6 +110,7 @@ def _knobs(config: BenchmarkConfig, need: Need) -> Iterator[Knob]:
                 f"methods.{index}.values.max_tokens_per_pass", lambda most: LEAST_TOKENS if most is None else None
             )
             yield _at(f"methods.{index}.prefix_gib", lambda most: 0.0 if most else None)
+        yield _at("editing.offload", {"none": "cpu", "cpu": "disk"}.get)
     if need.key == "engine":
         yield _at("execution.engines", lambda count: 1 if count > 1 else None)
         yield _at("engine.batch_tokens", _halved)

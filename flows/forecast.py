@@ -137,7 +137,7 @@ def forecast(facts: Facts, config: BenchmarkConfig, counts: Sequence[int]) -> Fo
     shape = facts.stored._replace(itemsize=itemsize)
     base = facts.rates.process_bytes or PROCESS_BYTES
     methods = [
-        _of_method(facts, shape, label, method, counts, config.turn_size, base)
+        _of_method(facts, shape, label, method, counts, config, base)
         for label, method in zip(config.labels, config.methods, strict=True)
     ]
     kind, on_gpu = engine_kind(config.engine), facts.machine.gpu
@@ -175,10 +175,10 @@ def _of_method(
     label: str,
     method: MethodConfig,
     counts: Sequence[int],
-    turn_size: int,
+    config: BenchmarkConfig,
     base: float,
 ) -> MethodForecast:
-    of_calls = calls(method, counts, turn_size)
+    of_calls = calls(method, counts, config.turn_size)
     total = operations(method, shape, facts.tokens, of_calls)
     measured = facts.rates.edit.get(method.method)
     memory = editing_memory(
@@ -189,13 +189,14 @@ def _of_method(
         process_bytes=base,
         is_mapped=shape.itemsize == facts.stored.itemsize and not facts.machine.gpu,
         on_gpu=bool(facts.machine.gpu),
+        offload=config.editing.offload,
     )
     return MethodForecast(
         label=label,
         edits=edits_made(of_calls),
         operations=total,
         memory=memory,
-        disk=checkpoints_bytes(method, shape, facts.tokens, counts, turn_size),
+        disk=checkpoints_bytes(method, shape, facts.tokens, counts, config.turn_size),
         seconds=total / (measured or EDITING_SHARE * facts.rate.training),
         source="measured" if measured else "assumed",
     )

@@ -30,7 +30,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.methods.base import EditResult, Method, Progress, Range, State, TurnSize, Work, silent
 from overedit.editing.methods.fine_tuning.tuner import SiteTuning, Tuner, encode_samples, tuning
-from overedit.editing.model.partial_forward.prefix_cache import PrefixOf, compute_prefix
+from overedit.editing.model.partial_forward.prefix_cache import PrefixOf
+from overedit.editing.model.partial_forward.shared_prefix import prefix_of_site
 from overedit.editing.model.shape import ModelShape
 from overedit.editing.requests import EditRequest
 
@@ -100,7 +101,7 @@ def locft_bf(
     *,
     seed: int = 0,
     progress: Progress = silent,
-    prefix_of: PrefixOf = compute_prefix,
+    prefix_of: PrefixOf = prefix_of_site,
 ) -> EditResult:
     """Train one site on all requests, in epochs of shuffled mini-batches.
 

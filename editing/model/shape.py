@@ -10,12 +10,14 @@ Shapes: D hidden size, F MLP inner size, V vocabulary.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Self
 
 from transformers import PreTrainedModel
 
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
+from overedit.editing.model.streaming import HELD_LAYERS, streamed_parameters
 
 _ROWS_KEPT, _INNER_ROWS_KEPT = 12, 4
 """Values kept for the backward pass through one layer, per token: 12 D and 4 F (inputs of the projections and of the
@@ -93,6 +95,15 @@ class ModelShape(NamedTuple):
     def largest(self, sites: Iterable[str]) -> int:
         """Values of the largest parameter of sites."""
         return max(self.sizes[name] for name in self.names(sites))
+
+    def resident_bytes(self, sites: Iterable[str]) -> int:
+        """Bytes of the weights that are on the device at once where the layers are streamed; see `streaming`."""
+        names = streamed_parameters(self.anatomy, tuple(sites))
+        of_layers: Counter[str] = Counter()
+        for name in names:
+            of_layers[name.removeprefix(f"{self.anatomy.layers}.").partition(".")[0]] += self.sizes[name]
+        held = sum(size for _, size in of_layers.most_common(HELD_LAYERS))
+        return (self.num_values - of_layers.total() + held) * self.itemsize
 
     def first_layer(self, sites: Iterable[str]) -> int:
         """The lowest layer that sites are in."""

@@ -22,6 +22,7 @@ from overedit.tasks.evaluation.capability.options import CapabilityOptions
 from overedit.tasks.evaluation.options import EvaluationOptions, PerplexityOptions
 from overedit.tasks.evaluation.paper_protocols import PRESETS
 from overedit.tasks.execution.options import Execution, LocalExecution
+from overedit.tasks.models.placement import Placement
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.pocket_world.shipped import WORLDS
 from overedit.tasks.report.comparison.limits import GateOptions
@@ -118,6 +119,9 @@ class BenchmarkConfig(AfterKeys, EditingConfig):
     """The engine that answers the prompts."""
     gate: GateOptions | None = None
     """What fails the run when it is compared with the accepted instance of the same name."""
+    editing: Placement = Placement()
+    """Where the model's weights lie while it is edited, for models larger than a GPU: `{placement: layers}` or
+    `{offload: cpu}`. The results are the same."""
     execution: Execution = LocalExecution()
     """Where editing and measuring are done: `{engine: local}`, or `{engine: ray, editors: 4, engines: 2}`.
 
@@ -220,6 +224,7 @@ class BenchmarkConfig(AfterKeys, EditingConfig):
                     edit_counts=() if isinstance(self.edit_counts, SearchOptions) else self.edit_counts,
                     turn_size=self.turn_size,
                     seed=order_seed,
+                    placement=self.editing,
                 )
                 yield Trajectory(folder_name(label), label, order_seed, job)
 

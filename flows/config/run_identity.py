@@ -9,7 +9,7 @@ from typing import Any
 
 from overedit.editing.storage.checksums import sealed, unsealed
 from overedit.flows.config.models import EditingConfig
-from overedit.tasks.runs.run import Run, folder_name, short_name
+from overedit.tasks.runs.run import WITHOUT_EFFECT, Run, folder_name, short_name
 from overedit.tasks.storage.stores import check_reachable
 from overedit.tasks.storage.working_copy import pull_file, replace_file, shown_path, url_of
 
@@ -93,7 +93,7 @@ def _configuration_before(path: Path) -> dict[str, Any] | None:
 
 
 def _as_json(config: EditingConfig) -> str:
-    return json.dumps(config.model_dump(mode="json", exclude={"home", "execution"}), indent=1) + "\n"
+    return json.dumps(config.model_dump(mode="json", exclude={*WITHOUT_EFFECT}), indent=1) + "\n"
 
 
 def _shown(value: Any) -> str:

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
 from overedit.editing.methods.base import MethodConfig
 from overedit.editing.methods.registry import METHODS, AnyMethod
+from overedit.editing.model.streaming import is_streamed
 from overedit.editing.storage.atomic import remove_leftovers
 from overedit.editing.trajectory import runner as trajectory
 from overedit.editing.trajectory.checkpoint import Checkpoint, whole_checkpoints
@@ -24,7 +25,8 @@ from overedit.editing.trajectory.runner import end_of_line, run_trajectory
 from overedit.editing.trajectory.settings import Schedule, Source, TrajectorySettings
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.covariance_cache import covariance_key, covariance_of
-from overedit.tasks.models.loading import LoadedModel, editing_threads, load_model
+from overedit.tasks.models.loading import LoadedModel, editing_threads
+from overedit.tasks.models.placement import Placement, load_placed
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.storage.working_copy import pull, sync
 from overedit.tasks.system.gpu_locks import gpu_lock
@@ -44,6 +46,8 @@ class EditingJob(BaseModel):
     edit_counts: tuple[int, ...]
     turn_size: int = 100
     seed: int = 0
+    placement: Placement = Placement()
+    """Determines no bit of the checkpoints."""
 
     def key(self, requests: RequestStore, sources: SourceIndex | None = None) -> str:
         """Digest of the base weights, requests, configuration and code that determine a checkpoint.
@@ -76,23 +80,35 @@ class EditingJob(BaseModel):
         return key_at
 
 
+class _Loaded(NamedTuple):
+    """What a model was loaded for."""
+
+    model: ModelReference
+    placement: Placement
+    sites: frozenset[str]
+
+
 class Prepared:
     """The model of the last job and its method's inputs, for a process that does several jobs one after another."""
 
     def __init__(self) -> None:
-        self._model: tuple[ModelReference, LoadedModel] | None = None
+        self._model: tuple[_Loaded, LoadedModel] | None = None
         self._inputs: tuple[MethodConfig, dict[str, Any]] | None = None
 
-    def model(self, reference: ModelReference) -> LoadedModel:
-        """The pristine model, loaded if the last job had another."""
-        if self._model is None or self._model[0] != reference:
-            self.clear()
-            self._model = reference, load_model(reference)
+    def model(self, job: EditingJob) -> LoadedModel:
+        """The pristine model, loaded if the last job had another, or other weights of it on the device."""
+        wanted = _Loaded(job.model, job.placement, frozenset(job.method.sites))
+        if self._model is not None:
+            (model, placement, sites), loaded = self._model
+            if (model, placement) == wanted[:2] and (sites >= wanted.sites or not is_streamed(loaded.model)):
+                return loaded
+        self.clear()
+        self._model = wanted, load_placed(job.model, job.placement, job.method.sites)
         return self._model[1]
 
     def inputs(self, job: EditingJob, show: ShowProgress) -> dict[str, Any]:
         """The inputs of a job's method, read or computed if the last job had another method."""
-        loaded = self.model(job.model)
+        loaded = self.model(job)
         if self._inputs is None or self._inputs[0] != job.method:
             self._inputs = None
             self._inputs = job.method, method_inputs(job.method, loaded, job.model.digest, show)
@@ -174,7 +190,7 @@ def _edited(
 ) -> list[Checkpoint]:
     """Edit from the newest whole checkpoint on."""
     entry = METHODS[job.method.method]
-    loaded, inputs = prepared.model(job.model), prepared.inputs(job, show)
+    loaded, inputs = prepared.model(job), prepared.inputs(job, show)
     with show(title or f"Editing with {entry.label}", "edits") as progress, stops as stop_asked:
         return list(
             run_trajectory(

@@ -88,6 +88,11 @@ class BaseWeights:
         check_fit(renamed, source, shapes)
         return renamed
 
+    def shape_of(self, name: str) -> tuple[int, ...] | None:
+        """The stored shape of a parameter; None where no file has it by its name."""
+        stored = self.on_disk(name)
+        return None if stored is None else self._shape(stored)
+
     def _shape(self, name: str) -> tuple[int, ...]:
         with safe_open(self._files[name], framework="pt") as file:
             return tuple(file.get_slice(name).get_shape())

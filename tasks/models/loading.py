@@ -20,8 +20,12 @@ class LoadedModel(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
 
 
-def load_model(reference: ModelReference) -> LoadedModel:
-    """Load a model for editing, on the GPU where there is one; no remote code is run.
+def load_model(reference: ModelReference, *, device: torch.device | None = None) -> LoadedModel:
+    """Load a model for editing; no remote code is run.
+
+    Args:
+        reference: Which model.
+        device: Where to; by default the GPU where there is one. On the CPU the files are mapped, not read.
 
     Raises:
         ValueError: There is no such model, or it cannot be reached.
@@ -41,7 +45,7 @@ def load_model(reference: ModelReference) -> LoadedModel:
         raise ValueError(
             f"model: {reference.name} can be neither found here nor fetched from the hub: {error}"
         ) from error
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return LoadedModel(model.to(device).eval(), tokenizer)
 
 

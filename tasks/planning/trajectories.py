@@ -83,6 +83,7 @@ def editing_memory(
     process_bytes: float,
     is_mapped: bool,
     on_gpu: bool,
+    offload: str = "none",
 ) -> Memory:
     """Peak of the process that edits.
 
@@ -98,16 +99,20 @@ def editing_memory(
         process_bytes: Of Python and its packages.
         is_mapped: Whether the weights are used in the dtype that they are stored in.
         on_gpu: Whether the model is edited on a GPU: then the copies alone are in the machine's memory.
+        offload: Where the frozen weights of the layers lie: `editing.offload`.
     """
     works = [config.work(shape, tokens.of(size)) for size in of_calls]
     edited = shape.values(config.sites) * shape.itemsize
     state = max((work.state_bytes for work in works), default=0.0)
     inside = max((work.num_bytes for work in works), default=0.0)
     writing = edited + 24 * shape.largest(config.sites)
+    is_streamed = offload == "disk" or (offload == "cpu" and on_gpu)
+    on_device = shape.resident_bytes(config.sites) if is_streamed else shape.num_bytes
     if on_gpu:
-        return Memory(host=process_bytes + edited + state + writing, gpu=shape.num_bytes + inside)
+        elsewhere = shape.num_bytes if offload == "cpu" else 0
+        return Memory(host=process_bytes + elsewhere + edited + state + writing, gpu=on_device + inside)
     copies = edited * (2 if is_mapped else 1) + state
-    weights = Memory(mapped=shape.num_bytes) if is_mapped else Memory(host=shape.num_bytes)
+    weights = Memory(mapped=on_device) if is_mapped else Memory(host=on_device)
     return weights + Memory(host=process_bytes + copies + max(inside, writing))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import overedit
 from overedit.editing.storage.checksums import digest, file_sha256, sealed, unsealed
-from overedit.tasks.runs.run import Run, check_name
+from overedit.tasks.runs.run import WITHOUT_EFFECT, Run, check_name
 from overedit.tasks.storage.working_copy import is_there, local_home, pull_file, replace_file, tags, url_of
 from overedit.tasks.system.packages import versions
 from overedit.tasks.warehouse.tables import RESULTS
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 FILE = "complete.json"
 _NOT_RESULTS = (FILE, "lock")
-_NOT_ASKED = ("home", "execution")  # keys that determine no result
 
 
 def write_completion(run: Run, content: Mapping[str, Any]) -> None:
@@ -67,7 +66,7 @@ def completed_run(content: Mapping[str, Any]) -> Run | None:
 def _asked(content: Mapping[str, Any]) -> str:
     """Digest of everything that determines the results."""
     inputs = {str(path): _stamp(path) for value in _texts(content) if (path := _existing(value)) is not None}
-    plain = {key: value for key, value in content.items() if key not in _NOT_ASKED}
+    plain = {key: value for key, value in content.items() if key not in WITHOUT_EFFECT}
     return digest([plain, inputs, own_files_digest(), versions()])
 
 
@@ -77,7 +76,7 @@ def _texts(value: Any) -> Iterator[str]:
         yield str(value)
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            if key not in _NOT_ASKED:
+            if key not in WITHOUT_EFFECT:
                 yield from _texts(item)
     elif isinstance(value, Iterable):
         for item in value:

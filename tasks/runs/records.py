@@ -11,7 +11,7 @@ from typing import Any
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
 from overedit.editing.trajectory.checkpoint import Checkpoint
-from overedit.tasks.runs.run import TrajectoryPoint, hardware
+from overedit.tasks.runs.run import WITHOUT_EFFECT, TrajectoryPoint, hardware
 from overedit.tasks.storage.working_copy import shown_path
 from overedit.tasks.system.packages import versions
 
@@ -99,7 +99,7 @@ def store_run(
     started_at: datetime,
 ) -> None:
     """Store the end of a trajectory, at its last planned edit count, unless the same end is stored already."""
-    settings = {name: value for name, value in json.loads(config).items() if name not in ("home", "execution")}
+    settings = {name: value for name, value in json.loads(config).items() if name not in WITHOUT_EFFECT}
     key = digest([model_digest, method_config, settings, error, versions()])
     if point.reuse("runs", key):
         return

@@ -96,6 +96,10 @@ def check_folder(folder: str | Path, key: str) -> None:
         raise ValueError(f"{key}: {shown_value(without_credentials(url))} is a URL; accepted: a folder of this machine")
 
 
+WITHOUT_EFFECT = ("home", "execution", "editing")
+"""Keys of a configuration that determine no result: where it lies, and where it is computed."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A run: its name, model and dataset, and the folders of its results."""

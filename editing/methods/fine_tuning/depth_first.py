@@ -10,7 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.methods.base import EditResult, Progress, State, TurnSize, Work, silent
 from overedit.editing.methods.fine_tuning.tuner import Objective, SiteTuning, Tuner, encode_samples, tuning
-from overedit.editing.model.partial_forward.prefix_cache import PrefixOf, compute_prefix
+from overedit.editing.model.partial_forward.prefix_cache import PrefixOf
+from overedit.editing.model.partial_forward.shared_prefix import prefix_of_site
 from overedit.editing.model.shape import ModelShape
 from overedit.editing.requests import EditRequest
 
@@ -47,7 +48,7 @@ def fine_tune_depth_first(
     *,
     seed: int = 0,
     progress: Progress = silent,
-    prefix_of: PrefixOf = compute_prefix,
+    prefix_of: PrefixOf = prefix_of_site,
 ) -> EditResult:
     """Train one site on the requests one after the other, each to convergence and with a fresh optimizer.
 

@@ -21,7 +21,8 @@ from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import frozen, standing_in
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.partial_forward.batching import length_groups, padded_tokens
-from overedit.editing.model.partial_forward.prefix_cache import Prefix, PrefixOf, compute_prefix
+from overedit.editing.model.partial_forward.prefix_cache import Prefix, PrefixOf
+from overedit.editing.model.partial_forward.shared_prefix import prefix_of_site
 from overedit.editing.model.partial_forward.trained_suffix import Suffix
 from overedit.editing.model.shape import ModelShape
 from overedit.editing.model.tokenization import TokenPair, encode_requests
@@ -142,7 +143,7 @@ def tuning(
     config: SiteTuning,
     *,
     norm_constraint: float | None = None,
-    prefix_of: PrefixOf = compute_prefix,
+    prefix_of: PrefixOf = prefix_of_site,
 ) -> Iterator[Tuner]:
     """Make a site of a model trainable on samples; the model is restored at the end of the block.
 

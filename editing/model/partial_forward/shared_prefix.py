@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.partial_forward.prefix_cache import LayerInputs, Prefix, compute_prefix
+from overedit.editing.model.streaming import is_streamed
 
 
 class SharedPrefix:
@@ -67,3 +68,23 @@ class SharedPrefix:
             max_tokens_per_pass=max_tokens_per_pass,
             below=self._held,
         )
+
+
+def prefix_of_site(
+    model: PreTrainedModel,
+    site: str,
+    sequences: Sequence[Sequence[int]],
+    *,
+    max_bytes: int,
+    max_tokens_per_pass: int,
+) -> Prefix:
+    """The prefix of one site; where the layers' weights are streamed, each layer is fetched once for all sequences.
+
+    See `compute_prefix`, whose bits it has.
+    """
+    shared = SharedPrefix()
+    for index in range(1, Anatomy.of(model).site_layer(site)) if is_streamed(model) else ():
+        shared(model, f"{index}.layer", sequences, max_bytes=max_bytes, max_tokens_per_pass=max_tokens_per_pass)
+    return (shared if is_streamed(model) else compute_prefix)(
+        model, site, sequences, max_bytes=max_bytes, max_tokens_per_pass=max_tokens_per_pass
+    )

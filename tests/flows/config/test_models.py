@@ -86,3 +86,11 @@ def test_a_mistake_is_one_line_with_nothing_beside_it(given: dict[str, Any], sai
 def test_counts_that_are_none_are_said_once(counts: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config({"method": "ultraedit"}, edit_counts=counts)
+
+
+def test_where_the_weights_lie_reaches_the_editing_job_and_is_checked() -> None:
+    made = config({"method": "ft_m"}, editing={"offload": "disk"})
+    assert [each.job.placement.offload for each in made.trajectories()] == ["disk"]
+    with pytest.raises(ValueError, match=r"editing.offload: .*'none', 'cpu' or 'disk' .given: 'tape'"):
+        validated(BenchmarkConfig, {"name": "r", "dataset": {"name": "pocket"}, "methods": ["ft_m"],
+                                    "editing": {"offload": "tape"}}, where="r.yaml")  # fmt: skip

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from overedit.editing.methods.base import EditResult, MethodConfig
 from overedit.editing.methods.fine_tuning.tuner import SiteTuning
@@ -29,6 +31,7 @@ from overedit.tasks.planning.trajectories import (
     edits_made,
     operations,
 )
+from tests.support.published_shapes import llama_3_8b
 from tests.support.teachable_models import byte_tokenizer, some_requests
 from tests.support.tiny_models import tiny
 
@@ -98,3 +101,22 @@ def test_memory_counts_weights_where_they_are() -> None:
     assert on_gpu.gpu > SHAPE.num_bytes
     assert on_gpu.host == 1000 + 2 * edited_bytes + 24 * 32 * 48
     assert mapped + on_gpu == Memory(mapped.host + on_gpu.host, mapped.mapped, on_gpu.gpu)
+
+
+def test_streamed_layers_leave_two_of_them_on_the_device() -> None:
+    """32 layers of 218,112,000 values; two matrices of 128,256 x 4,096 and a norm; all in two bytes."""
+    with torch.device("meta"):
+        shape = ModelShape.of(AutoModelForCausalLM.from_config(llama_3_8b()), itemsize=2)
+    site = 4096 * 14336
+    layer, outside = 218_103_808 + 2 * 4096, 2 * 128_256 * 4096 + 4096
+    assert shape.resident_bytes(["22.down_proj"]) == 2 * (outside + site + 2 * layer)
+    common: dict[str, Any] = {"process_bytes": 0, "is_mapped": True}
+    config = FtM(site="22.down_proj")
+    whole, cpu, disk = (
+        editing_memory(config, shape, TOKENS, {5: 1}, on_gpu=True, offload=offload, **common)
+        for offload in ("none", "cpu", "disk")
+    )
+    assert whole.gpu - cpu.gpu == whole.gpu - disk.gpu == shape.num_bytes - shape.resident_bytes(config.sites)
+    assert cpu.host - whole.host == shape.num_bytes and disk.host == whole.host
+    on_cpu = editing_memory(config, shape, TOKENS, {5: 1}, on_gpu=False, offload="disk", **common)
+    assert on_cpu.mapped == shape.resident_bytes(config.sites)
