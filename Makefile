@@ -8,6 +8,7 @@
 #   make operation  scheduled runs as an operator has them: server, worker, PostgreSQL, a killed worker (6 minutes)
 #   make engines vLLM on two ranks: swaps, wrong shards, families, a whole run (10 to 25 minutes)
 #   make storage a run whose results are in an object store, killed and continued on another machine (minutes)
+#   make ray     a run on two machines of Ray, emulated in a network namespace, as root: editors, engines and machines die
 #   make million a million edits one after another: memory, speed and what is remembered (40 minutes)
 #   make examples  rerun the documentation's queries against the demo's warehouse and paste the output
 #   make docs    make docs/warehouse.md, the page of all tables and views, from the code
@@ -18,7 +19,7 @@ LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 STAMP := .venv/.installed-$(LOCK)
 PYTHON := .venv/bin/python
 
-.PHONY: demo test check examples docs fuzz faults operation engines storage million ui bench lock environment
+.PHONY: demo test check examples docs fuzz faults operation engines storage ray million ui bench lock environment
 .DEFAULT_GOAL := demo
 
 environment: $(STAMP)
@@ -58,6 +59,9 @@ engines: $(STAMP)
 
 storage: $(STAMP)
 	@OVEREDIT_STORAGE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/flows/test_run_in_object_store.py $(ARGS)
+
+ray: $(STAMP)
+	@OVEREDIT_RAY=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/flows/ray $(ARGS)
 
 million: $(STAMP)
 	@$(PYTHON) tests/benchmarks/million.py $(ARGS)

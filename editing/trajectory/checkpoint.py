@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Container, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,6 +122,8 @@ class Costs(BaseModel):
     peak_memory_bytes: int
     turn_seconds: tuple[float, ...] = ()
     """Seconds of each turn, to the microsecond; not in the log, which is the same in every run."""
+    ended_at: datetime | None = None
+    """When the last of the edits was done."""
 
 
 class Checkpoint(BaseModel):

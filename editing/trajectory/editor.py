@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,7 @@ class Editor:
             num_edits=sum(turn["last"] - turn["first"] + 1 for turn in segment.log),
             peak_memory_bytes=max(segment.peak_bytes, peak_bytes()),
             turn_seconds=tuple(segment.turn_seconds),
+            ended_at=datetime.now(UTC),
         )
         written = write_checkpoint(folder, tensors=tensors, state=self.state, record=record, costs=costs)
         self.settings.changed(folder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,7 +126,9 @@ def _derive(loaded: LoadedModel, step: Step, settings: Settings, key: str) -> Ch
         "log": [{"first": 1, "last": before.edit_count, "after": name, **changed.log}],
         "norms": {name: Norms.of(tensor, changed.base[name]) for name, tensor in sorted(changed.tensors.items())},
     }
-    costs = Costs(seconds=time.perf_counter() - begun, num_edits=0, peak_memory_bytes=peak_bytes())
+    costs = Costs(
+        seconds=time.perf_counter() - begun, num_edits=0, peak_memory_bytes=peak_bytes(), ended_at=datetime.now(UTC)
+    )
     logger.info("made %s from the checkpoint at %d edits", name, before.edit_count)
     written = write_checkpoint(step.folder, tensors=changed.tensors, state={}, record=record, costs=costs)
     sync(step.folder)

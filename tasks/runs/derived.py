@@ -61,4 +61,5 @@ def store_derived(point: DerivedPoint, checkpoint: Checkpoint) -> None:
     if point.reuse("checkpoints", key) and point.reuse("costs", key, part=FOLDER):
         return
     point.store("checkpoints", tensor_rows(checkpoint), key=key)
-    point.store_cost(FOLDER, costs.seconds, 1, key=key, peak_memory_bytes=costs.peak_memory_bytes)
+    more: dict[str, Any] = {"peak_memory_bytes": costs.peak_memory_bytes, "ended_at": costs.ended_at}
+    point.store_cost(FOLDER, costs.seconds, 1, key=key, **more)

@@ -26,7 +26,8 @@ def store_checkpoint(point: TrajectoryPoint, checkpoint: Checkpoint) -> None:
     rows_of_turns = chain(diagnostics(record.log, branched), turn_seconds(record.log, costs.turn_seconds, branched))
     point.store("diagnostics", rows_of_turns, key=record.key)
     point.store("checkpoints", tensor_rows(checkpoint), key=record.key)
-    point.store_cost("edit", costs.seconds, costs.num_edits, key=record.key, peak_memory_bytes=costs.peak_memory_bytes)
+    more: dict[str, Any] = {"peak_memory_bytes": costs.peak_memory_bytes, "ended_at": costs.ended_at}
+    point.store_cost("edit", costs.seconds, costs.num_edits, key=record.key, **more)
 
 
 def store_checkpoints(point: TrajectoryPoint, checkpoints: Sequence[Checkpoint]) -> list[int]:

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -193,8 +194,8 @@ class TrajectoryPoint(BaseModel):
         return self.run.reuse(self.table(table), self.partition, key, part=part)
 
     def store_cost(self, stage: str, seconds: float, num_items: int, *, key: str, part: str = "", **more: Any) -> None:
-        """Write the cost of a stage: one row per stage, or per stage and part."""
-        row = {"stage": stage, "seconds": seconds, "num_items": num_items} | more
+        """Write the cost of a stage that has just ended, or at `ended_at`: one row per stage, or per stage and part."""
+        row = {"stage": stage, "seconds": seconds, "num_items": num_items, "ended_at": datetime.now(UTC)} | more
         self.store("costs", [row], key=key, part=part or stage)
 
 

@@ -220,6 +220,7 @@ TABLES_IN_WORDS: dict[str, Table] = {
         | {
             "stage": Column("edit, after, engine_start, swap, generate, score, perplexity or capability"),
             "seconds": Column("duration", "seconds"),
+            "ended_at": Column("when the stage had ended; null of starts of the engine", "time, UTC"),
             "num_items": Column("edits, prompts, texts or samples handled", "items"),
             "num_bytes": Column("swap: bytes written into the engine, else null", "bytes"),
             "peak_memory_bytes": Column("peak memory of the step; null if it was not measured", "bytes"),

@@ -226,6 +226,7 @@ _MEASURED: dict[str, pa.Schema] = {
             *IDENTITY,
             pa.field("stage", _text),
             pa.field("seconds", _float),
+            pa.field("ended_at", _time),
             pa.field("num_items", _int),
             pa.field("num_bytes", _int),
             pa.field("peak_memory_bytes", _int),

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from overedit.tasks.warehouse.tables import RESULTS
 
-TIMES = ("seconds", "started_at", "peak_memory_bytes")
+TIMES = ("seconds", "started_at", "ended_at", "peak_memory_bytes")
 """Columns that no two runs agree in."""
 
 

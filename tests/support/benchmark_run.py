@@ -89,7 +89,7 @@ def numbers(folder: Path) -> dict[str, list[dict[str, Any]]]:
     for table in ("outcomes", "perplexity", "checkpoints", "diagnostics", "requests", "costs"):
         rows = [row for row in rows_of(folder, table) if not (table == "costs" and _is_of_one_engine(row))]
         for row in rows:
-            for name in ("seconds", "peak_memory_bytes", "path", "corpus"):
+            for name in ("seconds", "ended_at", "peak_memory_bytes", "path", "corpus"):
                 row.pop(name, None)
             if row.get("quantity") == "seconds":
                 row["value"] = None

@@ -1,4 +1,4 @@
-"""Eight processes fill one warehouse with 4,000 files while a ninth, this one, reads without a pause.
+"""Eight processes fill one warehouse with 2,000 files while a ninth, this one, reads without a pause.
 
 Most places are one writer's own; some are written by all of them, again and again, each time with another number of
 rows that carry another value. A file that was read in part, twice or mixed with another shows as rows that do not
@@ -17,11 +17,11 @@ from overedit.tasks.warehouse.parquet_checksum import is_whole
 from overedit.tasks.warehouse.warehouse import Warehouse
 
 WRITERS = 8
-FILES = 4_000
+FILES = 2_000
 SHARED = 40
 """Places that every writer writes, of the table `perplexity`; and as many of `outcomes`."""
 OWN = (FILES - 2 * SHARED) // WRITERS
-TURNS = 400
+TURNS = 200
 """Every so many of its own files a writer begins with the shared ones anew."""
 
 TrajectoryPoint = tuple[str, int]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from overedit.tasks.runs.records import diagnostics, turn_seconds
@@ -62,3 +64,27 @@ def test_cost_is_of_editing_alone(bench: Bench) -> None:
     row = bench.one("cost_per_edit")
     assert (row["seconds"], row["edits"], row["peak_memory_bytes"], row["label"]) == (9.0, 100, 300, "Fast")
     assert (row["seconds_per_edit"], row["edits_per_second"]) == pytest.approx((0.09, 100 / 9))
+
+
+# ---- overlap
+
+
+def test_overlap_is_the_time_in_which_both_went_on(bench: Bench) -> None:
+    """Edits from 0 to 10 and 8 to 14, a step after them to 15; measuring from 10 to 12, 11 to 13 and 20 to 24."""
+    start = datetime(2026, 11, 30, tzinfo=UTC)
+    spans = [("edit", 10, 10), ("edit", 6, 14), ("swap", 2, 12), ("generate", 2, 13), ("capability", 4, 24)]
+    rows = [
+        {"stage": stage, "seconds": float(s), "ended_at": start + timedelta(seconds=end)} for stage, s, end in spans
+    ]
+    earlier = {"stage": "generate", "seconds": 1e6}  # of a version that did not say when
+    bench.put("costs", [at(10) | row for row in (*rows, {"stage": "engine_start", "seconds": 99.0}, earlier)])
+    step = {"stage": "after", "seconds": 1.0, "ended_at": start + timedelta(seconds=15), "after": "quantize_int8"}
+    bench.put("costs_after", [at(10) | step])
+    row = bench.one("overlap")
+    assert (row["editing_seconds"], row["measuring_seconds"], row["both_seconds"], row["busy_seconds"]) == (
+        15,
+        7,
+        3,
+        19,
+    )
+    assert row["share"] == pytest.approx(3 / 19)
