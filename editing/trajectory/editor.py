@@ -28,15 +28,13 @@ from overedit.editing.requests import EditRequest
 from overedit.editing.storage.disk_space import check_space
 from overedit.editing.trajectory.checkpoint import (
     Checkpoint,
-    Costs,
-    Norms,
-    TensorRecord,
     checkpoint_folder,
     num_bytes,
     whole_checkpoints,
     write_checkpoint,
 )
 from overedit.editing.trajectory.interruption import StoppedError
+from overedit.editing.trajectory.records import Costs, Norms, TensorRecord
 from overedit.editing.trajectory.settings import TrajectorySettings, turn_seed
 
 LINE = "line"

@@ -18,7 +18,8 @@ import torch
 from overedit.editing.model.memory import peak_bytes, reset_peak
 from overedit.editing.storage.atomic import remove_leftovers
 from overedit.editing.storage.checksums import digest
-from overedit.editing.trajectory.checkpoint import Checkpoint, Costs, Norms, whole_checkpoints, write_checkpoint
+from overedit.editing.trajectory.checkpoint import Checkpoint, whole_checkpoints, write_checkpoint
+from overedit.editing.trajectory.records import Costs, Norms
 from overedit.tasks.data.corpus import texts_digest
 from overedit.tasks.durability import change as changing
 from overedit.tasks.durability.change import change

@@ -25,8 +25,8 @@ from overedit.editing.model.tokenization import encode_pairs, encode_texts
 from overedit.editing.model.weights import WeightUpdate, applied, read_tensors
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
-from overedit.editing.trajectory.checkpoint import Norms
 from overedit.editing.trajectory.interruption import StoppedError, stop_on_signals
+from overedit.editing.trajectory.records import Norms
 from overedit.editing.trajectory.settings import turn_seed
 from overedit.tasks.data.corpus import texts_digest
 from overedit.tasks.data.request_store import RequestStore

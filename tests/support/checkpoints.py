@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from overedit.editing.trajectory.checkpoint import Checkpoint, Costs, Norms, write_checkpoint
+from overedit.editing.trajectory.checkpoint import Checkpoint, write_checkpoint
+from overedit.editing.trajectory.records import Costs, Norms
 
 WriteCheckpoint = Callable[[Mapping[str, torch.Tensor]], Path]
 """Writes tensors as a checkpoint folder."""

@@ -263,7 +263,7 @@ def rewrite(checkpoint: Path, name: str, shape: tuple[int, ...], dtype: str = "f
     import torch
     from safetensors.torch import save_file
 
-    from overedit.editing.trajectory.checkpoint import TensorRecord
+    from overedit.editing.trajectory.records import TensorRecord
 
     tensor = torch.zeros(shape, dtype=getattr(torch, dtype))
     save_file({name: tensor}, checkpoint / "weights.safetensors")
