@@ -20,9 +20,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from overedit.editing.methods.base import Method, Range
+from overedit.editing.methods.base import CovarianceOptions, Method, Range
 from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem, locate_then_edit
 from overedit.editing.methods.locate_then_edit.solvers import Solution, equality
+from overedit.editing.methods.locate_then_edit.values import ValueOptions
 from overedit.editing.methods.rome import PRESETS as ROME_PRESETS
 from overedit.editing.methods.rome import RANGES as ROME_RANGES
 from overedit.editing.methods.rome import RankOneSettings
@@ -40,8 +41,16 @@ PRESETS: Mapping[str, RRome] = MappingProxyType(
         model: RRome.model_validate(preset.model_dump(exclude_unset=True, exclude={"method"}))
         for model, preset in ROME_PRESETS.items()
     }
+    | {
+        # chosen by a search on edits that no benchmark of the pocket world has: tasks/pocket_world/presets
+        "pocket": RRome(
+            layers=(0,),
+            values=ValueOptions(num_steps=25, learning_rate=1.679, weight_decay=5.863e-4, clamp_norm_factor=6.954),
+            covariance=CovarianceOptions(corpus="pocket", num_samples=2000),
+        )
+    }
 )
-"""Model id -> ROME's settings."""
+"""Model id -> ROME's settings, but for the pocket world."""
 
 
 def solve(problem: LayerProblem, _: RRome) -> Solution:
