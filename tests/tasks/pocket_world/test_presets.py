@@ -43,3 +43,12 @@ def test_no_benchmark_has_an_edit_that_the_search_saw(name: str, tmp_path: Path)
     content = named_content(name)[0] | {"home": str(tmp_path)}
     content["methods"] = [{"preset": "pocket/ft-l"}]
     assert make_plan(validated(BenchmarkConfig, content, where=name)).last_count > 0
+
+
+def test_the_documentation_has_the_figures_of_the_search(repository: Path) -> None:
+    text = (repository / "docs" / "tuning.md").read_text()
+    for row in provenance_rows("pocket").to_pylist():
+        interval = f"{row['test']:.2f} ({row['test_low']:.2f} to {row['test_high']:.2f})"
+        kept = f"trial {row['trial']}" if row["kept"] == "trial" else "given"
+        given = f"{row['given_validation']:.2f} | {row['given_test']:.2f}"
+        assert f"| {row['label']} | {row['validation']:.2f} | {interval} | {given} | {kept} |" in text
