@@ -1,5 +1,5 @@
 # Everything here sets up what it needs; nothing has to be installed, exported or started before.
-#   make demo    edit the pocket world's model with three methods and show where each breaks
+#   make demo    edit the pocket world's model with four methods and show where each breaks
 #   make test    the tests, in two processes (WORKERS=)
 #   make check   format, lint, types, import contract
 #   make bench   speed, as ratios, with the operations counted beside

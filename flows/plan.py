@@ -18,7 +18,7 @@ from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.trajectory.checkpoint import checkpoint_folder
 from overedit.editing.trajectory.runner import check_counts
 from overedit.flows.config.models import BenchmarkConfig, Trajectory
-from overedit.flows.config.preset_files import check_tuned_on
+from overedit.flows.config.preset_files import check_tuned_on, without_tuned_on
 from overedit.flows.config.run_identity import check_names, check_same_configuration, run_of
 from overedit.tasks.data.length_check import check_lengths
 from overedit.tasks.data.loader import RequestSet, load_requests
@@ -162,6 +162,8 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen, changed: 
         options = config.dataset.model_copy(update={"order_seed": order_seed})
         with show(f"Reading {options.path or options.name}", "edits") as progress:
             found, report = load_requests(options, progress=progress)
+        if config.tuned_edits == "leave_out":
+            found = without_tuned_on(config.preset_files or (), found, options.name)
         if search is not None:
             search = _with_stop(search, len(found))
         else:
@@ -169,7 +171,7 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen, changed: 
         planned = found.first(counts[-1] if search is None else search.stop or 0)
         with show("Checking their lengths", "edits") as progress:
             check_requests(model, config.methods, planned, asked=asked, progress=progress)
-        if not config.allow_tuned_on:
+        if config.tuned_edits in (None, "refuse"):
             check_tuned_on(config.preset_files or (), planned, options.name)
         requests[order_seed] = RequestSet(planned, report)
     plan = Plan(config, run, requests, model, TaskLoader(config.capability), SourceIndex(), changed, search)

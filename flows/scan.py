@@ -11,7 +11,7 @@ from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from overedit.flows.config.models import ScanConfig
-from overedit.flows.config.preset_files import check_tuned_on
+from overedit.flows.config.preset_files import check_tuned_on, without_tuned_on
 from overedit.flows.config.run_identity import check_names, check_same_configuration, run_of, write_configuration
 from overedit.flows.launch import for_plan
 from overedit.flows.plan import check_methods, check_requests
@@ -77,8 +77,10 @@ def make_scan_plan(config: ScanConfig, *, show: ShowProgress = unseen) -> ScanPl
     check_methods(model, config.methods)
     with show(f"Reading {config.dataset.path or config.dataset.name}", "edits") as progress:
         requests = load_requests(config.dataset, progress=progress).requests
+    if config.tuned_edits == "leave_out":
+        requests = without_tuned_on(config.preset_files or (), requests, config.dataset.name)
     check_requests(model, config.methods, requests, asked=())
-    if not config.allow_tuned_on:
+    if config.tuned_edits in (None, "refuse"):
         check_tuned_on(config.preset_files or (), requests, config.dataset.name)
     return ScanPlan(config, run, model, requests, corpus_texts(config.perplexity))
 

@@ -14,6 +14,7 @@ from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
 from overedit.flows.config.loading import named_content, validated
 from overedit.flows.config.models import BenchmarkConfig
+from overedit.flows.config.preset_files import without_tuned_on
 from overedit.flows.config.run_identity import check_names, check_same_configuration, run_of, write_configuration
 from overedit.flows.config.tuning import TuneConfig
 from overedit.flows.launch import for_plan
@@ -116,6 +117,8 @@ def _benchmark_edits(name: str, show: ShowProgress) -> BenchmarkEdits:
         options = config.dataset.model_copy(update={"order_seed": order_seed})
         with show(f"Reading the edits of {name}", "edits") as progress:
             found = load_requests(options, progress=progress).requests
+        if config.tuned_edits == "leave_out":
+            found = without_tuned_on(config.preset_files or (), found, options.name)
         planned = found.first(given_counts(config)[-1]) if given_counts(config) else found
         requests |= {digest(edit_marks(each, options.name)): each for each in planned}
     return BenchmarkEdits(name, config.dataset.name, list(requests.values()))

@@ -57,8 +57,8 @@ class EditingConfig(BaseModel):
     """The text of the keys' covariance, for all methods that need one and do not name their own."""
     preset_files: tuple[UsedPreset, ...] | None = None
     """The preset files that the methods name; filled in, never given."""
-    allow_tuned_on: bool | None = None
-    """Whether a preset file may have been tuned on edits of this run; if not, that is an error."""
+    tuned_edits: Literal["refuse", "accept", "leave_out"] | None = None
+    """What is done with edits that a preset file was tuned on; by default they are refused."""
 
     @model_validator(mode="before")
     @classmethod

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from overedit.editing.methods.registry import METHODS
 from overedit.editing.requests import EditRequest
 from overedit.flows.config.loading import read_yaml
+from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.system.untrusted import shown_value
-from overedit.tasks.tune.leakage import among, shown_cases
+from overedit.tasks.tune.leakage import among, not_among, shown_cases
 from overedit.tasks.tune.preset_file import PresetFile, preset_path
 
 
@@ -97,8 +98,14 @@ def check_tuned_on(presets: Iterable[UsedPreset], requests: Iterable[EditRequest
         if seen:
             raise ValueError(
                 f"methods: {used.file} was tuned on {shown_cases(seen)} of this run, so their results would flatter "
-                f"{used.method}; accepted: edits that the search did not see, or allow_tuned_on: true"
+                f"{used.method}; accepted: edits that the search did not see, or tuned_edits: leave_out or accept"
             )
+
+
+def without_tuned_on(presets: Iterable[UsedPreset], requests: RequestStore, dataset: str) -> RequestStore:
+    """The edits of a run that no preset file was tuned on; see `check_tuned_on`."""
+    marks = {mark for used in presets for mark in read_preset(used.file, key="preset_files").tuned_on}
+    return RequestStore(not_among(requests, dataset, frozenset(marks))) if marks else requests
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

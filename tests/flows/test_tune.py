@@ -140,9 +140,13 @@ def test_a_run_on_edits_that_a_preset_was_tuned_on_is_refused(searched: Path, tm
     dataset = {"name": "file", "path": str(tmp_path / "rows.json")}
     seen = plain | {"dataset": dataset, "methods": [{"preset": str(searched / "presets" / "t" / "ft-m.yaml")}]}
     seen |= {"edit_counts": [5], "name": "seen"}
-    with pytest.raises(ValueError, match=r"ft-m.yaml was tuned on 1 edits \(cases c4\) of this run.*allow_tuned_on"):
+    with pytest.raises(
+        ValueError, match=r"ft-m.yaml was tuned on 1 edits \(cases c4\) of this run.*tuned_edits: leave_out or accept"
+    ):
         make_plan(BenchmarkConfig.model_validate(seen))
-    assert make_plan(BenchmarkConfig.model_validate(seen | {"allow_tuned_on": True})).last_count == 5
+    assert make_plan(BenchmarkConfig.model_validate(seen | {"tuned_edits": "accept"})).last_count == 5
+    left = make_plan(BenchmarkConfig.model_validate(seen | {"tuned_edits": "leave_out", "edit_counts": [4]}))
+    assert {each.case_id for each in left.planned(0)} == {"c0", "c1", "c2", "c3"}
 
 
 def test_status_and_report_know_a_search(searched: Path, overedit: Run) -> None:
