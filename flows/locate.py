@@ -17,7 +17,7 @@ from overedit.flows.config.locate import LocateConfig
 from overedit.flows.config.models import BenchmarkConfig
 from overedit.flows.config.run_identity import check_same_configuration, run_of, write_configuration
 from overedit.flows.launch import for_plan
-from overedit.flows.plan import anatomy_of, check_methods, check_requests, given_counts
+from overedit.flows.plan import anatomy_of, check_methods, check_requests, edits_of, given_counts
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.evaluation.capability.task_loading import TaskLoader
@@ -106,9 +106,7 @@ def _prompts_of(benchmark: str, show: ShowProgress) -> set[str]:
     config = validated(BenchmarkConfig, content, where=f"not_in: {where}")
     found: set[str] = set()
     for order_seed in config.order_seeds:
-        options = config.dataset.model_copy(update={"order_seed": order_seed})
-        with show(f"Reading the edits of {config.name}", "edits") as progress:
-            requests = load_requests(options, progress=progress).requests
+        requests = edits_of(config, order_seed, show).requests
         counts, search = given_counts(config), config.search
         last = counts[-1] if search is None else search.stop or len(requests)
         found |= {prompt_key(request.prompt) for request in requests.first(last)}

@@ -17,7 +17,7 @@ from overedit.editing.methods.locate_then_edit.subjects import subject_end
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.trajectory.checkpoint import checkpoint_folder
 from overedit.editing.trajectory.runner import check_counts
-from overedit.flows.config.models import BenchmarkConfig, Trajectory
+from overedit.flows.config.models import BenchmarkConfig, EditingConfig, Trajectory
 from overedit.flows.config.preset_files import check_tuned_on, without_tuned_on
 from overedit.flows.config.run_identity import check_names, check_same_configuration, run_of
 from overedit.tasks.data.length_check import check_lengths
@@ -132,6 +132,20 @@ def given_counts(config: BenchmarkConfig) -> tuple[int, ...]:
     return () if isinstance(config.edit_counts, SearchOptions) else config.edit_counts
 
 
+def edits_of(config: EditingConfig, order_seed: int | None, show: ShowProgress) -> RequestSet:
+    """The edits of a run's dataset in one order, without those that its presets were tuned on where these are left out.
+
+    Raises:
+        ValueError: As `load_requests`.
+    """
+    options = config.dataset.model_copy(update={"order_seed": order_seed})
+    with show(f"Reading {options.path or options.name}", "edits") as progress:
+        found = load_requests(options, progress=progress)
+    if config.tuned_edits != "leave_out":
+        return found
+    return found._replace(requests=without_tuned_on(config.preset_files or (), found.requests, options.name))
+
+
 def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen, changed: bool = False) -> Plan:
     """Read the data and the model's configuration, and check that all of it fits together.
 
@@ -159,11 +173,7 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen, changed: 
     counts, search = given_counts(config), config.search
     asked = set(positions_asked(counts, config.evaluation.sample)) if search is None else None
     for order_seed in config.order_seeds:
-        options = config.dataset.model_copy(update={"order_seed": order_seed})
-        with show(f"Reading {options.path or options.name}", "edits") as progress:
-            found, report = load_requests(options, progress=progress)
-        if config.tuned_edits == "leave_out":
-            found = without_tuned_on(config.preset_files or (), found, options.name)
+        found, report = edits_of(config, order_seed, show)
         if search is not None:
             search = _with_stop(search, len(found))
         else:
@@ -172,7 +182,7 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen, changed: 
         with show("Checking their lengths", "edits") as progress:
             check_requests(model, config.methods, planned, asked=asked, progress=progress)
         if config.tuned_edits in (None, "refuse"):
-            check_tuned_on(config.preset_files or (), planned, options.name)
+            check_tuned_on(config.preset_files or (), planned, config.dataset.name)
         requests[order_seed] = RequestSet(planned, report)
     plan = Plan(config, run, requests, model, TaskLoader(config.capability), SourceIndex(), changed, search)
     plan = plan._replace(texts=_texts_after(model, config)) if config.after else plan

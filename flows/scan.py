@@ -11,11 +11,10 @@ from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from overedit.flows.config.models import ScanConfig
-from overedit.flows.config.preset_files import check_tuned_on, without_tuned_on
+from overedit.flows.config.preset_files import check_tuned_on
 from overedit.flows.config.run_identity import check_names, check_same_configuration, run_of, write_configuration
 from overedit.flows.launch import for_plan
-from overedit.flows.plan import check_methods, check_requests
-from overedit.tasks.data.loader import load_requests
+from overedit.flows.plan import check_methods, check_requests, edits_of
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.evaluation.perplexity import corpus_texts
 from overedit.tasks.models.reference import ModelReference
@@ -75,10 +74,7 @@ def make_scan_plan(config: ScanConfig, *, show: ShowProgress = unseen) -> ScanPl
     check_same_configuration(run, config)
     model = config.model_reference
     check_methods(model, config.methods)
-    with show(f"Reading {config.dataset.path or config.dataset.name}", "edits") as progress:
-        requests = load_requests(config.dataset, progress=progress).requests
-    if config.tuned_edits == "leave_out":
-        requests = without_tuned_on(config.preset_files or (), requests, config.dataset.name)
+    requests = edits_of(config, config.dataset.order_seed, show).requests
     check_requests(model, config.methods, requests, asked=())
     if config.tuned_edits in (None, "refuse"):
         check_tuned_on(config.preset_files or (), requests, config.dataset.name)

@@ -14,11 +14,10 @@ from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
 from overedit.flows.config.loading import named_content, validated
 from overedit.flows.config.models import BenchmarkConfig
-from overedit.flows.config.preset_files import without_tuned_on
 from overedit.flows.config.run_identity import check_names, check_same_configuration, run_of, write_configuration
 from overedit.flows.config.tuning import TuneConfig
 from overedit.flows.launch import for_plan
-from overedit.flows.plan import check_methods, check_requests, given_counts
+from overedit.flows.plan import check_methods, check_requests, edits_of, given_counts
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.evaluation.perplexity import corpus_texts
@@ -114,13 +113,9 @@ def _benchmark_edits(name: str, show: ShowProgress) -> BenchmarkEdits:
     config = validated(BenchmarkConfig, content, where=f"not_in: {where}")
     requests: dict[str, EditRequest] = {}
     for order_seed in config.order_seeds:
-        options = config.dataset.model_copy(update={"order_seed": order_seed})
-        with show(f"Reading the edits of {name}", "edits") as progress:
-            found = load_requests(options, progress=progress).requests
-        if config.tuned_edits == "leave_out":
-            found = without_tuned_on(config.preset_files or (), found, options.name)
+        found = edits_of(config, order_seed, show).requests
         planned = found.first(given_counts(config)[-1]) if given_counts(config) else found
-        requests |= {digest(edit_marks(each, options.name)): each for each in planned}
+        requests |= {digest(edit_marks(each, config.dataset.name)): each for each in planned}
     return BenchmarkEdits(name, config.dataset.name, list(requests.values()))
 
 
