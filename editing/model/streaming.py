@@ -59,7 +59,7 @@ def stream_layers(model: PreTrainedModel, fetch: Fetch, *, sites: Collection[str
         sites: The sites that are edited, whose weights and biases stay as they are.
     """
     anatomy = Anatomy.of(model)
-    names = streamed_parameters(anatomy, sites)
+    names = set(streamed_parameters(anatomy, sites))
     layers = [model.get_submodule(anatomy.layer_name(index)) for index in range(anatomy.num_layers)]
     places = [
         [place for place in _places(layer, anatomy.layer_name(index)) if place.name in names]
@@ -73,10 +73,11 @@ def stream_layers(model: PreTrainedModel, fetch: Fetch, *, sites: Collection[str
         layer.__dict__["forward"] = _StreamedForward(layer.forward, streamed, index, places[index])
 
 
-def streamed_parameters(anatomy: Anatomy, sites: Collection[str]) -> set[str]:
-    """Names of all parameters of the decoder layers that are in no module of a site."""
+def streamed_parameters(anatomy: Anatomy, sites: Collection[str]) -> tuple[str, ...]:
+    """Names of all parameters of the decoder layers that are in no module of a site, in the model's order."""
     kept = tuple(f"{anatomy.site_module(site)}." for site in sites)
-    return {n for n in anatomy.parameters if n.startswith(f"{anatomy.layers}.") and not n.startswith(kept)}
+    inside = (name for name in anatomy.parameters if name.startswith(f"{anatomy.layers}."))
+    return tuple(name for name in inside if not name.startswith(kept))
 
 
 def is_streamed(model: PreTrainedModel) -> bool:

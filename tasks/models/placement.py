@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Literal
 
@@ -55,7 +55,7 @@ def load_placed(reference: ModelReference, placement: Placement, sites: Collecti
     if placement.offload == "none" and placement.placement == "auto" and _fits(model, gpus[0]):
         return loaded._replace(model=model.to(gpus[0]))
     device, anatomy = gpus[0] if gpus else torch.device("cpu"), Anatomy.of(model)
-    streamed = [name for name in anatomy.parameters if name in streamed_parameters(anatomy, sites)]
+    streamed = streamed_parameters(anatomy, sites)
     if placement.offload == "disk":
         fetch = _from_files(BaseWeights(reference), model, streamed, device)
     else:
@@ -71,14 +71,16 @@ def _fits(model: PreTrainedModel, gpu: torch.device) -> bool:
     return weights <= FITS * free
 
 
-def _from_memory(model: PreTrainedModel, names: list[str], homes: list[torch.device], device: torch.device) -> Fetch:
+def _from_memory(
+    model: PreTrainedModel, names: Sequence[str], homes: list[torch.device], device: torch.device
+) -> Fetch:
     """Weights that are held on other devices, in consecutive parts of about equal size."""
     share = -(-len(names) // len(homes))
     held = {name: model.get_parameter(name).detach().to(homes[at // share]) for at, name in enumerate(names)}
     return lambda name: held[name].to(device, non_blocking=True)
 
 
-def _from_files(files: BaseWeights, model: PreTrainedModel, names: list[str], device: torch.device) -> Fetch:
+def _from_files(files: BaseWeights, model: PreTrainedModel, names: Sequence[str], device: torch.device) -> Fetch:
     """Weights that are read from the model's files each time; on a CPU their pages are mapped, not copied.
 
     Raises:
