@@ -12,7 +12,7 @@ from overedit.tasks.report.formatting import shown_bracket
 
 
 def draw_brackets(figure: Figure, data: RunData, colors: Sequence[str]) -> None:
-    """Draw a line for each searched trajectory: a dot where the model has likely collapsed, and the bracket's ends.
+    """Draw a line for each searched trajectory, most edits first: a dot where it has likely collapsed, and the bracket.
 
     Args:
         figure: Gets the picture.
@@ -20,7 +20,9 @@ def draw_brackets(figure: Figure, data: RunData, colors: Sequence[str]) -> None:
         colors: The trajectories' colors.
     """
     rows = [(trajectory, data.of(trajectory, "collapse_search", rank=1)) for trajectory in data.trajectories]
-    found = [(trajectory, searched[0]) for trajectory, searched in rows if searched]
+    found = sorted(
+        ((trajectory, searched[0]) for trajectory, searched in rows if searched), key=lambda each: -each[1]["takes"]
+    )
     figure.set_size_inches(7.5, 1.3 + 0.42 * len(found))
     axis = figure.subplots()
     for index, (trajectory, row) in enumerate(found):
