@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from overedit.editing.trajectory.checkpoint import (
-    Norms,
     PrunedCheckpointError,
     read_checkpoint,
     whole_checkpoints,
 )
+from overedit.editing.trajectory.records import Norms
 from overedit.tasks.data.loader import load_requests
 from overedit.tasks.data.options import DatasetOptions
 from overedit.tasks.editing_job.job import EditingJob, finished_checkpoints, run_editing_job
@@ -136,7 +136,7 @@ def test_a_pruned_trajectory_is_complete_and_edited_again_where_it_must_be(
     prune_checkpoint(whole[0])
     with monkeypatch.context() as patch:
         patch.setattr(
-            "overedit.tasks.editing_job.job.load_model", lambda *_, **__: pytest.fail("nothing is edited again")
+            "overedit.tasks.editing_job.job.load_placed", lambda *_, **__: pytest.fail("nothing is edited again")
         )
         again = run_editing_job(*job)
     assert [checkpoint.record.pruned for checkpoint in again] == [True, False, False]

@@ -181,7 +181,7 @@ def test_editing_holds_the_gpu_that_torch_uses(
     monkeypatch.setattr("overedit.tasks.system.gpu_locks.gpu_locks_folder", lambda: tmp_path)
     monkeypatch.setattr("torch.cuda.set_device", used.append)
     monkeypatch.setattr(
-        "overedit.tasks.editing_job.job.load_model", lambda *_, **__: pytest.fail(holder(tmp_path / "GPU-b"))
+        "overedit.tasks.editing_job.job.load_placed", lambda *_, **__: pytest.fail(holder(tmp_path / "GPU-b"))
     )
     method = {"method": "ft_m", "site": "1.down_proj"}
     job = EditingJob.model_validate({"model": ModelReference(str(tiny_model)), "method": method, "edit_counts": (1,)})
