@@ -32,6 +32,7 @@ from overedit.tasks.evaluation.options import MeasureOptions
 from overedit.tasks.evaluation.questions import positions_asked
 from overedit.tasks.execution.options import RayExecution, check_installed
 from overedit.tasks.models.loading import max_input_tokens
+from overedit.tasks.models.placement import check_placement
 from overedit.tasks.models.reference import ModelReference
 from overedit.tasks.runs.run import BASE, Run, TrajectoryPoint
 from overedit.tasks.search.options import SearchOptions
@@ -161,6 +162,8 @@ def make_plan(config: BenchmarkConfig, *, show: ShowProgress = unseen, changed: 
         raise ValueError("engine.kind: vllm is not installed here; choose auto or transformers")
     if isinstance(config.execution, RayExecution):
         check_installed()
+    else:
+        check_placement(config.editing)
     check_names(config)
     run = run_of(config)
     if not changed:

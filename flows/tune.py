@@ -156,7 +156,8 @@ def _check_enough(config: TuneConfig, validation: tuple[EditRequest, ...], test:
     last = config.edit_counts[-1]
     if len(validation) < last:
         raise ValueError(
-            f"edit_counts: {last} is more than the {len(validation)} validation edits: those after skip in no benchmark"
+            f"edit_counts: {last} is more than the {len(validation)} validation edits: those after skip that no "
+            "benchmark has"
         )
     if len(test) < last:
         raise ValueError(

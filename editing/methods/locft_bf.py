@@ -31,7 +31,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from overedit.editing.methods.base import EditResult, Method, Progress, Range, State, TurnSize, Work, silent
 from overedit.editing.methods.fine_tuning.tuner import SiteTuning, Tuner, encode_samples, tuning
 from overedit.editing.model.partial_forward.prefix_cache import PrefixOf
-from overedit.editing.model.partial_forward.shared_prefix import prefix_of_site
 from overedit.editing.model.shape import ModelShape
 from overedit.editing.requests import EditRequest
 
@@ -100,7 +99,7 @@ def locft_bf(
     *,
     seed: int = 0,
     progress: Progress = silent,
-    prefix_of: PrefixOf = prefix_of_site,
+    prefix_of: PrefixOf | None = None,
 ) -> EditResult:
     """Train one site on all requests, in epochs of shuffled mini-batches.
 
@@ -112,7 +111,7 @@ def locft_bf(
         state: Not used: the optimizer starts afresh in every call.
         seed: Seed of the order of the requests in each epoch.
         progress: Called with (steps done, total steps).
-        prefix_of: Computes the activations below the site.
+        prefix_of: Computes the activations below the site; see `tuning`.
 
     Returns:
         The trained values of the site's parameters, in their own dtype, and no state.

@@ -34,6 +34,20 @@ class Placement(BaseModel):
     the device needs memory for two layers, the embedding, the head, and the edited weights."""
 
 
+def check_placement(placement: Placement) -> None:
+    """Check that the weights of a model can lie so on this machine.
+
+    Raises:
+        ValueError: They cannot; the message has the key, the value and what is accepted.
+    """
+    gpus = torch.cuda.device_count()
+    if placement.offload == "none" and placement.placement == "layers" and gpus < 2:
+        raise ValueError(
+            f"editing.placement: layers needs several GPUs, and there are {gpus}; accepted: auto, one, or "
+            "editing.offload: cpu or disk"
+        )
+
+
 def load_placed(reference: ModelReference, placement: Placement, sites: Collection[str]) -> LoadedModel:
     """Load a model for the editing of some sites, with its other weights where they are to lie.
 
@@ -41,11 +55,7 @@ def load_placed(reference: ModelReference, placement: Placement, sites: Collecti
         ValueError: As `load_model`, or the placement is not possible here.
     """
     gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-    if placement.offload == "none" and placement.placement == "layers" and len(gpus) < 2:
-        raise ValueError(
-            f"editing.placement: layers needs several GPUs, and there are {len(gpus)}; accepted: auto, one, or "
-            "editing.offload: cpu or disk"
-        )
+    check_placement(placement)
     in_host_memory = placement.offload == "cpu" and not gpus  # where it is anyway
     alone = placement.offload == "none" and (placement.placement == "one" or len(gpus) < 2)
     if alone or in_host_memory:

@@ -11,7 +11,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from overedit.editing.methods.base import EditResult, Progress, State, TurnSize, Work, silent
 from overedit.editing.methods.fine_tuning.tuner import Objective, SiteTuning, Tuner, encode_samples, tuning
 from overedit.editing.model.partial_forward.prefix_cache import PrefixOf
-from overedit.editing.model.partial_forward.shared_prefix import prefix_of_site
 from overedit.editing.model.shape import ModelShape
 from overedit.editing.requests import EditRequest
 
@@ -48,7 +47,7 @@ def fine_tune_depth_first(
     *,
     seed: int = 0,
     progress: Progress = silent,
-    prefix_of: PrefixOf = prefix_of_site,
+    prefix_of: PrefixOf | None = None,
 ) -> EditResult:
     """Train one site on the requests one after the other, each to convergence and with a fresh optimizer.
 
@@ -60,7 +59,7 @@ def fine_tune_depth_first(
         state: Not used.
         seed: Not used: nothing is random.
         progress: Called with (requests done, total requests).
-        prefix_of: Computes the activations below the site.
+        prefix_of: Computes the activations below the site; see `tuning`.
 
     Returns:
         The trained values of the site's parameters, in their own dtype, and no state.

@@ -21,10 +21,11 @@ from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import frozen, standing_in
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.partial_forward.batching import length_groups, padded_tokens
-from overedit.editing.model.partial_forward.prefix_cache import Prefix, PrefixOf
-from overedit.editing.model.partial_forward.shared_prefix import prefix_of_site
+from overedit.editing.model.partial_forward.prefix_cache import Prefix, PrefixOf, compute_prefix
+from overedit.editing.model.partial_forward.shared_prefix import SharedPrefix
 from overedit.editing.model.partial_forward.trained_suffix import Suffix
 from overedit.editing.model.shape import ModelShape
+from overedit.editing.model.streaming import is_streamed
 from overedit.editing.model.tokenization import TokenPair, encode_requests
 from overedit.editing.model.weights import Replacement, WeightUpdate
 from overedit.editing.requests import EditRequest
@@ -143,7 +144,7 @@ def tuning(
     config: SiteTuning,
     *,
     norm_constraint: float | None = None,
-    prefix_of: PrefixOf = prefix_of_site,
+    prefix_of: PrefixOf | None = None,
 ) -> Iterator[Tuner]:
     """Make a site of a model trainable on samples; the model is restored at the end of the block.
 
@@ -152,11 +153,12 @@ def tuning(
         samples: All samples of all steps.
         config: Site, optimizer and memory settings.
         norm_constraint: How far any weight may move from its value at `Tuner.start`.
-        prefix_of: Computes the prefix; a `SharedPrefix` computes those of several sites together.
+        prefix_of: Computes the prefix; a `SharedPrefix` computes those of several sites together, and by default that
+            of one site whose model has streamed weights.
     """
     names = Anatomy.of(model).site_parameters(config.site)
     with frozen(model):
-        prefix = prefix_of(
+        prefix = (prefix_of or (SharedPrefix() if is_streamed(model) else compute_prefix))(
             model,
             config.site,
             [sample.ids for sample in samples],

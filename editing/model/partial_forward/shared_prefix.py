@@ -48,10 +48,12 @@ class SharedPrefix:
         asked = [tuple(ids) for ids in sequences]
         if asked != self._sequences or (self._held is not None and self._held.layer > layer):
             self._sequences, self._held = asked, None
-        if self._held is None or self._held.layer < layer:
+        reached_layer = -1 if self._held is None else self._held.layer
+        # where weights are streamed, layer by layer: each is fetched once for all passes
+        for index in range(reached_layer + 1, layer + 1) if is_streamed(model) else [layer] * (reached_layer < layer):
             reached = compute_prefix(
                 model,
-                f"{layer}.layer",
+                f"{index}.layer",
                 sequences,
                 max_bytes=max_bytes,
                 max_tokens_per_pass=max_tokens_per_pass,
@@ -59,7 +61,7 @@ class SharedPrefix:
             )
             if reached.inputs_RX is None:
                 return reached
-            self._held = LayerInputs(layer, reached.inputs_RX, reached.gives_tuple)
+            self._held = LayerInputs(index, reached.inputs_RX, reached.gives_tuple)
         return compute_prefix(
             model,
             site,
@@ -68,23 +70,3 @@ class SharedPrefix:
             max_tokens_per_pass=max_tokens_per_pass,
             below=self._held,
         )
-
-
-def prefix_of_site(
-    model: PreTrainedModel,
-    site: str,
-    sequences: Sequence[Sequence[int]],
-    *,
-    max_bytes: int,
-    max_tokens_per_pass: int,
-) -> Prefix:
-    """The prefix of one site; where the layers' weights are streamed, each layer is fetched once for all sequences.
-
-    See `compute_prefix`, whose bits it has.
-    """
-    shared = SharedPrefix()
-    for index in range(1, Anatomy.of(model).site_layer(site)) if is_streamed(model) else ():
-        shared(model, f"{index}.layer", sequences, max_bytes=max_bytes, max_tokens_per_pass=max_tokens_per_pass)
-    return (shared if is_streamed(model) else compute_prefix)(
-        model, site, sequences, max_bytes=max_bytes, max_tokens_per_pass=max_tokens_per_pass
-    )

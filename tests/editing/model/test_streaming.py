@@ -15,7 +15,7 @@ from overedit.editing.methods.registry import METHODS
 from overedit.editing.model.anatomy import FAMILIES, Anatomy
 from overedit.editing.model.hooks import frozen
 from overedit.editing.model.partial_forward.prefix_cache import compute_prefix
-from overedit.editing.model.partial_forward.shared_prefix import prefix_of_site
+from overedit.editing.model.partial_forward.shared_prefix import SharedPrefix
 from overedit.editing.model.streaming import HELD_LAYERS, is_streamed, stream_layers
 from overedit.editing.model.weights import checksum
 from tests.support.quick_methods import config_of, covariance_of
@@ -96,7 +96,7 @@ def test_a_frozen_prefix_fetches_each_layer_once_for_all_sequences() -> None:
     sequences = [sample.ids for sample in samples_of(model)]
     with frozen(model), frozen(other):
         whole = compute_prefix(model, "5.down_proj", sequences, max_bytes=2**30, max_tokens_per_pass=60)
-        part = prefix_of_site(other, "5.down_proj", sequences, max_bytes=2**30, max_tokens_per_pass=60)
+        part = SharedPrefix()(other, "5.down_proj", sequences, max_bytes=2**30, max_tokens_per_pass=60)
     assert whole.inputs_RX is not None and part.inputs_RX is not None
     assert torch.equal(part.inputs_RX, whole.inputs_RX) and part.start == whole.start == "module"
     assert set(fetches.counts.values()) == {1}, "many passes, and still one fetch of each weight"

@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from overedit.flows.config.models import BenchmarkConfig
+from overedit.flows.plan import make_plan
 from overedit.tasks.models.placement import Placement, load_placed
 from overedit.tasks.models.reference import ModelReference
 from tests.support.memory_limit import run_limited
@@ -26,6 +28,8 @@ from overedit.editing.model.memory import peak_bytes, reset_peak
 from overedit.editing.model.weights import checksum
 from overedit.tasks.data.request_store import RequestStore
 from overedit.tasks.editing_job.job import EditingJob, run_editing_job
+from overedit.flows.config.models import BenchmarkConfig
+from overedit.flows.plan import make_plan
 from overedit.tasks.models.placement import Placement
 from overedit.tasks.models.reference import ModelReference
 from tests.support.teachable_models import some_requests
@@ -81,9 +85,13 @@ def test_without_a_gpu_host_memory_is_where_a_model_is_anyway(tiny_model: Path) 
         assert not any(parameter.is_meta for parameter in model.parameters())
 
 
-def test_layers_over_several_gpus_need_several(tiny_model: Path) -> None:
+def test_layers_over_several_gpus_need_several(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"editing.placement: layers needs several GPUs.*editing.offload: cpu or disk"):
         load_placed(ModelReference(str(tiny_model)), Placement(placement="layers"), ["1.down_proj"])
+    content = {"name": "r", "dataset": {"name": "pocket", "limit": 1}, "methods": ["ft_m"], "edit_counts": [1]}
+    config = BenchmarkConfig.model_validate(content | {"editing": {"placement": "layers"}, "home": str(tmp_path)})
+    with pytest.raises(ValueError, match=r"editing.placement: layers needs several GPUs"):
+        make_plan(config)
 
 
 def test_files_that_do_not_hold_a_weight_as_it_is_used_are_refused(tiny_model: Path, tmp_path: Path) -> None:
