@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,9 @@ def check_same_configuration(run: Run, config: EditingConfig) -> None:
     before, now = _configuration_before(path), json.loads(_as_json(config))
     if before is None:
         return
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    changed = list(_differences(before, now))
     if changed:
-        lines = [f"  {key}: was {_shown(before.get(key))}, is now {_shown(now.get(key))}" for key in changed]
+        lines = [f"  {key}: was {_shown(old)}, is now {_shown(new)}" for key, old, new in changed]
         raise ValueError(
             f"name: a run named {run.name!r} is there already with a different configuration:\n"
             + "\n".join(lines)
@@ -94,6 +95,21 @@ def _configuration_before(path: Path) -> dict[str, Any] | None:
 
 def _as_json(config: EditingConfig) -> str:
     return json.dumps(config.model_dump(mode="json", exclude={*WITHOUT_EFFECT}), indent=1) + "\n"
+
+
+def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Each key whose value differs, as (`ranges.locft_bf.batch_size`, value before, value now); None where it is absent."""
+    pairs: Iterable[tuple[Any, Any, Any]]
+    if isinstance(before, dict) and isinstance(now, dict):
+        pairs = ((name, before.get(name), now.get(name)) for name in sorted(before.keys() | now.keys()))
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = zip(range(len(now)), before, now, strict=True)
+    else:
+        if before != now:
+            yield key, before, now
+        return
+    for name, old, new in pairs:
+        yield from _differences(old, new, f"{key}.{name}" if key else str(name))
 
 
 def _shown(value: Any) -> str:
