@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sqlite3
@@ -18,6 +19,7 @@ from tests.support.operation import Operation, Webhook, free_port, until
 from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.slow
+in_full = pytest.mark.skipif("OVEREDIT_OPERATION" not in os.environ, reason="half a minute each: make operation")
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,7 @@ def test_the_report_opens_by_the_link_of_the_runs_own_artifact(operation: Operat
         assert httpx.get(f"http://127.0.0.1:{operation.reports_port}/{outside}").status_code == 404
 
 
+@in_full
 def test_a_run_that_fails_notifies_the_webhook(operation: Operation, failing: str, webhook: Webhook) -> None:
     assert operation.ended(failing)["state_type"] == "FAILED"
     until(lambda: webhook.told or None, seconds=120, what="the webhook is told")
@@ -147,6 +150,7 @@ def registered(operation: Operation) -> dict[str, Any]:
     }
 
 
+@in_full
 def test_deploying_again_makes_no_duplicates(operation: Operation, webhook: Webhook) -> None:
     before = registered(operation)
     done = operation.overedit("deploy", "--webhook", webhook.url)
