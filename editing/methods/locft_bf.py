@@ -73,7 +73,7 @@ PRESETS: Mapping[str, LocftBf] = MappingProxyType(
         "mistralai/Mistral-7B-v0.1": LocftBf(site="23.layer", learning_rate=5e-5),
         "Qwen/Qwen2.5-7B-Instruct": LocftBf(site="6.down_proj", learning_rate=5e-4),
         # chosen by a search on edits that no benchmark of the pocket world has: tasks/pocket_world/presets
-        "pocket": LocftBf(site="4.down_proj", learning_rate=5.358e-3, batch_size=16, epochs=49),
+        "pocket": LocftBf(site="4.down_proj", learning_rate=1.094e-2, batch_size=10, epochs=9),
     }
 )
 """Model id -> published settings."""

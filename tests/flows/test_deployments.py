@@ -123,4 +123,4 @@ def test_two_of_a_kind_are_told_apart_by_what_differs() -> None:
     content = read_yaml(DEPLOYMENTS / "benchmarks" / "demo.yaml")
     content = with_settings(content, ["methods=[{method: locft_bf}, {method: locft_bf, epochs: 5}, {method: ft_m}]"])
     labels = validated(BenchmarkConfig, content, where="demo").labels
-    assert labels == ("LocFT-BF (epochs=49)", "LocFT-BF (epochs=5)", "FT-M")
+    assert labels == ("LocFT-BF (epochs=9)", "LocFT-BF (epochs=5)", "FT-M")
