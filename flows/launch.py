@@ -45,6 +45,10 @@ def execute(flow: Flow[..., Any], config: Any, *, wait: bool) -> tuple[Any, bool
 
     Returns:
         The flow's result, and whether the server was lost.
+
+    Raises:
+        KeyboardInterrupt: A stop was requested, whether or not the server could be told of it: who stops a process
+            group or a service stops the server too.
     """
     from httpx import HTTPError
     from prefect import tags
@@ -53,9 +57,18 @@ def execute(flow: Flow[..., Any], config: Any, *, wait: bool) -> tuple[Any, bool
     try:
         with tags(FLOW_RUN_TAG):
             return flow(config, wait=wait), False
-    except (HTTPError, ConcurrencySlotAcquisitionError):
+    except (HTTPError, ConcurrencySlotAcquisitionError) as error:
+        if (stop := _stop_behind(error)) is not None:
+            raise stop from None
         logger.warning("Prefect's server went away; the run goes on without it, and its UI shows no more of it")
         return flow.fn(config, wait=wait), True  # stages that are stored are not repeated
+
+
+def _stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The interrupt whose report to the server failed."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def prepare_prefect() -> None:

@@ -25,7 +25,7 @@ from overedit.flows.trajectories import (
     task_name,
 )
 from overedit.tasks.durability.derive import Derived
-from overedit.tasks.editing_job.job import remove_line
+from overedit.tasks.editing_job.job import remove_others
 from overedit.tasks.engine.lazy import EngineStart
 from overedit.tasks.execution.cluster import EDITOR, ENGINE, Cluster, RemoteWorker
 from overedit.tasks.execution.options import RayExecution
@@ -115,7 +115,7 @@ class Graph:
         for state in self.states:
             state.measured.sort()
             if not state.errors:
-                remove_line(self._plan.checkpoints_folder(state.trajectory))
+                remove_others(self._plan.checkpoints_folder(state.trajectory), state.measured)
 
     def _ask(self, line: _Line) -> Units:
         """Ask for a trajectory's next edit counts."""
@@ -159,9 +159,9 @@ class Graph:
         job = job_to(state, left[0] if is_list else None)
         several = len(plan.config.order_seeds) > 1
         title = f"Editing with {trajectory.label}" + (f", order {trajectory.order_seed}" if several else "")
-        keeps = is_list and len(left) > 1
+        continues = not is_list or len(left) > 1
         wanted, folder = self._requests(trajectory.order_seed), plan.checkpoints_folder(trajectory)
-        arguments = (job, wanted, folder, plan.point(trajectory), title, keeps or not is_list, keeps)
+        arguments = (job, wanted, folder, plan.point(trajectory), title, continues)
         name = f"{task_name(state)}, to {left[0]:,}"
 
         def work(worker: RemoteWorker) -> list[int] | str:

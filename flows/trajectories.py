@@ -15,7 +15,7 @@ import torch
 from overedit.editing.trajectory.checkpoint import read_checkpoint
 from overedit.flows.config.models import Trajectory
 from overedit.flows.plan import Plan, Rounds, given_counts
-from overedit.tasks.editing_job.job import EditingJob, remove_line, written_checkpoints
+from overedit.tasks.editing_job.job import EditingJob, remove_others, written_checkpoints
 from overedit.tasks.editing_job.task import edit
 from overedit.tasks.engine.lazy import LazyEngine
 from overedit.tasks.evaluation.measured import MeasuredCheckpoint
@@ -62,12 +62,13 @@ def run_trajectories(plan: Plan, engine: LazyEngine) -> tuple[list[TrajectorySta
     states = [TrajectoryState(trajectory) for trajectory in plan.config.trajectories()]
     rounds: Rounds = ()
     measure = with_engine(plan, engine)
-    while due := {state.trajectory: asked for state in states if (asked := counts_to_measure(plan, state))}:
+    active = states
+    while due := {state.trajectory: asked for state in active if (asked := counts_to_measure(plan, state))}:
         new = {count for asked in due.values() for count in asked}.difference(*rounds)
         rounds += (tuple(sorted(new)),) if new else ()
         if torch.cuda.is_available():
             engine.close()  # the next edits need its memory
-        active = [state for state in states if state.trajectory in due]
+        active = [state for state in active if state.trajectory in due]
         for state in active:
             state.asked |= set(due[state.trajectory])
         edited = edit_all(plan, active)
@@ -79,7 +80,7 @@ def run_trajectories(plan: Plan, engine: LazyEngine) -> tuple[list[TrajectorySta
             measure_trajectory(plan, state, counts, rounds, measure, base[state.trajectory.order_seed])
     for state in states:
         if not state.errors:
-            remove_line(plan.checkpoints_folder(state.trajectory))
+            remove_others(plan.checkpoints_folder(state.trajectory), state.measured)
     return states, rounds
 
 

@@ -24,7 +24,8 @@ LAW: dict[str, set[str]] = {
     "editing.storage": set(),
     "editing.model": {"editing.requests"},
     "editing.model.partial_forward": {"editing.model", "editing.requests"},
-    "editing.methods.base": {"editing.model"},
+    "editing.restraints": {"editing.model"},
+    "editing.methods.base": {"editing.model", "editing.restraints"},
     "editing.methods.fine_tuning": {"editing.methods.base", "editing.model", "editing.requests"},
     "editing.methods.gradients": {"editing.methods.base", "editing.model", "editing.requests"},
     "editing.methods.locate_then_edit": {
@@ -33,9 +34,15 @@ LAW: dict[str, set[str]] = {
         "editing.model",
         "editing.requests",
     },
-    "editing.methods": {"editing.methods", "editing.model", "editing.requests"},
+    "editing.methods": {"editing.methods", "editing.model", "editing.requests", "editing.restraints"},
     "editing.durability": {"editing.model"},
-    "editing.trajectory": {"editing.methods.base", "editing.model", "editing.storage", "editing.requests"},
+    "editing.trajectory": {
+        "editing.methods.base",
+        "editing.model",
+        "editing.requests",
+        "editing.restraints",
+        "editing.storage",
+    },
     # tasks: the laboratory; each room may import all of editing
     "tasks.system": set(),
     "tasks.pocket_world": set(),

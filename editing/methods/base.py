@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from overedit.editing.model.shape import ModelShape
 from overedit.editing.model.weights import WeightUpdate
+from overedit.editing.restraints import AnyRestraint
 
 State = dict[str, torch.Tensor]
 """What a method carries from one turn to the next, by name; empty before the first turn."""
@@ -96,6 +97,10 @@ class MethodConfig(BaseModel):
     """A turn takes all edits so far (epochs over the whole set), not only the new ones."""
     takes_prefix: ClassVar[bool] = False
     """The function takes `prefix_of`, so that several sites can share the forward passes below them."""
+
+    restraint: AnyRestraint | None = None
+    """What is taken out of a weight change: `rect`, `sphere`, `prune`, `truncate` or `dare`, or one with its settings,
+    as `{kind: rect, keep: 0.2}`."""
 
     if TYPE_CHECKING:  # fields of the subclasses, or properties: pydantic refuses a base class that has them too
 

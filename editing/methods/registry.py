@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from overedit.editing.methods.base import Method, MethodConfig
+from overedit.editing.restraints import restrained_turns
 
 NAMES = (
     "locft_bf",
@@ -32,7 +33,7 @@ NAMES = (
 
 def _load() -> dict[str, Method]:
     methods: list[Method] = [import_module(f"overedit.editing.methods.{name}").METHOD for name in NAMES]
-    return {method.name: method for method in methods}
+    return {method.name: method._replace(function=restrained_turns(method.function)) for method in methods}
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(_load())

@@ -25,6 +25,7 @@ from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.memory import peak_bytes, reset_peak
 from overedit.editing.model.weights import apply_update, read_tensors, write_tensors
 from overedit.editing.requests import EditRequest
+from overedit.editing.restraints import restrain_trajectory
 from overedit.editing.storage.disk_space import check_space
 from overedit.editing.trajectory.checkpoint import (
     Checkpoint,
@@ -110,11 +111,13 @@ class Editor:
         line_end = self._line_end(count)
         segment = self._begin(count, line_end)
         finite = self._follow_line(count, line_end, segment)
-        if self.edit_count == count or not finite:
+        if not finite or (self.edit_count == count and not self._is_restrained):
             checkpoint = self._write(checkpoint_folder(self.settings.folder, self.edit_count), segment)
         else:
             with self._branch():
-                self._turn(count, segment)
+                if self.edit_count < count:
+                    self._turn(count, segment)
+                self._restrain(segment)
                 checkpoint = self._write(
                     checkpoint_folder(self.settings.folder, count), segment, branched_from=line_end
                 )
@@ -122,6 +125,19 @@ class Editor:
         if self.settings.policy.stop_asked():
             raise StoppedError(f"stopped after {checkpoint.record.edit_count} edits, as asked")
         return checkpoint
+
+    @property
+    def _is_restrained(self) -> bool:
+        """Whether the model at a count is a restrained copy of the main line's."""
+        return self.config.restraint is not None and self.config.restraint.of == "trajectory"
+
+    def _restrain(self, segment: _Segment) -> None:
+        """Leave of the whole change what the restraint of the trajectory leaves, if there is one."""
+        finite = all(bool(self.model.get_parameter(name).isfinite().all()) for name in self.edited)
+        base = {name: self.base[name] for name in self.edited}
+        log = restrain_trajectory(self.model, self.config.restraint, base) if finite else None
+        if log is not None and segment.log:
+            segment.log = [*segment.log[:-1], segment.log[-1] | log]
 
     def _line_end(self, count: int) -> int:
         """The end of the main line's last turn within a count; 0 where every count starts from the pristine model."""
@@ -172,7 +188,7 @@ class Editor:
                 segment.log.clear()
                 segment.turn_seconds.clear()
                 segment.started = time.perf_counter()
-            if self.edit_count == count:
+            if self.edit_count == count and not self._is_restrained:
                 return True
             stop_asked, branches = policy.stop_asked(), self.edit_count == line_end
             if stop_asked or branches or time.perf_counter() - written >= policy.seconds:

@@ -98,7 +98,7 @@ def _as_json(config: EditingConfig) -> str:
 
 
 def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Each key whose value differs, as (`ranges.locft_bf.batch_size`, value before, value now); None where it is absent."""
+    """Each key that differs, as (`ranges.locft_bf.batch_size`, value before, value now); None where it is absent."""
     pairs: Iterable[tuple[Any, Any, Any]]
     if isinstance(before, dict) and isinstance(now, dict):
         pairs = ((name, before.get(name), now.get(name)) for name in sorted(before.keys() | now.keys()))

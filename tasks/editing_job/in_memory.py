@@ -13,6 +13,7 @@ from overedit.editing.methods.base import MethodConfig
 from overedit.editing.methods.registry import METHODS
 from overedit.editing.model.weights import apply_update, checksum, read_tensors, write_tensors
 from overedit.editing.requests import EditRequest
+from overedit.editing.restraints import restrain_trajectory
 from overedit.editing.storage.checksums import digest
 from overedit.editing.trajectory.settings import turn_seed
 from overedit.tasks.editing_job.job import method_inputs
@@ -98,6 +99,7 @@ def edit_in_memory(
                 apply_update(model, result.update)
                 state = result.state
                 log.append({"first": first + 1, "last": end, **result.log})
+            log[-1] |= restrain_trajectory(model, config.restraint, base) or {}
         except BaseException:
             write_tensors(model, base)
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,10 +130,9 @@ def run_editing_job(
     stop_asked: Callable[[], bool] | None = None,
     sources: SourceIndex | None = None,
     continues: bool = False,
-    keep_others: bool = False,
     prepared: Prepared | None = None,
 ) -> list[Checkpoint]:
-    """Edit a model and write its checkpoints into `folder`; whole checkpoints of the same key are kept.
+    """Edit a model and write its checkpoints into `folder`; whole checkpoints of the same key are not made again.
 
     Args:
         job: Model, method and schedule.
@@ -144,8 +143,8 @@ def run_editing_job(
         threads: Torch threads if there is no GPU; `editing_threads()` by default.
         stop_asked: Checked after each turn; by default it tells whether SIGTERM or Ctrl-C was received.
         sources: Keeps parsed source files between jobs.
-        continues: Keep the main line's states, because more counts of this trajectory may be asked for.
-        keep_others: Keep checkpoints at other counts, because this job is the first part of a longer one.
+        continues: Keep the main line's states and the checkpoints at other counts, because more counts of this
+            trajectory may be asked for; the caller ends with `remove_others`.
         prepared: Keeps the model in memory for the next job.
 
     Raises:
@@ -156,7 +155,7 @@ def run_editing_job(
     key_at = job.checkpoint_keys(requests, sources)
     finished = finished_checkpoints(job, key_at, folder)
     if finished:
-        _remove_stale(folder, finished, continues=continues, keep_others=keep_others)
+        _end(folder, finished, continues=continues)
         return finished
     if not torch.cuda.is_available():
         torch.set_num_threads(threads or editing_threads())
@@ -172,7 +171,7 @@ def run_editing_job(
             raise
         if prepared is None:
             given.clear()  # while the GPU is held
-    _remove_stale(folder, found, continues=continues, keep_others=keep_others)
+    _end(folder, found, continues=continues)
     return found
 
 
@@ -232,10 +231,15 @@ def _in_order(folder: Path, key_at: Callable[[int], str]) -> list[Checkpoint]:
     return sorted(found, key=lambda checkpoint: checkpoint.record.edit_count)
 
 
-def remove_line(folder: Path) -> None:
-    """Remove the states of the main line: no further edit counts of the trajectory will be asked for."""
+def remove_others(folder: Path, counts: Container[int]) -> None:
+    """Remove what a trajectory that is complete does not need: states of its main line, checkpoints at other counts."""
     shutil.rmtree(folder / LINE, ignore_errors=True)
     sync(folder / LINE)
+    for path in folder.glob("[0-9]*"):
+        if path.name.isdecimal() and int(path.name) not in counts:
+            logger.info("removed a checkpoint that no longer belongs to its trajectory: %s", path)
+            shutil.rmtree(path)
+            sync(path)
 
 
 def method_inputs(method: MethodConfig, loaded: LoadedModel, model_digest: str, show: ShowProgress) -> dict[str, Any]:
@@ -256,14 +260,8 @@ def inputs_key(method: MethodConfig, model_digest: str) -> dict[str, Any]:
     return {"covariance": covariance_key(options, method.sites, model_digest=model_digest)} if options else {}
 
 
-def _remove_stale(folder: Path, kept: Sequence[Checkpoint], *, continues: bool, keep_others: bool) -> None:
-    """Remove other checkpoints and the leftovers of killed processes from a finished trajectory's folder."""
+def _end(folder: Path, checkpoints: Sequence[Checkpoint], *, continues: bool) -> None:
+    """Remove the leftovers of killed processes, and all that later counts of the trajectory would need."""
     remove_leftovers(folder)
     if not continues:
-        remove_line(folder)
-    names = {checkpoint.folder.name for checkpoint in kept}
-    for path in () if keep_others else folder.glob("[0-9]*"):
-        if path.name not in names:
-            logger.info("removed a checkpoint that no longer belongs to its trajectory: %s", path)
-            shutil.rmtree(path)
-            sync(path)
+        remove_others(folder, {checkpoint.record.edit_count for checkpoint in checkpoints})

@@ -28,7 +28,6 @@ def edit_remotely(
     point: TrajectoryPoint,
     title: str,
     continues: bool,
-    keep_others: bool,
 ) -> list[int]:
     """Edit a trajectory up to the job's last edit count; see `Editor.edit`."""
     found: list[int] = worker.call(
@@ -40,7 +39,6 @@ def edit_remotely(
         show=shown_in_flow(point.run.name, lines=True),
         title=title,
         continues=continues,
-        keep_others=keep_others,
     )
     return found
 

@@ -176,7 +176,6 @@ class Editor(Worker):
         *,
         title: str,
         continues: bool,
-        keep_others: bool,
     ) -> Outcome:
         """Edit up to the job's last edit count, and store what is known of the checkpoints; gives their counts.
 
@@ -195,7 +194,6 @@ class Editor(Worker):
                     stop_asked=self._stop.is_set,
                     sources=self._sources,
                     continues=continues,
-                    keep_others=keep_others,
                     prepared=self._prepared,
                 )
             return store_checkpoints(point, checkpoints)

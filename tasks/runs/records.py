@@ -22,7 +22,7 @@ def store_checkpoint(point: TrajectoryPoint, checkpoint: Checkpoint) -> None:
     tables = ("diagnostics", "checkpoints")
     if all(point.reuse(table, record.key) for table in tables) and point.reuse("costs", record.key, part="edit"):
         return
-    branched = record.branched_from is not None
+    branched = record.branched_from not in (None, record.edit_count)
     rows_of_turns = chain(diagnostics(record.log, branched), turn_seconds(record.log, costs.turn_seconds, branched))
     point.store("diagnostics", rows_of_turns, key=record.key)
     point.store("checkpoints", tensor_rows(checkpoint), key=record.key)

@@ -99,7 +99,11 @@ def test_a_search_that_was_stopped_takes_the_same_way(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(trajectories, "edit_all", killed)
         run(searching(tmp_path))
+    edited = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/**/checkpoint.json")}
+    assert len(edited) > 4
     run(searching(tmp_path))
+    measured = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/**/[0-9]*/checkpoint.json")}
+    assert measured.items() >= {path: at for path, at in edited.items() if "line" not in path.parts}.items()
     for table in ("verdicts", "checkpoints", "outcomes", "perplexity"):
         columns = "* EXCLUDE (path)" if table == "checkpoints" else "*"
         sql = f"SELECT {columns} FROM {table} ORDER BY ALL"

@@ -1,6 +1,7 @@
 """Every patch of lm-eval and `datasets`; each is undone at the end of its block.
 
 - `quiet`: `lm_eval.api.task.tqdm` shows no bar, the logger `lm_eval` only errors, and `datasets` no progress bars.
+- `templates_compiled_once`: `lm_eval.utils.env.from_string` keeps the templates that it has compiled.
 - `replaced_downloads`: `ConfigurableTask.download` takes a task's items from elsewhere.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 
@@ -31,6 +32,25 @@ def quiet() -> Iterator[None]:
         building.tqdm = bar
         if shown:
             datasets.enable_progress_bars()
+
+
+@contextmanager
+def templates_compiled_once() -> Iterator[None]:
+    """Within the block, lm-eval compiles each of a task's templates once, and not for every item."""
+    from lm_eval.utils import env
+
+    env.from_string = _compiled
+    try:
+        yield
+    finally:
+        del env.from_string  # the class has its own
+
+
+@lru_cache(maxsize=1024)
+def _compiled(template: str) -> Any:
+    from lm_eval.utils import env
+
+    return type(env).from_string(env, template)
 
 
 @contextmanager

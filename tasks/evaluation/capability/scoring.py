@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from overedit.tasks.engine.base import Engine
-from overedit.tasks.evaluation.capability.lm_eval_patches import quiet
+from overedit.tasks.evaluation.capability.lm_eval_patches import quiet, templates_compiled_once
 from overedit.tasks.evaluation.capability.options import CapabilityOptions
 from overedit.tasks.evaluation.capability.task_loading import TaskLoader
 from overedit.tasks.warehouse.vocabulary import HEADLINES, PERCENT, RIGHT_OR_WRONG
@@ -51,7 +51,7 @@ def measure_capability(
 
     loaded = (loader or TaskLoader(options)).load()
     loaded.reseed()
-    with quiet():
+    with quiet(), templates_compiled_once():
         results = evaluate(
             lm=engine.language_model(),
             task_dict=loaded.task_dict,

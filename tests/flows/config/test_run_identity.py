@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from overedit.flows.config.models import BenchmarkConfig
-from overedit.flows.config.run_identity import check_same_configuration, write_configuration, run_of
+from overedit.flows.config.run_identity import check_same_configuration, run_of, write_configuration
 
 
 def configuration(home: Path, **others: Any) -> BenchmarkConfig:

@@ -66,6 +66,27 @@ def test_a_run_whose_server_is_killed_goes_on_to_its_end(
     ]
 
 
+@pytest.mark.slow
+def test_a_run_that_is_stopped_together_with_its_server_stops(
+    warm_process: WarmProcess, tiny_model: Path, tmp_path: Path
+) -> None:
+    """As `systemctl stop` and Ctrl-C do: every process of the group is told."""
+    plain = configuration(tmp_path, tiny_model)
+    more = {"methods": plain["methods"][1:], "edit_counts": [1, 12], "turn_size": 1}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(configuration(tmp_path / "home", tiny_model, **more)))
+    settings = server_settings(tmp_path / "prefect") | {"PREFECT_CLIENT_MAX_RETRIES": "0"}
+    run = warm_process.run(
+        COMMAND, "run", str(tmp_path / "run.yaml"), environment=os.environ | settings, log=tmp_path / "log.txt"
+    )
+    wait_for(tmp_path / "home" / "runs" / "r" / "ft-m" / "order-0" / "00000001" / "checkpoint.json", run)
+    kill_server_of(run.pid)
+    os.kill(run.pid, signal.SIGTERM)
+    assert run.wait(timeout=120) == 130, run.said()[-3000:]
+    said = run.said()
+    assert "the same command continues" in said
+    assert "the run goes on without it" not in said
+
+
 def test_progress_that_cannot_be_told_is_told_no_more(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
