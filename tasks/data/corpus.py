@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from overedit.editing.storage.checksums import digest
 from overedit.tasks.data.reader import SEPARATORS, read_file
-from overedit.tasks.pocket_world.shipped import WORLDS
+from overedit.tasks.pocket_world.shipped import WORLDS, ShippedWorld
 
 TEXT_FIELDS = ("text", "Text")
 """The columns that may hold a row's text; the second is that of ME-PPL (arXiv 2402.09656)."""
@@ -45,7 +44,7 @@ def open_corpus(name: str, limit: int | None, *, key: str, held_out: bool = Fals
         raise ValueError(f"{key}: '' names no corpus; give a file, a hub dataset (owner/name), or pocket")
     if _is_on_hub(name):
         return _on_hub(name, limit, key)
-    found = _world_texts(name, limit, held_out) if name in WORLDS else _file_texts(Path(name).expanduser(), key)
+    found = _world_texts(WORLDS[name], limit, held_out) if name in WORLDS else _file_texts(Path(name).expanduser(), key)
     texts = list(islice(_filled(found), limit))
     if not texts:
         raise ValueError(f"{key}: {name} holds no text")
@@ -67,11 +66,8 @@ def _is_on_hub(name: str) -> bool:
     return name not in WORLDS and not looks_like_file and not path.exists()
 
 
-@lru_cache(maxsize=4)
-def _world_texts(name: str, limit: int | None, held_out: bool) -> tuple[str, ...]:
-    """A world makes its texts anew each time, which takes most of a second; each checkpoint asks for them."""
-    world = WORLDS[name]
-    return tuple(world.held_out_texts(limit) if held_out else world.training_texts(limit))
+def _world_texts(world: ShippedWorld, limit: int | None, held_out: bool) -> Sequence[str]:
+    return world.held_out_texts(limit) if held_out else world.training_texts(limit)
 
 
 def _file_texts(path: Path, key: str) -> Iterable[str]:

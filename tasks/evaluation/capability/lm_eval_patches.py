@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 
@@ -39,18 +39,18 @@ def templates_compiled_once() -> Iterator[None]:
     """Within the block, lm-eval compiles each of a task's templates once, and not for every item."""
     from lm_eval.utils import env
 
-    env.from_string = _compiled
+    compile_template, compiled = env.from_string, dict[str, Any]()
+
+    def from_string(template: str) -> Any:
+        if template not in compiled:
+            compiled[template] = compile_template(template)
+        return compiled[template]
+
+    env.from_string = from_string
     try:
         yield
     finally:
-        del env.from_string  # the class has its own
-
-
-@lru_cache(maxsize=1024)
-def _compiled(template: str) -> Any:
-    from lm_eval.utils import env
-
-    return type(env).from_string(env, template)
+        env.from_string = compile_template
 
 
 @contextmanager
