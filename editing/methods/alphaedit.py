@@ -6,7 +6,8 @@ threshold, eq. 7), K_p are the keys of all earlier turns, and equation 14 is
 
     Delta = R K^T P (K_p K_p^T P + K K^T P + l I)^-1
 
-Values and layers are MEMIT's; K_p K_p^T is the state. As published, a turn's own keys are read again after the turn.
+Values and layers are MEMIT's; K_p K_p^T is the state. As published, a turn's own keys are read after the turn: they are
+those before it, since a layer's keys depend on the layers below it alone.
 
 Checked against: projectors, values, updates and states of the published implementation over two turns (golden data),
 and Delta K0 = 0 to the projector's tolerance.
@@ -23,12 +24,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 
-from overedit.editing.methods.base import CovarianceOptions, Method, Range, State
+from overedit.editing.methods.base import CovarianceOptions, Method, Range
 from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
 from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
+from overedit.editing.methods.locate_then_edit.earlier_keys import earlier_keys, with_keys
 from overedit.editing.methods.locate_then_edit.solvers import Solution, null_space
 from overedit.editing.methods.locate_then_edit.values import RANGES as VALUE_RANGES
 from overedit.editing.methods.locate_then_edit.values import ValueOptions
@@ -88,9 +89,7 @@ PRESETS: Mapping[str, AlphaEdit] = MappingProxyType(
 def solve(problem: LayerProblem, config: AlphaEdit) -> Solution:
     """Equation 14, in coordinates of the null space."""
     basis_IM = problem.moment.null_space(config.threshold)
-    earlier_II = problem.state.get(_state_key(problem.site))
-    earlier_II = earlier_II.to(basis_IM.device) if earlier_II is not None else None
-    return null_space(problem.targets, basis_IM, earlier_II, ridge=config.ridge)
+    return null_space(problem.targets, basis_IM, earlier_keys(problem), ridge=config.ridge)
 
 
 def check_threshold(config: AlphaEdit, covariance: Mapping[str, SecondMoment]) -> None:
@@ -104,17 +103,7 @@ def check_threshold(config: AlphaEdit, covariance: Mapping[str, SecondMoment]) -
             )
 
 
-def remember(keys: Mapping[str, torch.Tensor], before: State) -> State:
-    """K_p K_p^T with a turn's keys, (I, N) by site, added."""
-    grams = {_state_key(site): (keys_IN @ keys_IN.T).cpu() for site, keys_IN in keys.items()}
-    return {name: before[name] + gram_II if name in before else gram_II for name, gram_II in grams.items()}
-
-
-def _state_key(site: str) -> str:
-    return f"{site}.earlier_keys"
-
-
-alphaedit = locate_then_edit(solve, check=check_threshold, remember=remember)
+alphaedit = locate_then_edit(solve, check=check_threshold, remember=with_keys)
 """Edit all requests of a turn at once; the state holds K_p K_p^T of each site, float64."""
 
 RANGES: Mapping[str, Range] = MappingProxyType(

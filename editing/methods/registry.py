@@ -27,6 +27,9 @@ NAMES = (
     "memit",
     "emmet",
     "alphaedit",
+    "memit_seq",
+    "rlsedit",
+    "betaedit",
 )
 """The modules of this folder, one method each, in the order in which they are listed to users."""
 

@@ -28,27 +28,30 @@ from overedit.editing.methods.base import CovarianceOptions, EditResult, Progres
 from overedit.editing.methods.locate_then_edit.contexts import ContextOptions, context_templates
 from overedit.editing.methods.locate_then_edit.counts import edit_counts, of_batches
 from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
+from overedit.editing.methods.locate_then_edit.diagnostics import diagnostics, value_log
 from overedit.editing.methods.locate_then_edit.keys import SubjectActivations
 from overedit.editing.methods.locate_then_edit.solvers import KeyTargets, Solution
 from overedit.editing.methods.locate_then_edit.subjects import encode_prompt_sets
-from overedit.editing.methods.locate_then_edit.values import ValueOptions, Values, optimize_values
+from overedit.editing.methods.locate_then_edit.values import ValueOptions, optimize_values
 from overedit.editing.methods.locate_then_edit.work import CountedWork
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
 from overedit.editing.model.weights import LowRank, WeightUpdate, apply_update, kept
 from overedit.editing.requests import EditRequest
 
-Distribution = Literal["single", "spread", "root"]
+Distribution = Literal["single", "spread", "root", "own"]
 SHARES: Mapping[Distribution, Callable[[int], float]] = MappingProxyType(
     {
         "single": lambda _: 1.0,
         "spread": lambda left: 1 / left,
         "root": lambda left: 1 / math.sqrt(left),
+        "own": lambda _: 1.0,
     }
 )
 """The share of the residual that a layer takes, by the number of layers left, itself included.
 
 `single`: all of it, by the only layer (ROME, EMMET). `spread`: an even share of what is left (MEMIT, algorithm 1, line
-20). `root`: more for the earlier ones (PMET, arXiv 2308.08742, section 4.3).
+20). `root`: more for the earlier ones (PMET, arXiv 2308.08742, section 4.3). `own`: each layer all of the residual to a
+value optimized at that layer, on the model with the earlier ones written (BLUE, arXiv 2502.03748; it names two layers).
 """
 
 
@@ -65,7 +68,7 @@ class LocateThenEdit(CountedWork):
     value_at: Literal["mlp", "layer"] = "layer"
     """Where the value is optimized: the last edited layer's MLP output (ROME) or its whole output (MEMIT)."""
     distribution: Distribution = "spread"
-    """How the residual is spread over the layers: `single`, `spread` or `root`."""
+    """How the residual is spread over the layers: `single`, `spread`, `root`, or `own` with a value for each (BLUE)."""
     batch_size: int | None = Field(default=None, ge=1)
     """The most edits solved for together; None takes the whole turn."""
     values: ValueOptions = ValueOptions()
@@ -102,7 +105,7 @@ class LocateThenEdit(CountedWork):
             )
         if self.distribution == "single" and len(self.layers) > 1:
             raise ValueError(
-                f"distribution: 'single' edits one layer, layers names {len(self.layers)}; choose 'spread' or 'root'"
+                f"distribution: 'single' edits one layer, layers names {len(self.layers)}; accepted: spread, root, own"
             )
         return self
 
@@ -139,6 +142,10 @@ class LayerProblem(NamedTuple):
     """Keys of the bare prompts, float64."""
     moment: SecondMoment
     """C0 of this projection's keys."""
+    weight_OI: torch.Tensor
+    """The projection's weight, in the model's dtype: a view, to be read before the write."""
+    share: float
+    """The share of the residual that the layer takes."""
     state: State
     """The method's state before this batch."""
 
@@ -152,9 +159,9 @@ class Steps(NamedTuple):
     """Take the residual at the mean keys, not at the bare prompts (R-ROME)."""
     check: Callable[[Any, Mapping[str, SecondMoment]], None] = lambda config, covariance: None
     """Raises ValueError, before values are optimized, where a configuration cannot be solved with this C0."""
-    remember: Callable[[Mapping[str, torch.Tensor], State], State] | None = None
-    """Given each site's keys, (I, N), read again after all layers are written, and the state: what to add to the state.
-    None: nothing, and the keys are not read again."""
+    remember: Callable[[Sequence[LayerProblem], Any], State] | None = None
+    """Given the layers' problems, and the method's configuration: what to add to the state. A layer's keys do not
+    depend on the write to it or to later layers, so they are those that would be read after the batch."""
 
 
 def locate_then_edit(solve: Callable[[LayerProblem, Any], Solution], **steps: Any) -> Callable[..., EditResult]:
@@ -188,6 +195,7 @@ def edit_layers(
     values = optimize_values(model, config.value_site, prompt_sets, config.values, progress=progress)
     wanted_ON = (values.initial_ND + values.delta_ND).double().T
     update: dict[str, LowRank] = {}
+    problems: list[LayerProblem] = []
     at_last_layer = config.layers[-1] == anatomy.num_layers - 1
     log = value_log(values) | edit_counts(prompt_sets, values, config.values, at_last_layer=at_last_layer)
     with kept(model, weights.values()):
@@ -196,15 +204,45 @@ def edit_layers(
             keys = subjects.keys(site)
             current_ON = subjects.outputs(config.value_site, in_contexts=steps.keys_in_residual)
             targets = KeyTargets(keys.mean_IN, (wanted_ON - current_ON) * share)
-            problem = LayerProblem(site, targets, keys.bare_IN, covariance[site], state)
-            solution = steps.solve(problem, config)
             in_out = stores_in_out(model.get_submodule(anatomy.site_module(site)))
+            stored = model.get_parameter(weights[site]).detach()
+            weight_OI = stored.T if in_out else stored
+            problem = LayerProblem(site, targets, keys.bare_IN, covariance[site], weight_OI, share, state)
+            problems.append(problem)
+            solution = steps.solve(problem, config)
             update[weights[site]] = solution.as_update(model.dtype, in_out=in_out)
             apply_update(model, {weights[site]: update[weights[site]]})
-            log |= {f"{site}/{name}": value for name, value in diagnostics(problem, solution).items()}
-        if steps.remember is not None:
-            carried |= steps.remember({site: subjects.keys(site).mean_IN for site in config.sites}, state)
+            log |= {f"{site}/{name}": value for name, value in diagnostics(targets, problem.moment, solution).items()}
+    if steps.remember is not None:
+        carried |= steps.remember(problems, config)
     return EditResult(dict(update), carried, log)
+
+
+def edit_parts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[EditRequest],
+    config: LocateThenEdit,
+    state: State,
+    **more: Any,
+) -> EditResult:
+    """Edit all requests at once: all layers for one value, or each for its own (`distribution: own`).
+
+    Arguments, result and errors are those of `edit_layers`. With values of its own for each layer, the log's entries
+    that are of no site are the last layer's.
+    """
+    if config.distribution != "own" or len(config.layers) == 1:
+        return edit_layers(model, tokenizer, requests, config, state, **more)
+    update: WeightUpdate = {}
+    log: dict[str, float | int | str] = {}
+    anatomy = Anatomy.of(model)
+    with kept(model, [anatomy.site_parameters(site)[0] for site in config.sites]):
+        for site in config.sites:
+            result = edit_layers(model, tokenizer, requests, config.at_site(site), state, **more)
+            apply_update(model, result.update)
+            update |= result.update
+            state, log = state | result.state, log | result.log
+    return EditResult(update, state, log)
 
 
 def edit_in_batches(
@@ -240,7 +278,7 @@ def edit_in_batches(
     """
     steps.check(config, covariance)
     size = config.batch_size or len(requests)
-    edit = partial(edit_layers, steps=steps, covariance=covariance, seed=seed)
+    edit = partial(edit_parts, steps=steps, covariance=covariance, seed=seed)
     if size >= len(requests):
         return edit(model, tokenizer, requests, config, state, progress=progress)
     results: list[EditResult] = []
@@ -263,37 +301,3 @@ def _summed(updates: Sequence[WeightUpdate]) -> WeightUpdate:
         changes = [change for update in updates if isinstance(change := update[name], LowRank)]
         total[name] = LowRank(torch.cat([c.left for c in changes], 1), torch.cat([c.right for c in changes], 0))
     return total
-
-
-def diagnostics(problem: LayerProblem, solution: Solution) -> dict[str, float]:
-    """Early signs of collapse (EMMET, arXiv 2403.14236, section 3, names the first two distances).
-
-    `preservation`: root mean square change of the projection's output on ordinary text, sqrt(tr(Delta C0 Delta^T));
-    `memorization`: mean norm of the output still missing at the edited keys after the write; `residual`: that before
-    it; `update_norm`: Frobenius norm of Delta; `condition_number`: of the system solved, a lower bound.
-    """
-    residual_ON, weights_NI = solution.residual_ON, solution.weights_NI
-    if weights_NI.shape[0] > len(residual_ON):  # more edits than outputs: Delta itself is the smaller factor
-        residual_ON, weights_NI = torch.eye(len(residual_ON)).to(residual_ON), residual_ON @ weights_NI
-    inner_NN = residual_ON.T @ residual_ON
-    changed_NI = weights_NI @ problem.moment.matrix_II.to(weights_NI.device)
-    missing_ON = problem.targets.residual_ON - residual_ON @ (weights_NI @ problem.targets.keys_IN)
-    return {
-        "residual": float(problem.targets.residual_ON.norm(dim=0).mean()),
-        "memorization": float(missing_ON.norm(dim=0).mean()),
-        "preservation": math.sqrt(max(float((inner_NN * (changed_NI @ weights_NI.T)).sum()), 0.0)),
-        "update_norm": math.sqrt(max(float((inner_NN * (weights_NI @ weights_NI.T)).sum()), 0.0)),
-        "condition_number": solution.condition_number,
-        "pseudo_inverse": int(solution.pseudo_inverse),
-    }
-
-
-def value_log(values: Values) -> dict[str, float | int | str]:
-    """Log entries of the value optimization: means over a turn's requests."""
-    lengths_N = values.delta_ND.norm(dim=1) / values.initial_ND.norm(dim=1)
-    return {
-        "value/loss_before": float(values.first_losses_N.mean()),
-        "value/loss_after": float(values.last_losses_N.mean()),
-        "value/steps": float(values.num_steps_N.double().mean()),
-        "value/relative_shift": float(lengths_N.mean()),
-    }

@@ -75,6 +75,12 @@ def equality(
     return _by_keys(targets, system_NN, ridge, keyed_IN.T)
 
 
+def by_inverse(targets: KeyTargets, inverse_II: torch.Tensor) -> Solution:
+    """Delta = R K^T (A + K K^T)^-1 = R (I + K^T F)^-1 F^T with F = A^-1 K, for an inverse A^-1 that is known."""
+    keyed_IN = inverse_II @ targets.keys_IN
+    return _by_keys(targets, targets.keys_IN.T @ keyed_IN, 1.0, keyed_IN.T)
+
+
 def rank_one(targets: KeyTargets, covariance_cholesky_II: torch.Tensor, *, at_IN: torch.Tensor) -> Solution:
     """ROME as published: an update in the direction of the mean key, exact at another key (ROME eq. 2).
 
@@ -97,6 +103,26 @@ def least_squares(targets: KeyTargets, covariance_cholesky_II: torch.Tensor, *, 
         return equality(targets, covariance_cholesky_II, weight=weight, ridge=1.0)
     system_II = torch.addmm(keys_IN @ keys_IN.T, covariance_cholesky_II, covariance_cholesky_II.T, alpha=weight)
     solved_IN, condition, pseudo_inverse = _solved(system_II, keys_IN)
+    return Solution(targets.residual_ON, solved_IN.T, condition, pseudo_inverse)
+
+
+def accumulated(
+    targets: KeyTargets, covariance_II: torch.Tensor, earlier_II: torch.Tensor | None, *, weight: float, ridge: float
+) -> Solution:
+    """Delta = R K^T (w C0 + K_p K_p^T + l I + K K^T)^-1 (ENCORE, arXiv 2502.01636), solved as an I x I system.
+
+    Args:
+        targets: At least one key.
+        covariance_II: C0.
+        earlier_II: K_p K_p^T, the keys of the batches before; None before the first.
+        weight: w.
+        ridge: l, 0 or above.
+    """
+    system_II = torch.addmm(covariance_II, targets.keys_IN, targets.keys_IN.T, beta=weight)
+    if earlier_II is not None:
+        system_II += earlier_II
+    system_II.diagonal().add_(ridge)
+    solved_IN, condition, pseudo_inverse = _solved(system_II, targets.keys_IN)
     return Solution(targets.residual_ON, solved_IN.T, condition, pseudo_inverse)
 
 

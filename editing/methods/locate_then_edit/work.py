@@ -32,6 +32,7 @@ class CountedWork(MethodConfig):
 
     if TYPE_CHECKING:  # fields of the subclass
         layers: tuple[int, ...]
+        distribution: str
         batch_size: int | None
         values: ValueOptions
         contexts: ContextOptions
@@ -74,8 +75,9 @@ class CountedWork(MethodConfig):
         kept = max(1.0, min(together * suffix, self.values.max_tokens_per_pass or _CHOSEN_TOKENS) / suffix) * one
         reading = shape.passing_bytes(min(together * prompts, self.max_tokens_per_pass))
         write = 8 * shape.largest(self.sites) + 16 * together * max(s.inputs + s.outputs for s in sites)
+        num_values = len(self.layers) if self.distribution == "own" else 1
         return Work(
-            operations=edits * (values + keys) + solves,
+            operations=edits * (num_values * values + keys) + solves,
             num_bytes=self.matrices_per_site * squares
             + self.state_matrices * squares
             + shape.values(self.sites) * shape.itemsize

@@ -2,107 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from overedit.editing.methods.base import CovarianceOptions
-from overedit.editing.methods.locate_then_edit.contexts import ContextOptions
-from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
 from overedit.editing.methods.locate_then_edit.keys import SubjectActivations
 from overedit.editing.methods.locate_then_edit.solvers import KeyTargets, equality, least_squares, null_space, rank_one
-from overedit.editing.methods.locate_then_edit.subjects import PromptSet, encode_prompt_sets
-from overedit.editing.methods.locate_then_edit.values import ValueOptions
-from overedit.editing.methods.registry import METHODS
-from overedit.editing.model.anatomy import Anatomy
-from overedit.editing.model.weights import LowRank, WeightUpdate, apply_update
-from overedit.editing.requests import EditRequest
+from overedit.editing.methods.locate_then_edit.subjects import encode_prompt_sets
+from overedit.editing.model.weights import apply_update
+from tests.support.golden_cases import MODELS, GoldenCase, dense, relative
 from tests.support.triangles import symmetric
-
-MODELS = ("tiny-llama", "tiny-gpt2")
-UNREAD = CovarianceOptions(corpus="none")
-
-
-class Case:
-    """A case of one method on one model."""
-
-    def __init__(self, folder: Path, method: str, model: str) -> None:
-        everything = json.loads((folder / method / "case.json").read_text())
-        self.content: dict[str, Any] = everything["models"][model]
-        self.tensors = load_file(folder / method / f"{model}.safetensors")
-        self.model = AutoModelForCausalLM.from_pretrained(folder / "models" / model)
-        self.tokenizer = AutoTokenizer.from_pretrained(folder / "models" / model)
-        self.hparams = self.content["hparams"]
-        groups = [[group] if isinstance(group, str) else group for group in self.content["context_templates"]]
-        self.templates = tuple(map(tuple, groups))
-        self.sites = tuple(f"{layer}.down_proj" for layer in self.hparams["layers"])
-        anatomy = Anatomy.of(self.model)
-        self.modules = {site: anatomy.site_module(site) for site in self.sites}
-        moments = load_file(folder / "covariance" / f"{model}.safetensors")
-        self.covariance = {
-            site: SecondMoment(symmetric(moments[module]).double(), 1, 0.0) for site, module in self.modules.items()
-        }
-        self.in_out = self.content["weight_layout"] == "(in,out)"
-
-    def requests(self, rows: list[dict[str, Any]] | None = None) -> list[EditRequest]:
-        return [
-            EditRequest(
-                case_id=str(row["request"]["case_id"]),
-                prompt=row["request"]["prompt"].format(row["request"]["subject"]),
-                subject=row["request"]["subject"],
-                target_new=row["request"]["target_new"]["str"],
-            )
-            for row in rows or self.content["requests"]
-        ]
-
-    def config(self, method: str, **more: Any) -> Any:
-        values = ValueOptions(
-            num_steps=self.hparams["v_num_grad_steps"],
-            learning_rate=self.hparams["v_lr"],
-            weight_decay=self.hparams["v_weight_decay"],
-            kl_factor=self.hparams["kl_factor"],
-            clamp_norm_factor=self.hparams["clamp_norm_factor"],
-        )
-        return METHODS[method].config(
-            layers=tuple(self.hparams["layers"]),
-            values=values,
-            contexts=ContextOptions(templates=self.templates),
-            covariance=UNREAD,
-            **more,
-        )
-
-    def run(self, method: str, requests: list[EditRequest], config: Any, state: Any = None) -> Any:
-        return METHODS[method].function(
-            self.model, self.tokenizer, requests, config, state or {}, covariance=self.covariance
-        )
-
-    def prompt_sets(self, rows: list[dict[str, Any]] | None = None) -> list[PromptSet]:
-        return encode_prompt_sets(self.model, self.tokenizer, self.requests(rows), self.templates)
-
-    def earlier_keys(self, module: str, batch: int) -> torch.Tensor:
-        """AlphaEdit's memory after a batch: the sum of K K^T of all batches so far."""
-        keys = torch.cat([self.tensors[f"b{past}.{module}.K"].double() for past in range(batch + 1)], dim=1)
-        return keys @ keys.T
-
-    def stored(self, matrix_OI: torch.Tensor) -> torch.Tensor:
-        """In the layout of the stored weight."""
-        return matrix_OI.T if self.in_out else matrix_OI
-
-
-def relative(seen: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((seen.double() - expected.double()).norm() / expected.double().norm())
-
-
-def dense(update: WeightUpdate, name: str) -> torch.Tensor:
-    change = update[name]
-    assert isinstance(change, LowRank)
-    return change.left.double() @ change.right.double()
 
 
 @pytest.fixture(params=MODELS)
@@ -111,7 +22,7 @@ def model_name(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def test_rome_golden(golden: Path, model_name: str) -> None:
-    case = Case(golden, "rome", model_name)
+    case = GoldenCase(golden, "rome", model_name)
     config = case.config("rome")
     (module,) = case.modules.values()
     for i, request in enumerate(case.requests()):
@@ -135,7 +46,7 @@ def test_rome_golden(golden: Path, model_name: str) -> None:
 
 @pytest.mark.parametrize("method", ["memit", "emmet"])
 def test_memit_and_emmet_golden(golden: Path, model_name: str, method: str) -> None:
-    case = Case(golden, method, model_name)
+    case = GoldenCase(golden, method, model_name)
     more = {"ridge": case.hparams["emmet_lambda"]} if method == "emmet" else {}
     config = case.config(method, covariance_weight=case.hparams["mom2_update_weight"], **more)
     result = case.run(method, case.requests(), config)
@@ -151,7 +62,7 @@ def test_memit_and_emmet_golden(golden: Path, model_name: str, method: str) -> N
 
 @pytest.mark.parametrize("method", ["memit", "emmet"])
 def test_solutions_from_recorded_keys_and_residuals(golden: Path, model_name: str, method: str) -> None:
-    case = Case(golden, method, model_name)
+    case = GoldenCase(golden, method, model_name)
     for site, module in case.modules.items():
         recorded = {name: case.tensors[f"{module}.{name}"].double() for name in ("K", "residual", "adj_k")}
         memory = KeyTargets(recorded["K"], recorded["residual"])
@@ -166,7 +77,7 @@ def test_solutions_from_recorded_keys_and_residuals(golden: Path, model_name: st
 
 
 def test_alphaedit_golden(golden: Path, model_name: str) -> None:
-    case = Case(golden, "alphaedit", model_name)
+    case = GoldenCase(golden, "alphaedit", model_name)
     threshold, ridge = case.hparams["nullspace_threshold"], case.hparams["L2"]
     config = case.config("alphaedit", threshold=threshold, ridge=ridge)
     state: dict[str, torch.Tensor] = {}
@@ -185,7 +96,7 @@ def test_alphaedit_golden(golden: Path, model_name: str) -> None:
 
 
 def test_null_space_from_recorded_keys_and_residuals(golden: Path, model_name: str) -> None:
-    case = Case(golden, "alphaedit", model_name)
+    case = GoldenCase(golden, "alphaedit", model_name)
     for site, module in case.modules.items():
         basis = case.covariance[site].null_space(case.hparams["nullspace_threshold"])
         for number in range(2):

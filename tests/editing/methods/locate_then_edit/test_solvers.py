@@ -10,6 +10,8 @@ import torch
 from overedit.editing.methods.locate_then_edit.solvers import (
     KeyTargets,
     Solution,
+    accumulated,
+    by_inverse,
     equality,
     least_squares,
     null_space,
@@ -164,3 +166,41 @@ def test_what_is_not_finite_stays_so() -> None:
         least_squares(asked, cholesky(covariance()), weight=1.0),
     ):
         assert not delta(solution).isfinite().all()
+
+
+@pytest.mark.parametrize("num_keys", [1, 5, INPUTS + 3])
+def test_the_accumulated_system_without_earlier_keys_and_ridge_is_least_squares(num_keys: int) -> None:
+    c0, asked = covariance(), memory(num_keys)
+    plain = delta(least_squares(asked, cholesky(c0), weight=7.0))
+    torch.testing.assert_close(delta(accumulated(asked, c0, None, weight=7.0, ridge=0.0)), plain, rtol=1e-9, atol=1e-11)
+    inverse = torch.linalg.inv(7.0 * c0)
+    torch.testing.assert_close(delta(by_inverse(asked, inverse)), plain, rtol=1e-8, atol=1e-10)
+
+
+def in_batches(keys: torch.Tensor, values: torch.Tensor, *, size: int, remember: bool) -> torch.Tensor:
+    """The change after all batches, whose residuals are those that the batches before left."""
+    c0, total = covariance(), torch.zeros(OUTPUTS, INPUTS, dtype=torch.float64)
+    earlier = torch.zeros(INPUTS, INPUTS, dtype=torch.float64)
+    for first in range(0, keys.shape[1], size):
+        batch = keys[:, first : first + size]
+        asked = KeyTargets(batch, values[:, first : first + size] - total @ batch)
+        total = total + delta(accumulated(asked, c0, earlier if remember else None, weight=2.0, ridge=0.5))
+        earlier = earlier + batch @ batch.T
+    return total
+
+
+def test_ten_batches_of_ten_are_one_batch_of_a_hundred_where_keys_are_accumulated() -> None:
+    """OTE-SE, arXiv 2605.26670; the keys are frozen."""
+    keys, values = drawn(INPUTS, 100, seed=5), drawn(OUTPUTS, 100, seed=6)
+    whole = in_batches(keys, values, size=100, remember=True)
+    assert float((in_batches(keys, values, size=10, remember=True) - whole).norm() / whole.norm()) < 1e-8
+    assert float((in_batches(keys, values, size=10, remember=False) - whole).norm() / whole.norm()) > 0.1
+
+
+def test_of_conflicting_edits_the_last_has_as_much_weight_as_the_first() -> None:
+    """One key, two values: their mean, as one batch of both gives, and not the last value alone."""
+    key = drawn(INPUTS, 1, seed=5)
+    values = torch.cat([torch.zeros(OUTPUTS, 1), torch.ones(OUTPUTS, 1)], 1).double()
+    found = in_batches(torch.cat([key, key], 1), values, size=1, remember=True) @ key
+    alone = in_batches(key, values[:, 1:], size=1, remember=True) @ key
+    assert bool((found < alone).all()) and bool((found > 0).all())
