@@ -78,7 +78,7 @@ def null_basis(problem: LayerProblem, config: BetaEdit) -> torch.Tensor:
         found = Eigen(*torch.linalg.eigh(mixed_II))
         return found.eigenvectors[:, found.eigenvalues < config.threshold]
     if (name := _name(problem.site)) in problem.state:
-        return problem.state[name].to(problem.targets.keys_IN.device)
+        return problem.state[name].to(problem.targets.keys_IN.device, copy=True)
     return problem.moment.null_space(config.threshold)
 
 

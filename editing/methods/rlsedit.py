@@ -65,7 +65,8 @@ PRESETS: Mapping[str, RlsEdit] = MappingProxyType(
 def inverse(problem: LayerProblem, config: RlsEdit) -> torch.Tensor:
     """P before a batch, (I, I) float64."""
     if (name := _name(problem.site)) in problem.state:
-        return problem.state[name].to(problem.targets.keys_IN.device)
+        # a copy: products of a tensor that a file's bytes lie in differ in their last bits, by its place in memory
+        return problem.state[name].to(problem.targets.keys_IN.device, copy=True)
     system_II = config.key_weight**2 * config.covariance_weight * problem.moment.matrix_II
     system_II.diagonal().add_(config.ridge**2)
     factor_II, failed = torch.linalg.cholesky_ex(system_II)

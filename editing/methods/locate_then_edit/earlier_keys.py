@@ -14,7 +14,7 @@ from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem
 def earlier_keys(problem: LayerProblem) -> torch.Tensor | None:
     """K_p K_p^T of the edits before this batch, (I, I) float64 on the device of its keys; None before the first."""
     found = problem.state.get(_name(problem.site))
-    return None if found is None else found.to(problem.targets.keys_IN.device)
+    return None if found is None else found.to(problem.targets.keys_IN.device, copy=True)
 
 
 def with_keys(problems: Sequence[LayerProblem], _: Any) -> State:

@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from overedit.editing.methods.base import CovarianceOptions, EditResult
-from overedit.editing.methods.locate_then_edit.algorithm import SHARES, LayerProblem, LocateThenEdit, diagnostics
+from overedit.editing.methods.locate_then_edit.algorithm import SHARES, LocateThenEdit
 from overedit.editing.methods.locate_then_edit.covariance import SecondMoment, second_moments
+from overedit.editing.methods.locate_then_edit.diagnostics import diagnostics
 from overedit.editing.methods.locate_then_edit.keys import SubjectActivations
 from overedit.editing.methods.locate_then_edit.solvers import KeyTargets, Solution
 from overedit.editing.methods.locate_then_edit.subjects import PromptSet, encode_prompt_sets
@@ -281,9 +282,8 @@ def test_many_edits_are_measured_by_the_update_itself() -> None:
         torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((4, 50), (50, 6), (6, 50), (6, 6))
     )
     moment = SecondMoment(half @ half.T, 100, 0.1)
-    problem = LayerProblem("1.down_proj", KeyTargets(keys, residual), keys, moment, {})
     with Shapes() as shapes:
-        found = diagnostics(problem, Solution(residual, weights, 1.0))
+        found = diagnostics(KeyTargets(keys, residual), moment, Solution(residual, weights, 1.0))
     delta = residual @ weights
     assert found["update_norm"] == pytest.approx(float(delta.norm()))
     assert found["preservation"] == pytest.approx(float(torch.trace(delta @ moment.matrix_II @ delta.T).sqrt()))

@@ -87,11 +87,3 @@ def test_keys_are_those_that_would_be_read_after_the_turn(name: str, monkeypatch
     monkeypatch.setattr(algorithm, "SubjectActivations", Reading)
     two_turns(name)
     assert used and all(torch.equal(used[site], again[site]) for site in used)
-
-
-def test_a_value_stops_after_its_hits() -> None:
-    free = {"num_steps": 40, "learning_rate": 1.0, "stop_below": 0.0, "clamp_norm_factor": 100.0, "weight_decay": 0.0}
-    (whole, _) = two_turns("memit", values=free)
-    (stopped, _) = two_turns("memit", values=free | {"stop_after_hits": 2})
-    assert whole.log["value/steps"] == 40
-    assert 2 <= stopped.log["value/steps"] < 40
