@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -58,6 +58,15 @@ def apply_update(model: nn.Module, update: Mapping[str, LowRank | Delta | Replac
     with torch.no_grad():
         for name, change in update.items():
             _write(parameters[name], change)
+
+
+def summed(updates: Sequence[WeightUpdate]) -> WeightUpdate:
+    """The sum of low-rank updates of the same parameters, as factors."""
+    total: WeightUpdate = {}
+    for name in updates[0]:
+        changes = [change for update in updates if isinstance(change := update[name], LowRank)]
+        total[name] = LowRank(torch.cat([c.left for c in changes], 1), torch.cat([c.right for c in changes], 0))
+    return total
 
 
 @contextmanager

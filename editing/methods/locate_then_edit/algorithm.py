@@ -1,4 +1,4 @@
-"""The locate-then-edit algorithm shared by ROME, R-ROME, MEMIT, EMMET and AlphaEdit; each supplies its own solver.
+"""The algorithm that ROME, MEMIT, AlphaEdit and their relatives share; each supplies its own solver.
 
 Following MEMIT (arXiv 2210.07229, algorithm 1), values are computed once: the output of the last edited layer at each
 subject's last token for which the model predicts the target, optimized on the model before the turn (`values.py`). Then
@@ -35,7 +35,7 @@ from overedit.editing.methods.locate_then_edit.subjects import encode_prompt_set
 from overedit.editing.methods.locate_then_edit.values import ValueOptions, optimize_values
 from overedit.editing.methods.locate_then_edit.work import CountedWork
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
-from overedit.editing.model.weights import LowRank, WeightUpdate, apply_update, kept
+from overedit.editing.model.weights import LowRank, WeightUpdate, apply_update, kept, summed
 from overedit.editing.requests import EditRequest
 
 Distribution = Literal["single", "spread", "root", "own"]
@@ -291,13 +291,4 @@ def edit_in_batches(
             state = results[-1].state
             progress(first + len(batch), len(requests))
     log = of_batches([result.log for result in results])
-    return EditResult(_summed([result.update for result in results]), state, dict(log))
-
-
-def _summed(updates: Sequence[WeightUpdate]) -> WeightUpdate:
-    """The sum of low-rank updates of the same parameters, as factors."""
-    total: WeightUpdate = {}
-    for name in updates[0]:
-        changes = [change for update in updates if isinstance(change := update[name], LowRank)]
-        total[name] = LowRank(torch.cat([c.left for c in changes], 1), torch.cat([c.right for c in changes], 0))
-    return total
+    return EditResult(summed([result.update for result in results]), state, dict(log))
