@@ -31,8 +31,8 @@ from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem, Lo
 from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
 from overedit.editing.methods.locate_then_edit.earlier_keys import earlier_keys, with_keys
 from overedit.editing.methods.locate_then_edit.solvers import Solution, null_space
-from overedit.editing.methods.locate_then_edit.values import RANGES as VALUE_RANGES
-from overedit.editing.methods.locate_then_edit.values import ValueOptions
+from overedit.editing.methods.locate_then_edit.value_options import RANGES as VALUE_RANGES
+from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
 from overedit.editing.model.shape import SiteShape
 
 

@@ -31,8 +31,8 @@ from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem, Lo
 from overedit.editing.methods.locate_then_edit.covariance import Eigen
 from overedit.editing.methods.locate_then_edit.earlier_keys import earlier_keys, with_keys
 from overedit.editing.methods.locate_then_edit.solvers import Solution, null_space
-from overedit.editing.methods.locate_then_edit.values import RANGES as VALUE_RANGES
-from overedit.editing.methods.locate_then_edit.values import ValueOptions
+from overedit.editing.methods.locate_then_edit.value_options import RANGES as VALUE_RANGES
+from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
 
 COUNT = "num_edits"
 """The state's counters: edits so far, and those at the last refresh."""

@@ -27,8 +27,8 @@ from pydantic import Field
 from overedit.editing.methods.base import CovarianceOptions, Method, Range
 from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
 from overedit.editing.methods.locate_then_edit.solvers import Solution, least_squares
-from overedit.editing.methods.locate_then_edit.values import RANGES as VALUE_RANGES
-from overedit.editing.methods.locate_then_edit.values import ValueOptions
+from overedit.editing.methods.locate_then_edit.value_options import RANGES as VALUE_RANGES
+from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
 
 
 class Memit(LocateThenEdit):

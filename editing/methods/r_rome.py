@@ -23,7 +23,7 @@ from typing import Literal
 from overedit.editing.methods.base import CovarianceOptions, Method, Range
 from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem, locate_then_edit
 from overedit.editing.methods.locate_then_edit.solvers import Solution, equality
-from overedit.editing.methods.locate_then_edit.values import ValueOptions
+from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
 from overedit.editing.methods.rome import PRESETS as ROME_PRESETS
 from overedit.editing.methods.rome import RANGES as ROME_RANGES
 from overedit.editing.methods.rome import RankOneSettings

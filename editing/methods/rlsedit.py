@@ -29,8 +29,8 @@ from pydantic import Field
 from overedit.editing.methods.base import Method, Range, State
 from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
 from overedit.editing.methods.locate_then_edit.solvers import Solution, by_inverse
-from overedit.editing.methods.locate_then_edit.values import RANGES as VALUE_RANGES
-from overedit.editing.methods.locate_then_edit.values import ValueOptions
+from overedit.editing.methods.locate_then_edit.value_options import RANGES as VALUE_RANGES
+from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
 
 
 class RlsEdit(LocateThenEdit):

@@ -24,14 +24,14 @@ from typing import Literal
 
 from overedit.editing.methods.base import CovarianceOptions, Method, Range
 from overedit.editing.methods.locate_then_edit.algorithm import (
-    Distribution,
     LayerProblem,
     LocateThenEdit,
     locate_then_edit,
 )
+from overedit.editing.methods.locate_then_edit.distribution import Distribution
 from overedit.editing.methods.locate_then_edit.solvers import Solution, rank_one
-from overedit.editing.methods.locate_then_edit.values import RANGES as VALUE_RANGES
-from overedit.editing.methods.locate_then_edit.values import ValueOptions
+from overedit.editing.methods.locate_then_edit.value_options import RANGES as VALUE_RANGES
+from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
 
 
 class RankOneSettings(LocateThenEdit):

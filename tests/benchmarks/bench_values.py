@@ -26,7 +26,8 @@ from transformers import LlamaForCausalLM
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from overedit.editing.methods.locate_then_edit.subjects import PromptSet
-from overedit.editing.methods.locate_then_edit.values import ValueOptions, optimize_values
+from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
+from overedit.editing.methods.locate_then_edit.values import optimize_values
 from overedit.editing.model.tokenization import MarkedSequence, pad
 from tests.benchmarks.bench_ultraedit import VOCABULARY, make_model, matrix_rate
 from tests.benchmarks.counting import Counted

@@ -34,7 +34,8 @@ from transformers import PreTrainedConfig
 from overedit.editing.methods.base import MethodConfig
 from overedit.editing.methods.locate_then_edit.keys import SubjectActivations
 from overedit.editing.methods.locate_then_edit.subjects import SLOT, encode_prompt_sets
-from overedit.editing.methods.locate_then_edit.values import ValueOptions, optimize_values
+from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
+from overedit.editing.methods.locate_then_edit.values import optimize_values
 from overedit.editing.methods.locft_bf import LocftBf
 from overedit.editing.methods.memit import PRESETS as MEMIT
 from overedit.editing.methods.ultraedit import PRESETS as ULTRAEDIT

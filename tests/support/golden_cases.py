@@ -14,7 +14,7 @@ from overedit.editing.methods.base import CovarianceOptions
 from overedit.editing.methods.locate_then_edit.contexts import ContextOptions
 from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
 from overedit.editing.methods.locate_then_edit.subjects import PromptSet, encode_prompt_sets
-from overedit.editing.methods.locate_then_edit.values import ValueOptions
+from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
 from overedit.editing.methods.registry import METHODS
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.weights import LowRank, WeightUpdate
@@ -48,6 +48,12 @@ class GoldenCase:
             site: SecondMoment(symmetric(moments[module]).double(), 1, 0.0) for site, module in self.modules.items()
         }
         self.in_out = layout == "(in,out)"
+
+    def scale_covariance(self, thresholds: list[float]) -> None:
+        """Scale each layer's covariance, so that the first layer's threshold of eigenvalues is right for all."""
+        for site, threshold in zip(self.sites, thresholds, strict=True):
+            scaled_II = self.covariance[site].matrix_II * (thresholds[0] / threshold)
+            self.covariance[site] = SecondMoment(scaled_II, 1, 0.0)
 
     def requests(self, rows: list[dict[str, Any]] | None = None) -> list[EditRequest]:
         given = [row.get("request", row) for row in rows or self.content["requests"]]

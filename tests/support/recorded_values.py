@@ -62,4 +62,4 @@ def recorded_values(*arguments: Any, **more: Any) -> RecordedValues:
     courses: list[torch.Tensor] = []
     with patch.object(module, "_Descent", type("Recorded", (_Recorded,), {"courses": courses})):
         values = optimize_values(*arguments, **more)
-    return RecordedValues(*values, Course(*torch.cat(courses, 1)))
+    return RecordedValues(*values[: len(RecordedValues._fields) - 1], Course(*torch.cat(courses, 1)))

@@ -13,11 +13,9 @@ Shapes: N edits, I inputs and O outputs of a projection, C contexts of a request
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
@@ -25,34 +23,21 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.methods.base import CovarianceOptions, EditResult, Progress, State, silent
+from overedit.editing.methods.locate_then_edit.anchor import anchored
 from overedit.editing.methods.locate_then_edit.contexts import ContextOptions, context_templates
 from overedit.editing.methods.locate_then_edit.counts import edit_counts, of_batches
 from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
 from overedit.editing.methods.locate_then_edit.diagnostics import diagnostics, value_log
+from overedit.editing.methods.locate_then_edit.distribution import SHARES, Distribution
 from overedit.editing.methods.locate_then_edit.keys import SubjectActivations
 from overedit.editing.methods.locate_then_edit.solvers import KeyTargets, Solution
 from overedit.editing.methods.locate_then_edit.subjects import encode_prompt_sets
-from overedit.editing.methods.locate_then_edit.values import ValueOptions, optimize_values
+from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
+from overedit.editing.methods.locate_then_edit.values import optimize_values
 from overedit.editing.methods.locate_then_edit.work import CountedWork
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
 from overedit.editing.model.weights import LowRank, WeightUpdate, apply_update, kept, summed
 from overedit.editing.requests import EditRequest
-
-Distribution = Literal["single", "spread", "root", "own"]
-SHARES: Mapping[Distribution, Callable[[int], float]] = MappingProxyType(
-    {
-        "single": lambda _: 1.0,
-        "spread": lambda left: 1 / left,
-        "root": lambda left: 1 / math.sqrt(left),
-        "own": lambda _: 1.0,
-    }
-)
-"""The share of the residual that a layer takes, by the number of layers left, itself included.
-
-`single`: all of it, by the only layer (ROME, EMMET). `spread`: an even share of what is left (MEMIT, algorithm 1, line
-20). `root`: more for the earlier ones (PMET, arXiv 2308.08742, section 4.3). `own`: each layer all of the residual to a
-value optimized at that layer, on the model with the earlier ones written (BLUE, arXiv 2502.03748; it names two layers).
-"""
 
 
 class LocateThenEdit(CountedWork):
@@ -193,11 +178,15 @@ def edit_layers(
     prompt_sets = encode_prompt_sets(model, tokenizer, requests, templates, append_eos=config.append_eos)
     subjects = SubjectActivations(model, prompt_sets, templates, config.max_tokens_per_pass)
     values = optimize_values(model, config.value_site, prompt_sets, config.values, progress=progress)
+    norm: State = {}
+    if (anchor := config.values.anchor) is not None:
+        outputs_ND = subjects.outputs(f"{config.layers[-1]}.mlp", in_contexts=False).T
+        values, norm = anchored(values, outputs_ND, anchor, state, config.value_site)
     wanted_ON = (values.initial_ND + values.delta_ND).double().T
     update: dict[str, LowRank] = {}
     problems: list[LayerProblem] = []
     at_last_layer = config.layers[-1] == anatomy.num_layers - 1
-    log = value_log(values) | edit_counts(prompt_sets, values, config.values, at_last_layer=at_last_layer)
+    log = value_log(values, norm) | edit_counts(prompt_sets, values, config.values, at_last_layer=at_last_layer)
     with kept(model, weights.values()):
         for done, site in enumerate(config.sites):
             share = SHARES[config.distribution](len(config.sites) - done)
@@ -215,7 +204,7 @@ def edit_layers(
             log |= {f"{site}/{name}": value for name, value in diagnostics(targets, problem.moment, solution).items()}
     if steps.remember is not None:
         carried |= steps.remember(problems, config)
-    return EditResult(dict(update), carried, log)
+    return EditResult(dict(update), carried | norm, log)
 
 
 def edit_parts(

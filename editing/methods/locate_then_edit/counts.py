@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from overedit.editing.methods.locate_then_edit.subjects import PromptSet
-from overedit.editing.methods.locate_then_edit.values import ValueOptions, Values
+from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
+from overedit.editing.methods.locate_then_edit.values import Values
 
 COUNTS = ("unmoved", "dropped")
 """Entries of a turn's log that are counts of edits; of the batches of a turn they are summed."""
@@ -30,14 +31,15 @@ def edit_counts(
 
     Returns:
         `unmoved`: edits whose value cannot reach the prediction of the target, or whose shift is exactly 0 although the
-        loss is not below the threshold. `dropped`: other edits whose loss was below it before the first step.
+        loss is not below the threshold. `dropped`: other edits whose loss was below it before the first step, or whose
+        value is given up.
     """
     ahead_N = torch.tensor([at_last_layer and _is_ahead_of_prediction(each) for each in prompt_sets])
     still_N = (values.delta_ND == 0).all(dim=1).cpu()
-    known_N = (values.first_losses_N < options.stop_below).cpu()
+    left_out_N = (values.first_losses_N < options.stop_below).cpu() | values.given_up_N.cpu()
     return {
-        "unmoved": int((ahead_N | still_N & ~known_N).sum()),
-        "dropped": int((~ahead_N & still_N & known_N).sum()),
+        "unmoved": int((ahead_N | still_N & ~left_out_N).sum()),
+        "dropped": int((~ahead_N & still_N & left_out_N).sum()),
     }
 
 

@@ -9,6 +9,7 @@ import math
 
 import torch
 
+from overedit.editing.methods.base import State
 from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
 from overedit.editing.methods.locate_then_edit.solvers import KeyTargets, Solution
 from overedit.editing.methods.locate_then_edit.values import Values
@@ -37,12 +38,15 @@ def diagnostics(targets: KeyTargets, moment: SecondMoment, solution: Solution) -
     }
 
 
-def value_log(values: Values) -> dict[str, float | int | str]:
-    """Log entries of the value optimization: means over a turn's requests."""
+def value_log(values: Values, norm: State) -> dict[str, float | int | str]:
+    """Log entries of the value optimization: means over a turn's requests, and the norm of an anchor."""
     lengths_N = values.delta_ND.norm(dim=1) / values.initial_ND.norm(dim=1)
-    return {
+    log: dict[str, float | int | str] = {
         "value/loss_before": float(values.first_losses_N.mean()),
         "value/loss_after": float(values.last_losses_N.mean()),
         "value/steps": float(values.num_steps_N.double().mean()),
         "value/relative_shift": float(lengths_N.mean()),
     }
+    for anchor_norm in norm.values():
+        log["value/anchor_norm"] = float(anchor_norm)
+    return log

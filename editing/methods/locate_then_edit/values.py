@@ -19,18 +19,17 @@ vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
-from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedModel
 
-from overedit.editing.methods.base import Progress, Range, silent
+from overedit.editing.methods.base import Progress, silent
 from overedit.editing.methods.gradients.cross_entropy import cross_entropy_gradient
 from overedit.editing.methods.locate_then_edit.subjects import PromptSet
+from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
 from overedit.editing.model.hooks import frozen
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.partial_forward.batching import plan_batches
@@ -38,43 +37,6 @@ from overedit.editing.model.partial_forward.shifted_suffix import PackedPass, Sh
 from overedit.editing.model.tokenization import pad
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
-
-
-class ValueOptions(BaseModel):
-    """Settings of the optimization; the defaults are MEMIT's for GPT-J (arXiv 2210.07229, published settings)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-    num_steps: int = Field(default=25, ge=1)
-    """Evaluations of the loss; the last one is not followed by an update."""
-    learning_rate: float = Field(default=0.5, gt=0)
-    """Step size of Adam, constant."""
-    weight_decay: float = Field(default=0.5, ge=0)
-    """Weight of |delta| / |v|^2."""
-    kl_factor: float = Field(default=0.0625, ge=0)
-    """Weight of the KL term; with 0 the KL prompt is not run."""
-    clamp_norm_factor: float = Field(default=0.75, gt=0)
-    """Upper bound of |delta| / |v|."""
-    stop_below: float = Field(default=0.05, ge=0)
-    """A request stops when its loss is below."""
-    stop_after_hits: int | None = Field(default=None, ge=1)
-    """A request also stops when, in this many steps so far, all target tokens have been the most likely in every
-    context (most-probable early stopping, arXiv 2502.01636: 2 for Llama-3-8B, 4 for GPT-2 XL); None: never."""
-    compat: Literal["none", "encore-6e3ba9a"] = "none"
-    """`encore-6e3ba9a`: the bare prompt does not have to predict the target for `stop_after_hits`."""
-    max_tokens_per_pass: int | None = Field(default=None, ge=1)
-    """Tokens per pass, counted from each subject's last token on; a request with more runs alone. None chooses by the
-    free memory. It is halved when memory runs out."""
-
-
-RANGES: Mapping[str, Range] = MappingProxyType(
-    {
-        "values.learning_rate": Range(low=0.05, high=5.0, log=True),
-        "values.weight_decay": Range(low=1e-4, high=1.0, log=True),
-        "values.clamp_norm_factor": Range(low=0.5, high=8.0, log=True),
-    }
-)
-"""Setting of a method with these options -> the values among which a search chooses."""
 
 
 class Values(NamedTuple):
@@ -88,6 +50,8 @@ class Values(NamedTuple):
     last_losses_N: torch.Tensor
     num_steps_N: torch.Tensor
     """Evaluations of the loss, int64."""
+    given_up_N: torch.Tensor
+    """Whether the value is not used, so that the shift is 0 (see `anchor.py`), bool."""
 
 
 def optimize_values(
@@ -211,7 +175,8 @@ class _Descent:
                 break
             (gradient_BD,) = torch.autograd.grad(logits_UV, shifts_BD, gradient_UV.to(logits_UV.dtype))
             self._update(live, _summed(gradient_BD, batch.sequences_NK[rows]), step + 1)
-        return Values(self._initial_ND, self._delta_ND, first_losses_N, last_losses_N, num_steps_N)
+        given_up_N = torch.zeros_like(num_steps_N, dtype=torch.bool)
+        return Values(self._initial_ND, self._delta_ND, first_losses_N, last_losses_N, num_steps_N, given_up_N)
 
     def _count_hits(self, batch: _Batch, logits_UV: torch.Tensor) -> torch.Tensor:
         """The steps so far, with this one, in which each member's target tokens were the most likely everywhere."""

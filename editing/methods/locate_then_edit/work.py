@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from overedit.editing.methods.base import MethodConfig, TurnSize, Work
 from overedit.editing.methods.locate_then_edit.contexts import ContextOptions
-from overedit.editing.methods.locate_then_edit.values import ValueOptions
+from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
 from overedit.editing.model.shape import ModelShape, SiteShape
 
 _KL_TOKENS = 8

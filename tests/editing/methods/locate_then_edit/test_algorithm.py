@@ -13,13 +13,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from overedit.editing.methods.base import CovarianceOptions, EditResult
-from overedit.editing.methods.locate_then_edit.algorithm import SHARES, LocateThenEdit
+from overedit.editing.methods.locate_then_edit.algorithm import LocateThenEdit
 from overedit.editing.methods.locate_then_edit.covariance import SecondMoment, second_moments
 from overedit.editing.methods.locate_then_edit.diagnostics import diagnostics
+from overedit.editing.methods.locate_then_edit.distribution import SHARES
 from overedit.editing.methods.locate_then_edit.keys import SubjectActivations
 from overedit.editing.methods.locate_then_edit.solvers import KeyTargets, Solution
 from overedit.editing.methods.locate_then_edit.subjects import PromptSet, encode_prompt_sets
-from overedit.editing.methods.locate_then_edit.values import ValueOptions, optimize_values
+from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
+from overedit.editing.methods.locate_then_edit.values import optimize_values
 from overedit.editing.methods.registry import METHODS
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
 from overedit.editing.model.weights import LowRank, applied, checksum
@@ -356,3 +358,18 @@ def test_a_preset_is_what_its_own_fields_make(name: str) -> None:
 def test_a_threshold_below_every_eigenvalue_is_named() -> None:
     with pytest.raises(ValueError, match=r"threshold: no eigenvalue of 1\.down_proj's covariance is below 1e-30"):
         run("alphaedit", tiny("llama", dtype=torch.float64), config_of("alphaedit", threshold=1e-30), [])  # at once
+
+
+def test_an_anchored_turn_logs_its_norm_and_counts_what_it_gives_up() -> None:
+    model, asked = tiny("llama"), requests()
+    plain = run("memit", model, config_of("memit", layers=(0, 1)), asked)
+    anchored = run("memit", model, config_of("memit", layers=(0, 1), values={"num_steps": 6, "anchor": "nas"}), asked)
+    strict = run(
+        "memit", model, config_of("memit", layers=(0, 1), values={"num_steps": 6, "anchor": {"norm": 1e-6}}), asked
+    )
+    assert "value/anchor_norm" not in plain.log
+    assert anchored.log["value/anchor_norm"] == float(anchored.state["1.layer.anchor_norm"])
+    assert (plain.log["dropped"], anchored.log["dropped"], strict.log["dropped"]) == (0, 0, len(asked))
+    assert strict.log["unmoved"] == 0
+    assert plain.log["0.down_proj/update_norm"] != anchored.log["0.down_proj/update_norm"]
+    assert float(strict.log["0.down_proj/update_norm"]) < 1e-6 * float(plain.log["0.down_proj/update_norm"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 import torch
 
 from overedit.editing.methods.base import EditResult
-from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
+from overedit.editing.methods.locate_then_edit.anchor import anchored, mean_norm
+from overedit.editing.methods.locate_then_edit.keys import SubjectActivations
+from overedit.editing.methods.locate_then_edit.value_options import NormAnchor
+from overedit.editing.methods.locate_then_edit.values import optimize_values
 from overedit.editing.model.weights import apply_update
 from tests.support.golden_cases import MODELS, GoldenCase, dense, relative
 
@@ -92,9 +96,7 @@ def test_blue_over_alphaedit(golden: Path, model: str) -> None:
     """The recorded thresholds differ by layer, so each covariance is scaled to have the first layer's."""
     case = GoldenCase(golden, "blue", model, ("bases", "alphaedit"))
     thresholds = case.content["nullspace_threshold_per_layer"]
-    for site, threshold in zip(case.sites, thresholds, strict=True):
-        scaled = case.covariance[site].matrix_II * (thresholds[0] / threshold)
-        case.covariance[site] = SecondMoment(scaled, 1, 0.0)
+    case.scale_covariance(thresholds)
     config = case.config("alphaedit", threshold=thresholds[0], ridge=case.hparams["L2"], distribution="own")
     batches = [case.requests(batch["requests"]) for batch in case.content["batches"]]
     total, _ = edited(case, "alphaedit", config, batches)
@@ -111,3 +113,38 @@ def test_one_layer_of_blue_is_memit_at_that_layer(golden: Path, model: str) -> N
     )
     module = case.modules[case.sites[0]]
     assert torch.equal(dense(plain.update, f"{module}.weight"), dense(own.update, f"{module}.weight"))
+
+
+@pytest.mark.parametrize("run", ["anchor_official", "anchor_small"])
+def test_nas_over_alphaedit(golden: Path, model: str, run: str) -> None:
+    """The recorded thresholds differ by layer, so each covariance is scaled to have the first layer's."""
+    case = GoldenCase(golden, "nas", model, ("runs", run))
+    thresholds = json.loads((golden / "nas/case.json").read_text())["models"][model]["nullspace_threshold_per_layer"]
+    case.scale_covariance(thresholds)
+    config = case.config(
+        "alphaedit",
+        stop={"anchor": {"norm": case.content["mean_vstar_norm"]}},
+        threshold=thresholds[0],
+        ridge=case.hparams["L2"],
+    )
+    batches = [case.requests(batch["requests"]) for batch in case.content["batches"]]
+    total, last = edited(case, "alphaedit", config, batches)
+    assert last.log["dropped"] == sum(case.content["batches"][1]["skipped"])
+    for module, change in total.items():
+        assert relative(change, case.tensors[f"{run}.b1.{module}.weight_delta_total"]) < 5e-4
+
+
+def test_the_mean_norm_of_nas(golden: Path, model: str) -> None:
+    """Each value is optimized for the bare prompt, and one of 24 is left out of the mean."""
+    case = GoldenCase(golden, "nas", model, ("runs", "anchor_official"))
+    recorded = json.loads((golden / "nas/case.json").read_text())["models"][model]["norm_statistics"]
+    case.templates = (("{}",),)
+    config, sets = case.config("alphaedit"), case.prompt_sets(recorded["requests"])
+    values = optimize_values(case.model, config.value_site, sets, config.values)
+    subjects = SubjectActivations(case.model, sets, case.templates, 8192)
+    outputs_ND = subjects.outputs(f"{config.layers[-1]}.mlp", in_contexts=False).T
+    norms_N = (outputs_ND + values.delta_ND).norm(dim=1)
+    assert norms_N.tolist() == pytest.approx(recorded["norms"], rel=1e-4)
+    assert mean_norm(norms_N, 0.05) == pytest.approx(recorded["mean_after_dropping_top"], rel=1e-5)
+    _, state = anchored(values, outputs_ND, NormAnchor(), {}, config.value_site)
+    assert float(state[f"{config.value_site}.anchor_norm"]) == pytest.approx(case.content["mean_vstar_norm"], rel=1e-5)

@@ -13,7 +13,7 @@ from torch.nn.functional import kl_div
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from overedit.editing.methods.locate_then_edit.subjects import PromptSet
-from overedit.editing.methods.locate_then_edit.values import ValueOptions
+from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
 from overedit.editing.model.anatomy import FAMILIES, Anatomy
 from overedit.editing.model.partial_forward.shifted_suffix import PackedPass, ShiftedSuffix
 from overedit.editing.model.tokenization import MarkedSequence
