@@ -34,6 +34,12 @@ LAW: dict[str, set[str]] = {
         "editing.model",
         "editing.requests",
     },
+    "editing.methods.routing": {
+        "editing.methods.base",
+        "editing.methods.locate_then_edit",
+        "editing.model",
+        "editing.requests",
+    },
     "editing.methods": {"editing.methods", "editing.model", "editing.requests", "editing.restraints"},
     "editing.durability": {"editing.model"},
     "editing.trajectory": {

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from transformers import PreTrainedModel
 
+from overedit.editing.model.routing import Router
 from overedit.editing.model.shape import ModelShape
 from overedit.editing.model.weights import WeightUpdate
 from overedit.editing.restraints import AnyRestraint
@@ -227,6 +229,8 @@ class Method(NamedTuple):
     """Model id -> published configuration."""
     ranges: Mapping[str, Range] = MappingProxyType({})
     """Setting, as a dotted key -> the values among which `overedit tune` searches, whatever the model."""
+    router: Callable[[PreTrainedModel, Any, State], Router] | None = None
+    """For a method that keeps its edits beside the weights: `router(model, config, state)` makes a model use them."""
 
     @property
     def name(self) -> str:

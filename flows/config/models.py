@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator,
 from overedit.editing.methods.base import CovarianceOptions, MethodConfig
 from overedit.editing.methods.registry import METHODS, AnyMethod
 from overedit.editing.trajectory.runner import check_counts
+from overedit.flows.config.beside_weights import check_beside_weights, refuse_beside_weights
 from overedit.flows.config.preset_files import UsedPreset, with_preset_files
 from overedit.flows.config.presets import asked_of_run, check_known, missing
 from overedit.tasks.data.options import DatasetOptions
@@ -194,6 +195,7 @@ class BenchmarkConfig(AfterKeys, EditingConfig):
 
     @model_validator(mode="after")
     def _after_is_possible(self) -> Self:
+        check_beside_weights(self.methods, engine=self.engine.kind, after=self.after)
         counts = None if isinstance(self.edit_counts, SearchOptions) else self.edit_counts
         self.check_after(edit_counts=counts, has_text=self.perplexity.corpus is not None)
         return self
@@ -248,6 +250,7 @@ class ScanConfig(EditingConfig):
 
     @model_validator(mode="after")
     def _measurable(self) -> ScanConfig:
+        refuse_beside_weights(self.methods, what="so that perplexity, which a scan measures, cannot change")
         if self.perplexity.corpus is None:
             raise ValueError("perplexity.corpus: is needed; a scan measures nothing else")
         if self.dataset.order_seed is None:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.methods.base import MethodConfig
 from overedit.editing.methods.registry import METHODS
+from overedit.editing.model.routing import Router
 from overedit.editing.model.weights import apply_update, checksum, read_tensors, write_tensors
 from overedit.editing.requests import EditRequest
 from overedit.editing.restraints import restrain_trajectory
@@ -24,10 +25,18 @@ from overedit.tasks.system.progress import ShowProgress, unseen
 class Edit:
     """Edits in a model's weights; in a `with` block, they are taken back at its end."""
 
-    def __init__(self, model: PreTrainedModel, base: Mapping[str, torch.Tensor], log: Sequence[dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        base: Mapping[str, torch.Tensor],
+        log: Sequence[dict[str, Any]],
+        router: Router | None = None,
+    ) -> None:
         self._model, self._base = model, base
         self.log = log
         """What the method reported, one entry per turn."""
+        self.router = router
+        """Of a method that keeps its edits beside the weights; `editing.model.routing.routed` runs a model with it."""
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -103,7 +112,8 @@ def edit_in_memory(
         except BaseException:
             write_tensors(model, base)
             raise
-    return Edit(model, base, log)
+    router = method.router(model, config, state) if method.router is not None else None
+    return Edit(model, base, log, router)
 
 
 def _counting(progress: Callable[[int, int], None], first: int, end: int, total: int) -> Callable[[int, int], None]:

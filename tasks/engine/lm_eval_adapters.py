@@ -57,12 +57,15 @@ class LocalLanguageModel(TemplateLM):
         """Log-likelihood of each continuation, in nats, and whether it is what greedy decoding gives."""
         return list(super().loglikelihood(requests, disable_tqdm=True))
 
-    def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
+    def _loglikelihood_tokens(
+        self, requests: Sequence[Any], *, of_prompts: bool = True, **_: Any
+    ) -> list[tuple[float, bool]]:
         targets = [continuation for _, _, continuation in requests]
         most = self.max_length - 1  # as vLLM does, which generates one more token
         whole = [(context + continuation)[-most:] for _, context, continuation in requests]
+        num_prompt = [len(ids) - len(target) for ids, target in zip(whole, targets, strict=True)] if of_prompts else ()
         answers = []
-        for target, reading in zip(targets, self._local.read_all(whole), strict=True):
+        for target, reading in zip(targets, self._local.read_all(whole, num_prompt), strict=True):
             size = len(target)
             answers.append((-sum(reading.nlls[-size:]), reading.greedy_ids[-size:] == tuple(target)))
         return answers
@@ -71,7 +74,8 @@ class LocalLanguageModel(TemplateLM):
         """Log-likelihood of each whole text, in nats."""
         texts = [self.tok_encode(request.args[0]) for request in requests]
         pieces = [[("", *piece) for piece in self._windows(ids)] for ids in texts]
-        totals = iter(self._loglikelihood_tokens([piece for text in pieces for piece in text]))
+        windows = [piece for text in pieces for piece in text]
+        totals = iter(self._loglikelihood_tokens(windows, of_prompts=False))
         return [sum(next(totals)[0] for _ in text) for text in pieces]
 
     def _windows(self, ids: list[int]) -> list[tuple[list[int], list[int]]]:

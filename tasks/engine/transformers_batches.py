@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from overedit.editing.model.memory import OomHalver
+from overedit.editing.model.routing import Router, routed
 from overedit.tasks.engine.base import NO_TOKEN
 
 
@@ -41,6 +42,8 @@ class LocalModel(NamedTuple):
     """Tokens of a batch, padding included."""
     halving: OomHalver
     """Halves a batch that exceeds the memory, and those after it."""
+    router: Router | None = None
+    """Edits beside the weights."""
 
     def continue_all(
         self, ids: Sequence[Sequence[int]], *, max_tokens: int, stop: Sequence[str] = ()
@@ -68,12 +71,18 @@ class LocalModel(NamedTuple):
             answers |= zip(batch, new, strict=True)
         return [answers[i] for i in range(len(ids))]
 
-    def read_all(self, ids: Sequence[Sequence[int]]) -> list[Reading]:
-        """Score sequences, each of at least two tokens, in their order."""
+    def read_all(self, ids: Sequence[Sequence[int]], num_prompt: Sequence[int] = ()) -> list[Reading]:
+        """Score sequences, each of at least two tokens, in their order.
+
+        Args:
+            ids: Token ids of each sequence.
+            num_prompt: How many tokens of each are its prompt, for a router; without it, none has a prompt.
+        """
         found: dict[int, Reading] = {}
+        sizes = num_prompt or [0] * len(ids)
 
         def run(batch: Sequence[int]) -> list[Reading]:
-            return self._read([ids[i] for i in batch])
+            return self._read([ids[i] for i in batch], [sizes[i] - 1 for i in batch])
 
         def size(batch: Sequence[int]) -> int:
             return len(batch) * len(ids[batch[0]])
@@ -106,22 +115,24 @@ class LocalModel(NamedTuple):
         input_ids = torch.tensor([[*[pad] * (width - len(row)), *row] for row in ids], device=self.model.device)
         mask = torch.tensor([[*[0] * (width - len(row)), *[1] * len(row)] for row in ids], device=self.model.device)
         seen = [_SeenStopString(self.tokenizer, stop, width)] if stop else []
-        output = self.model.generate(
-            input_ids,
-            attention_mask=mask,
-            generation_config=GenerationConfig(
-                do_sample=False, max_new_tokens=max_tokens, eos_token_id=self.ends or None, pad_token_id=pad
-            ),
-            stopping_criteria=StoppingCriteriaList(seen),
-        )
+        with routed(self.model, self.router, [width - 1] * len(ids)):
+            output = self.model.generate(
+                input_ids,
+                attention_mask=mask,
+                generation_config=GenerationConfig(
+                    do_sample=False, max_new_tokens=max_tokens, eos_token_id=self.ends or None, pad_token_id=pad
+                ),
+                stopping_criteria=StoppingCriteriaList(seen),
+            )
         return [list(row) for row in output[:, width:].tolist()]
 
     @torch.inference_mode()
-    def _read(self, ids: Sequence[Sequence[int]]) -> list[Reading]:
+    def _read(self, ids: Sequence[Sequence[int]], ends: Sequence[int]) -> list[Reading]:
         width = len(ids[0])
         padded = torch.tensor([[*row, *[0] * (width - len(row))] for row in ids], device=self.model.device)
         # attention is causal: the padding on the right changes nothing
-        logits = self.model(padded).logits[:, :-1].float()
+        with routed(self.model, self.router, ends):
+            logits = self.model(padded).logits[:, :-1].float()
         nlls = -log_softmax(logits, dim=-1).gather(-1, padded[:, 1:, None])[..., 0]
         greedy = logits.argmax(-1).masked_fill(nlls.isnan(), NO_TOKEN)
         both = zip(nlls.tolist(), greedy.tolist(), ids, strict=True)

@@ -1,4 +1,4 @@
-"""The engine that runs transformers in this process: for machines without vLLM and for methods without weights."""
+"""The engine that runs transformers in this process: for machines without vLLM, and for edits beside the weights."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from transformers import GenerationConfig
 
 from overedit.editing.model.memory import OomHalver
+from overedit.editing.model.routing import Router
 from overedit.editing.model.tokenization import encode_pairs, encode_texts
 from overedit.editing.model.weights import checksum, read_tensors, write_tensors
 from overedit.editing.trajectory.checkpoint import read_checkpoint
@@ -23,6 +24,7 @@ from overedit.tasks.engine.options import EngineOptions
 from overedit.tasks.engine.tokenization import check_lengths, eos_ids, generation, windows
 from overedit.tasks.engine.transformers_batches import LocalModel
 from overedit.tasks.models.base_weights import BaseWeights, check_fit
+from overedit.tasks.models.beside_weights import router_of
 from overedit.tasks.models.loading import LoadedModel, load_model, max_input_tokens
 from overedit.tasks.models.reference import ModelReference
 
@@ -73,7 +75,7 @@ class TransformersEngine:
         split = encode_pairs(self._local.tokenizer, pairs)
         ids = [[*prompt, *target] for prompt, target in split]
         check_lengths(ids, self._max_length - 1, [prompt for prompt, _ in pairs])
-        readings = self._local.read_all(ids)
+        readings = self._local.read_all(ids, [len(prompt) for prompt, _ in split])
         return [
             Score(reading.nlls[len(prompt) - 1 :], reading.greedy_ids[len(prompt) - 1 :], target)
             for (prompt, target), reading in zip(split, readings, strict=True)
@@ -88,19 +90,29 @@ class TransformersEngine:
     def swap(self, checkpoint: Path | None) -> SwapReport:
         """Write a checkpoint's edited tensors into the running model; see `Engine.swap`."""
         begun = time.perf_counter()
-        edited = {} if checkpoint is None else read_checkpoint(checkpoint).tensors()
-        model = self._local.model
+        whole = None if checkpoint is None else read_checkpoint(checkpoint)
+        edited, model = {} if whole is None else whole.tensors(), self._local.model
+        router = None if whole is None else router_of(model, whole)
         if checkpoint is not None:
             check_fit(edited, checkpoint, {name: tuple(p.shape) for name, p in model.named_parameters()})
         self._pristine |= read_tensors(model, [name for name in edited if name not in self._pristine])
         tensors = {name: tensor.to(model.dtype) for name, tensor in (self._pristine | edited).items()}
         write_tensors(model, tensors)
+        self.route(router)
         held = read_tensors(model, list(tensors))
         wrong = [name for name, tensor in tensors.items() if checksum(tensor) != checksum(held[name])]
         if wrong:
             raise RuntimeError(f"the model holds other values than were written: {', '.join(wrong)}")
         seconds = time.perf_counter() - begun
         return SwapReport(seconds, sum(tensor.nbytes for tensor in tensors.values()), True)
+
+    def route(self, router: Router | None) -> None:
+        """Answer with edits that are kept beside the weights; None for none.
+
+        A prompt is what is given to `generate`, and what comes before a continuation in `score`; `token_nlls` has none.
+        """
+        self._local = self._local._replace(router=router)
+        self.__dict__.pop("_language_model", None)  # it has the router of before
 
     def language_model(self) -> Any:
         """The same running model as an lm-eval `LM`."""

@@ -25,6 +25,7 @@ from overedit.tasks.engine.vllm_environment import (
 )
 from overedit.tasks.engine.vllm_weights import WORKER_EXTENSION, StoredTensor
 from overedit.tasks.models.base_weights import BaseWeights
+from overedit.tasks.models.beside_weights import check_weights_only
 from overedit.tasks.models.loading import max_input_tokens
 from overedit.tasks.models.reference import ModelReference
 
@@ -135,7 +136,9 @@ class VLLMEngine:
     def _stored(self, checkpoint: Path) -> dict[str, StoredTensor]:
         """Where a checkpoint's tensors are, by their names on disk, once its checksums and shapes are right."""
         file = checkpoint / TENSOR_FILES[0]
-        tensors = read_checkpoint(checkpoint).tensors()
+        whole = read_checkpoint(checkpoint)
+        check_weights_only(whole)
+        tensors = whole.tensors()
         self._base.renamed(tensors, checkpoint)
         on_disk = {name: self._base.on_disk(name) or name for name in tensors}
         return {

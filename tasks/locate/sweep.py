@@ -174,7 +174,11 @@ def _at_site(job: SweepJob, place: Place, meter: Meter, pristine: Pristine, pref
     with edit:
         if not all(model.get_parameter(name).isfinite().all() for name in edit.parameters):
             return [_failure("the weights are not finite"), seconds]
-        return [*meter.edited(pristine.answers), seconds]
+        meter.engine.route(edit.router)
+        try:
+            return [*meter.edited(pristine.answers), seconds]
+        finally:
+            meter.engine.route(None)
 
 
 def _takes_prefix(method: MethodConfig) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from overedit.editing.model.weights import write_tensors
 from overedit.editing.storage.atomic import replace_folder
 from overedit.editing.trajectory.checkpoint import DamagedCheckpointError, read_checkpoint
+from overedit.tasks.models.beside_weights import check_weights_only
 from overedit.tasks.models.loading import load_model
 from overedit.tasks.models.reference import DTYPES, ModelReference
 
@@ -21,13 +22,15 @@ def export_checkpoint(folder: Path, out: Path, *, model: str | None = None) -> N
         model: The base model's folder or hub name; None takes the name in the checkpoint.
 
     Raises:
-        ValueError: The checkpoint is damaged, the model is not the edited one, or `out` is not empty.
+        ValueError: The checkpoint is damaged, the model is not the edited one, its method keeps the edits beside the
+            weights, or `out` is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already; give an empty or a new folder")
     if not folder.is_dir():
         raise ValueError(f"there is no checkpoint folder {folder}")
     checkpoint = read_checkpoint(folder)
+    check_weights_only(checkpoint)
     tensors = checkpoint.tensors()
     base = ModelReference(model or checkpoint.record.model)
     if base.digest != checkpoint.record.model_digest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import torch
 
 from overedit.editing.methods.base import MethodConfig, State
 from overedit.editing.methods.registry import METHODS
+from overedit.editing.model.routing import Router
 from overedit.editing.model.weights import apply_update, read_tensors, write_tensors
 from overedit.editing.requests import EditRequest
 from overedit.editing.storage.checksums import digest
@@ -86,7 +87,14 @@ class Bench:
         inputs = self._inputs_of(config)
         begun = time.perf_counter()
         steps = edited(
-            self._loaded, requests, config, counts, turn_size=self.judging.turn_size, seed=seed, inputs=inputs
+            self._loaded,
+            requests,
+            config,
+            counts,
+            turn_size=self.judging.turn_size,
+            seed=seed,
+            inputs=inputs,
+            route=self._engine.route,
         )
         with closing(steps):
             for count in steps:
@@ -190,6 +198,7 @@ def edited(
     turn_size: int,
     seed: int,
     inputs: Mapping[str, Any],
+    route: Callable[[Router | None], None] = lambda router: None,
 ) -> Generator[int, None, None]:
     """Edit a model turn by turn as a trajectory does, and yield each edit count while the model has its weights.
 
@@ -203,6 +212,7 @@ def edited(
         turn_size: The edits of a turn.
         seed: Each turn's seed is derived from it.
         inputs: Of the method, from `method_inputs`.
+        route: Given the router of a method that keeps its edits beside the weights, and None at the end.
 
     Raises:
         EditFailedError: The method cannot make the edits, or its weights are not finite.
@@ -221,9 +231,12 @@ def edited(
                     loaded, requests[first:end], config, state, base, seed=turn_seed(seed, first, end), **inputs
                 )
                 done = end
+            if (router := METHODS[config.method].router) is not None:
+                route(router(loaded.model, config, state))
             yield count
     finally:
         write_tensors(loaded.model, base)
+        route(None)
 
 
 def _turn(

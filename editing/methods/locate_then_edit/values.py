@@ -60,6 +60,7 @@ def optimize_values(
     prompt_sets: Sequence[PromptSet],
     options: ValueOptions,
     *,
+    start_ND: torch.Tensor | None = None,
     progress: Progress = silent,
 ) -> Values:
     """Find the value of each request.
@@ -69,6 +70,7 @@ def optimize_values(
         site: The site whose output is shifted: `<layer>.mlp` (ROME) or `<layer>.layer` (MEMIT).
         prompt_sets: At least one.
         options: Settings.
+        start_ND: The values to start from; None: the unshifted outputs.
         progress: Called with (steps done, total steps), summed over the requests.
 
     Raises:
@@ -78,18 +80,24 @@ def optimize_values(
     sequences = [marked for prompt_set in prompt_sets for marked in (*prompt_set.prompts, prompt_set.kl)]
     limit = options.max_tokens_per_pass or tokens_that_fit(model, site, sequences)
     batches = plan_batches([_num_tokens([prompt_set]) for prompt_set in prompt_sets], limit, padded=False)
-    groups = [[prompt_sets[n] for n in batch] for batch in batches]
+    starts = [None] * len(prompt_sets) if start_ND is None else list(start_ND)
+    groups = [[(prompt_sets[n], starts[n]) for n in batch] for batch in batches]
     found: list[Values] = []
     done = 0
 
     def advance(steps: int) -> None:
         progress(done * options.num_steps + steps, len(prompt_sets) * options.num_steps)
 
-    def descend(group: Sequence[PromptSet]) -> Values:
-        return _Descent(model, site, group, options).run(advance)
+    def descend(group: Sequence[tuple[PromptSet, torch.Tensor | None]]) -> Values:
+        start = [start_D for _, start_D in group if start_D is not None]
+        sets = [prompt_set for prompt_set, _ in group]
+        return _Descent(model, site, sets, options, torch.stack(start) if start else None).run(advance)
+
+    def size(group: Sequence[tuple[PromptSet, torch.Tensor | None]]) -> int:
+        return _num_tokens([prompt_set for prompt_set, _ in group])
 
     with frozen(model):
-        for group, values in OomHalver().run(groups, descend, size=_num_tokens):
+        for group, values in OomHalver().run(groups, descend, size=size):
             found.append(values)
             done += len(group)
     return Values(*(torch.cat(parts) for parts in zip(*found, strict=True)))
@@ -132,7 +140,12 @@ class _Descent:
     """Optimizes the values of several requests together; tensors keep a row for requests that have stopped."""
 
     def __init__(
-        self, model: PreTrainedModel, site: str, prompt_sets: Sequence[PromptSet], options: ValueOptions
+        self,
+        model: PreTrainedModel,
+        site: str,
+        prompt_sets: Sequence[PromptSet],
+        options: ValueOptions,
+        start_ND: torch.Tensor | None,
     ) -> None:
         self._prompt_sets, self._options, self._device = prompt_sets, options, model.device
         self._dtype = torch.promote_types(model.dtype, torch.float32)
@@ -145,6 +158,8 @@ class _Descent:
         self._initial_ND = self._suffix.site_BD[first[:-1]].to(self._dtype)
         self._sizes_N1 = self._initial_ND.norm(dim=1, keepdim=True)
         self._delta_ND, self._mean_ND, self._square_ND = (torch.zeros_like(self._initial_ND) for _ in range(3))
+        if start_ND is not None:
+            self._delta_ND = start_ND.to(self._initial_ND) - self._initial_ND
         self._first_log_p_NV = torch.empty(0)
         self._hits_N = torch.zeros(len(prompt_sets), dtype=torch.int64, device=self._device)
 
