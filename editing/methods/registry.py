@@ -5,16 +5,17 @@ The modules are imported by name, so the stage key of one method does not cover 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import reduce
+from collections.abc import Callable, Mapping
+from functools import reduce, wraps
 from importlib import import_module
 from operator import or_
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import torch
 from pydantic import Field
 
-from overedit.editing.methods.base import Method, MethodConfig
+from overedit.editing.methods.base import EditResult, Method, MethodConfig
 from overedit.editing.restraints import restrained_turns
 
 NAMES = (
@@ -37,7 +38,20 @@ NAMES = (
 
 def _load() -> dict[str, Method]:
     methods: list[Method] = [import_module(f"overedit.editing.methods.{name}").METHOD for name in NAMES]
-    return {method.name: method._replace(function=restrained_turns(method.function)) for method in methods}
+    return {
+        method.name: method._replace(function=_with_gradients(restrained_turns(method.function))) for method in methods
+    }
+
+
+def _with_gradients(method: Callable[..., EditResult]) -> Callable[..., EditResult]:
+    """A method that works under `torch.no_grad()` and `torch.inference_mode()` too."""
+
+    @wraps(method)
+    def edit(*arguments: Any, **more: Any) -> EditResult:
+        with torch.inference_mode(False), torch.enable_grad():
+            return method(*arguments, **more)
+
+    return edit
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(_load())

@@ -58,6 +58,15 @@ def test_a_method_is_pure(name: str, family: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_a_method_works_where_gradients_are_off(name: str) -> None:
+    model = tiny("llama")
+    for off in (torch.no_grad, torch.inference_mode):
+        with off():
+            result = run(name, model)
+        assert same(result, run(name, model))
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_an_update_changes_the_sites_and_nothing_else(name: str) -> None:
     model = tiny("llama")
     anatomy = Anatomy.of(model)
