@@ -23,6 +23,7 @@ NAMES = (
     "ft_l",
     "ft_m",
     "ultraedit",
+    "stableedit",
     "rome",
     "r_rome",
     "memit",

@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from overedit.editing.methods import ultraedit as method
 from overedit.editing.methods.gradients import answer_gradients as answer_rows
-from overedit.editing.methods.ultraedit import UltraEdit, loss_batches
+from overedit.editing.methods.gradients.turn import loss_batches
+from overedit.editing.methods.ultraedit import UltraEdit
 from overedit.editing.model.hooks import Trace, traced
 from overedit.editing.model.tokenization import TokenPair, encode_requests
 from overedit.editing.model.weights import apply_update, checksum

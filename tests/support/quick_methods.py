@@ -20,6 +20,7 @@ BY_FIELD: dict[str, Any] = {
     "num_steps": 4,
     "learning_rate": 1e-3,
     "threshold": 1.0,
+    "warm_up": 0,
     "values": {"num_steps": 4},
     "contexts": {"starts": ("A", "The"), "num_tokens": 3},
     "covariance": {"corpus": "none"},

@@ -1,1 +1,1 @@
-"""UltraEdit's parts: gradients at the answers, their running moments, and the ridge solve."""
+"""Shared by UltraEdit and StableEdit: gradients at the answers, their running moments, and the ridge solve."""

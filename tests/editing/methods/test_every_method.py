@@ -130,7 +130,7 @@ def test_a_configuration_is_validated_by_its_method() -> None:
         config = adapter.validate_python({"method": name} | quick_settings(METHODS[name].config))
         assert isinstance(config, METHODS[name].config)
         assert adapter.validate_json(config.model_dump_json()) == config
-    with pytest.raises(ValidationError, match="'locft_bf', 'ft_l', 'ft_m', 'ultraedit', 'rome'"):
+    with pytest.raises(ValidationError, match="'locft_bf', 'ft_l', 'ft_m', 'ultraedit', 'stableedit', 'rome'"):
         adapter.validate_python({"method": "magic"})
     with pytest.raises(ValidationError, match="extra"):
         adapter.validate_python({"method": "ultraedit", "sites": ["1.down_proj"], "epochs": 3})

@@ -12,13 +12,8 @@ from transformers import PreTrainedModel
 from overedit.editing.methods.base import EditResult, State
 from overedit.editing.methods.gradients.answer_gradients import ModuleGradients, trace_answers
 from overedit.editing.methods.gradients.running_moments import Moments
-from overedit.editing.methods.ultraedit import (
-    UltraEdit,
-    loss_batches,
-    target_rows,
-    ultraedit,
-    update_moments,
-)
+from overedit.editing.methods.gradients.turn import loss_batches
+from overedit.editing.methods.ultraedit import UltraEdit, target_rows, ultraedit, update_moments
 from overedit.editing.model.tokenization import encode_requests
 from overedit.editing.model.weights import LowRank, applied, apply_update
 from overedit.editing.requests import EditRequest

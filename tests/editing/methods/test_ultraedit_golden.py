@@ -12,11 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from overedit.editing.methods.base import State
 from overedit.editing.methods.gradients.answer_gradients import trace_answers
-from overedit.editing.methods.ultraedit import (
-    UltraEdit,
-    loss_batches,
-    ultraedit,
-)
+from overedit.editing.methods.gradients.turn import loss_batches
+from overedit.editing.methods.ultraedit import UltraEdit, ultraedit
 from overedit.editing.model.tokenization import encode_pairs, encode_requests
 from overedit.editing.model.weights import Delta, apply_update
 from overedit.editing.requests import EditRequest
