@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -174,19 +174,24 @@ class Dare(Restraint):
         """Drop each entry with probability p, and divide by q."""
         if self.drop == 0 and self.q in (None, 1):
             return delta_OI
-        stored = delta_OI.T.shape if in_out else delta_OI.shape
-        seed = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()[:8]
-        chance = torch.rand(stored, generator=torch.Generator().manual_seed(int.from_bytes(seed, "big") >> 1))
-        kept_OI = (chance.T if in_out else chance).to(delta_OI.device) >= self.drop
+        kept = kept_at_random(delta_OI.T.shape if in_out else delta_OI.shape, self.drop, f"{self.seed}:{name}")
+        kept_OI = (kept.T if in_out else kept).to(delta_OI.device)
         return delta_OI * kept_OI / (self.q or 1 - self.drop)
 
 
-def _short_form(given: Any) -> Any:
+def kept_at_random(shape: Sequence[int], drop: float, seed: str) -> torch.Tensor:
+    """Which entries of a tensor are kept if each is dropped with a probability: bool on the CPU, from a named seed."""
+    number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1
+    return torch.rand(tuple(shape), generator=torch.Generator().manual_seed(number)) >= drop
+
+
+def short_form(given: Any) -> Any:
+    """The settings that a kind alone stands for."""
     return {"kind": given} if isinstance(given, str) else given
 
 
 AnyRestraint = Annotated[
-    Annotated[Rect | Sphere | Prune | Truncate | Dare, Field(discriminator="kind")], BeforeValidator(_short_form)
+    Annotated[Rect | Sphere | Prune | Truncate | Dare, Field(discriminator="kind")], BeforeValidator(short_form)
 ]
 """Any restraint; a configuration may write its kind alone: `restraint: rect`."""
 

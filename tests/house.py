@@ -25,6 +25,7 @@ LAW: dict[str, set[str]] = {
     "editing.model": {"editing.requests"},
     "editing.model.partial_forward": {"editing.model", "editing.requests"},
     "editing.restraints": {"editing.model"},
+    "editing.merging": {"editing.restraints"},
     "editing.methods.base": {"editing.model", "editing.restraints"},
     "editing.methods.fine_tuning": {"editing.methods.base", "editing.model", "editing.requests"},
     "editing.methods.gradients": {"editing.methods.base", "editing.model", "editing.requests"},
