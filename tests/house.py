@@ -26,7 +26,8 @@ LAW: dict[str, set[str]] = {
     "editing.model.partial_forward": {"editing.model", "editing.requests"},
     "editing.restraints": {"editing.model"},
     "editing.merging": {"editing.restraints"},
-    "editing.methods.base": {"editing.model", "editing.restraints"},
+    "editing.shards": {"editing.merging", "editing.model"},
+    "editing.methods.base": {"editing.model", "editing.restraints", "editing.shards"},
     "editing.methods.fine_tuning": {"editing.methods.base", "editing.model", "editing.requests"},
     "editing.methods.gradients": {"editing.methods.base", "editing.model", "editing.requests"},
     "editing.methods.locate_then_edit": {
@@ -41,7 +42,13 @@ LAW: dict[str, set[str]] = {
         "editing.model",
         "editing.requests",
     },
-    "editing.methods": {"editing.methods", "editing.model", "editing.requests", "editing.restraints"},
+    "editing.methods": {
+        "editing.methods",
+        "editing.model",
+        "editing.requests",
+        "editing.restraints",
+        "editing.shards",
+    },
     "editing.durability": {"editing.model"},
     "editing.trajectory": {
         "editing.methods.base",

@@ -19,6 +19,7 @@ from overedit.editing.model.routing import Router
 from overedit.editing.model.shape import ModelShape
 from overedit.editing.model.weights import WeightUpdate
 from overedit.editing.restraints import AnyRestraint
+from overedit.editing.shards import Shards
 
 State = dict[str, torch.Tensor]
 """What a method carries from one turn to the next, by name; empty before the first turn."""
@@ -103,6 +104,8 @@ class MethodConfig(BaseModel):
     restraint: AnyRestraint | None = None
     """What is taken out of a weight change: `rect`, `sphere`, `prune`, `truncate` or `dare`, or one with its settings,
     as `{kind: rect, keep: 0.2}`."""
+    shards: Shards | None = None
+    """Parts of the edits that are made apart from each other and merged, as `{count: 4, merge: pcb}`."""
 
     if TYPE_CHECKING:  # fields of the subclasses, or properties: pydantic refuses a base class that has them too
 
@@ -144,6 +147,31 @@ class MethodConfig(BaseModel):
         operations = 2 * (shape.forward(turn.tokens) + shape.head(turn.targets)) + 2 * weights * turn.tokens
         kept = shape.kept_bytes(turn.tokens, layers=shape.num_layers) + shape.logits_bytes(turn.targets)
         return Work(operations, 16 * weights + kept)
+
+    def work_of_shards(self, shape: ModelShape, turn: TurnSize) -> Work:
+        """What one call takes with the shards of the settings; without shards, `work`.
+
+        The calls of all shards one after the other; their states; the pristine and each shard's values of the edited
+        parameters, which are part of the state unless the method restarts. Merging: some twenty operations for each
+        entry and shard, in float32 the shards' changes of one parameter at a time and ten tensors of its size.
+
+        Args:
+            shape: The model's.
+            turn: The requests of the call.
+        """
+        if self.shards is None or not self.shards.are_several:
+            return self.work(shape, turn)
+        parts = [len(part) for part in self.shards.dealt(range(turn.num_edits)) if part]
+        works = [self.work(shape, turn._replace(num_edits=size)) for size in parts]
+        count, edited = self.shards.count, shape.values(self.sites) * shape.itemsize
+        weights, state = (count + 1) * edited, count * max(work.state_bytes for work in works)
+        merging = 4 * (count + 10) * shape.largest(self.sites)
+        return Work(
+            operations=sum(work.operations for work in works) + 20 * count * shape.values(self.sites),
+            num_bytes=max(edited + max(work.num_bytes for work in works), merging) + (weights if self.restarts else 0),
+            state_bytes=0 if self.restarts else weights + state + 8,
+            setup_operations=sum(work.setup_operations for work in works),
+        )
 
     @property
     def restarts(self) -> bool:

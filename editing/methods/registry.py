@@ -17,6 +17,7 @@ from pydantic import Field
 
 from overedit.editing.methods.base import EditResult, Method, MethodConfig
 from overedit.editing.restraints import restrained_turns
+from overedit.editing.shards import sharded_turns
 
 NAMES = (
     "locft_bf",
@@ -40,7 +41,8 @@ NAMES = (
 def _load() -> dict[str, Method]:
     methods: list[Method] = [import_module(f"overedit.editing.methods.{name}").METHOD for name in NAMES]
     return {
-        method.name: method._replace(function=_with_gradients(restrained_turns(method.function))) for method in methods
+        method.name: method._replace(function=_with_gradients(sharded_turns(restrained_turns(method.function))))
+        for method in methods
     }
 
 

@@ -33,8 +33,11 @@ def check_beside_weights(methods: Sequence[MethodConfig], *, engine: str, after:
         )
     if after:
         raise ValueError(f"after: acts on the weights, and {names} does not change them; leave it out")
-    if restrained := [method.method for method in methods if method.method in names and method.restraint is not None]:
-        raise ValueError(f"restraint: acts on a change of the weights, and {restrained[0]} makes none; leave it out")
+    for key in ("restraint", "shards"):
+        if given := [
+            method.method for method in methods if method.method in names and getattr(method, key) is not None
+        ]:
+            raise ValueError(f"{key}: acts on a change of the weights, and {given[0]} makes none; leave it out")
 
 
 def refuse_beside_weights(methods: Sequence[MethodConfig], *, what: str) -> None:

@@ -297,4 +297,5 @@ def _label(method: MethodConfig, methods: tuple[MethodConfig, ...]) -> str:
     differing = sorted(
         {key for other in others for key, value in other.model_dump(mode="json").items() if value != mine[key]}
     )
-    return f"{label} ({', '.join(f'{key}={mine[key]}' for key in differing)})" if differing else label
+    shown = mine | {"shards": method.shards}
+    return f"{label} ({', '.join(f'{key}={shown[key]}' for key in differing)})" if differing else label

@@ -82,7 +82,7 @@ def _of_edits(
         counted = operations(method, shape, tokens, of_calls)
         line = (row["run"], row["trajectory"], row["order_seed"])
         if line in begun:  # what the first call needs in addition is part of the first row alone
-            counted -= max(method.work(shape, tokens.of(size)).setup_operations for size in of_calls)
+            counted -= max(method.work_of_shards(shape, tokens.of(size)).setup_operations for size in of_calls)
         begun.add(line)
         total, seconds = done[row["method"]]
         done[row["method"]] = total + counted, seconds + row["seconds"]

@@ -69,7 +69,7 @@ def edits_made(of_calls: Mapping[int, int]) -> int:
 
 def operations(config: MethodConfig, shape: ModelShape, tokens: Tokens, of_calls: Mapping[int, int]) -> float:
     """Floating-point operations of all calls, and of what the first needs in addition."""
-    each = {size: config.work(shape, tokens.of(size)) for size in of_calls}
+    each = {size: config.work_of_shards(shape, tokens.of(size)) for size in of_calls}
     setup = max((work.setup_operations for work in each.values()), default=0.0)
     return setup + sum(each[size].operations * number for size, number in of_calls.items())
 
@@ -101,7 +101,7 @@ def editing_memory(
         on_gpu: Whether the model is edited on a GPU: then the copies alone are in the machine's memory.
         offload: Where the frozen weights of the layers lie: `editing.offload`.
     """
-    works = [config.work(shape, tokens.of(size)) for size in of_calls]
+    works = [config.work_of_shards(shape, tokens.of(size)) for size in of_calls]
     edited = shape.values(config.sites) * shape.itemsize
     state = max((work.state_bytes for work in works), default=0.0)
     inside = max((work.num_bytes for work in works), default=0.0)
@@ -129,7 +129,7 @@ def checkpoints_bytes(
 ) -> float:
     """Bytes of a trajectory's folder at its fullest: all checkpoints, and the states of the main line."""
     of_calls = calls(config, counts, turn_size)
-    state = max((config.work(shape, tokens.of(size)).state_bytes for size in of_calls), default=0.0)
+    state = max((config.work_of_shards(shape, tokens.of(size)).state_bytes for size in of_calls), default=0.0)
     num_states = Schedule(tuple(counts), turn_size).states(counts, restarts=config.restarts)
     each = checkpoint_bytes(config, shape, state)
     return num_states * each + _TURN_RECORD_BYTES * of_calls.total()

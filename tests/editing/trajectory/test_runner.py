@@ -14,9 +14,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from overedit.editing.merging.rules import Pcb
 from overedit.editing.methods.base import EditResult, Method, MethodConfig
 from overedit.editing.model.weights import Delta, Replacement, checksum
 from overedit.editing.requests import EditRequest
+from overedit.editing.shards import Shards, sharded_turns
 from overedit.editing.storage import disk_space
 from overedit.editing.storage.disk_space import NoSpaceError
 from overedit.editing.trajectory import editor as trajectory
@@ -63,14 +65,15 @@ def add_noise(
     """Adds seeded noise, counts edits in its state, and can turn a weight into NaN."""
     count = int(state.get("count", torch.zeros(1))) + len(requests)
     shape = model.get_parameter(NAME).shape
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    apart = int(requests[0].case_id) if config.shards else 0  # shards have the same seed, but not the same edits
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed + apart))
     if (config.poison_at is not None and count >= config.poison_at) or len(requests) == config.poison_in:
         noise[0, 0] = float("nan")
     progress(1, 1)
     return EditResult({NAME: Delta(noise)}, {"count": torch.tensor([count])}, {"edits": len(requests)})
 
 
-NOISE = Method(config=Config, function=add_noise, label="Noise", paper="none", presets={})
+NOISE = Method(config=Config, function=sharded_turns(add_noise), label="Noise", paper="none", presets={})
 
 
 @pytest.fixture
@@ -152,18 +155,23 @@ def test_a_cumulative_method_takes_all_edits_from_the_base_or_from_the_turn_befo
         torch.testing.assert_close(checkpoint.tensors()[NAME], base + change)
 
 
+SHARDS = Shards(count=3, merge=Pcb(keep=0.5))
 SCHEDULES = [(10,), (1, 10), (1, 4, 9, 10, 20), (8, 10, 12), (10, 11, 40), tuple(range(1, 13))]
 
 
+@pytest.mark.parametrize("shards", [None, SHARDS], ids=["whole", "shards"])
 @pytest.mark.parametrize("config", [Config(), CumulativeConfig(), CumulativeConfig(schedule="restart")], ids=str)
 def test_the_model_at_a_count_does_not_depend_on_the_other_counts(
-    model: LlamaForCausalLM, tmp_path: Path, config: Config
+    model: LlamaForCausalLM, tmp_path: Path, config: Config, shards: Shards | None
 ) -> None:
     found = []
+    config = config.model_copy(update={"shards": shards})
     for index, counts in enumerate(SCHEDULES):
         folder = tmp_path / str(index)
         (at_10,) = (c for c in start(model, folder, counts, config) if c.record.edit_count == 10)
-        found.append([(at_10.folder / name).read_bytes() for name in ("weights.safetensors", "state.safetensors")])
+        found.append(contents(at_10.folder))
+        found[-1].pop("checkpoint.json")  # its log has the turns since the count before
+        assert set(found[0]) == {"weights.safetensors"} | ({"state.safetensors"} if at_10.record.state else set())
     assert all(each == found[0] for each in found)
 
 
@@ -197,14 +205,17 @@ def test_a_branch_that_is_not_finite_does_not_end_the_main_line(model: LlamaForC
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("config", [Config(), Config(shards=SHARDS)], ids=["whole", "shards"])
 @pytest.mark.parametrize("stop_after", [1, 2])
-def test_a_stopped_run_continues_to_the_same_bytes(model: LlamaForCausalLM, tmp_path: Path, stop_after: int) -> None:
-    list(start(model, tmp_path / "whole", (1, 10, 20)))
-    run = start(model, tmp_path / "stopped", (1, 10, 20))
+def test_a_stopped_run_continues_to_the_same_bytes(
+    model: LlamaForCausalLM, tmp_path: Path, stop_after: int, config: Config
+) -> None:
+    list(start(model, tmp_path / "whole", (1, 10, 20), config))
+    run = start(model, tmp_path / "stopped", (1, 10, 20), config)
     for _ in range(stop_after):
         next(run)
     run.close()
-    list(start(model, tmp_path / "stopped", (1, 10, 20)))
+    list(start(model, tmp_path / "stopped", (1, 10, 20), config))
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
 
 
@@ -304,14 +315,19 @@ def test_room_for_all_checkpoints_is_looked_for_before_the_first_turn(
     assert not (tmp_path / "full").exists()
 
 
-def interrupted(model: Any, folder: Path, counts: tuple[int, ...], interim: CheckpointPolicy) -> None:
-    list(start(model, folder, counts, policy=interim))
+def interrupted(
+    model: Any, folder: Path, counts: tuple[int, ...], interim: CheckpointPolicy, config: Config | None = None
+) -> None:
+    list(start(model, folder, counts, config, interim))
 
 
+@pytest.mark.parametrize("config", [Config(), Config(shards=SHARDS)], ids=["whole", "shards"])
 @pytest.mark.parametrize("turns", [1, 2, 3, 5])
-def test_a_stop_that_is_asked_for_keeps_what_there_is(model: LlamaForCausalLM, tmp_path: Path, turns: int) -> None:
+def test_a_stop_that_is_asked_for_keeps_what_there_is(
+    model: LlamaForCausalLM, tmp_path: Path, turns: int, config: Config
+) -> None:
     """Wherever it comes, the same call again ends with the same bytes, log and edits counted included."""
-    list(start(model, tmp_path / "whole", (1, 10, 20)))
+    list(start(model, tmp_path / "whole", (1, 10, 20), config))
     before = {name: checksum(p) for name, p in model.named_parameters()}
     looked: list[bool] = []
 
@@ -320,9 +336,9 @@ def test_a_stop_that_is_asked_for_keeps_what_there_is(model: LlamaForCausalLM, t
         return looked[-1]
 
     with contextlib.suppress(StoppedError):
-        interrupted(model, tmp_path / "stopped", (1, 10, 20), CheckpointPolicy(stop_asked=stop_asked))
+        interrupted(model, tmp_path / "stopped", (1, 10, 20), CheckpointPolicy(stop_asked=stop_asked), config)
     assert {name: checksum(p) for name, p in model.named_parameters()} == before
-    again = list(start(model, tmp_path / "stopped", (1, 10, 20)))
+    again = list(start(model, tmp_path / "stopped", (1, 10, 20), config))
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
     assert [c.costs.num_edits for c in again] == [1, 10, 12]
     assert [len(c.costs.turn_seconds) for c in again] == [1, 3, 3]

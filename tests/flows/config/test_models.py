@@ -47,6 +47,12 @@ def test_what_the_runs_covariance_cannot_be() -> None:
 def test_two_of_a_kind_are_told_apart() -> None:
     labels = config({"method": "emmet", "batch_size": 1}, {"method": "emmet", "batch_size": 16}).labels
     assert labels == ("EMMET (batch_size=1)", "EMMET (batch_size=16)")
+    four, eight = ({"method": "emmet", "shards": {"count": count, "merge": "pcb"}} for count in (4, 8))
+    assert config(four, eight).labels == ("EMMET (shards=4 x pcb)", "EMMET (shards=8 x pcb)")
+    finer = {"method": "emmet", "shards": {"count": 4, "merge": {"kind": "pcb", "keep": 0.05}}}
+    assert config(four, finer, {"method": "emmet"}).labels == (
+        "EMMET (shards=4 x pcb)", "EMMET (shards=4 x pcb(keep=0.05))", "EMMET (shards=None)",
+    )  # fmt: skip
 
 
 def test_a_gate_needs_a_probe() -> None:

@@ -132,6 +132,7 @@ CONFIG = {
         ({"engine": {}}, "engine.kind: 'auto' runs the weights alone, and grace keeps its edits beside them"),
         ({"engine": {"kind": "vllm"}}, "engine.kind: 'vllm' runs the weights alone"),
         ({"after": ["quantize_int8"]}, "after: acts on the weights, and grace does not change them"),
+        ({"methods": [CONFIG["methods"][0] | {"shards": {"count": 2, "merge": "mean"}}]}, "shards: acts on a change"),  # type: ignore[index]
         ({"methods": [CONFIG["methods"][0] | {"restraint": "rect"}]}, "restraint: acts on a change of the weights"),  # type: ignore[index]
     ],
 )
