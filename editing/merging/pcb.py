@@ -8,7 +8,7 @@ S shards, with |t_i| clipped at its tails and min-max scaled to m_i,
     merged  = sum_i s_i t_i / sum_i s_i
 
 where the last line has the clipped t_i. An entry at which every s_i is 0 is 0. The scores are made for one shard at a
-time, in the dtype of the changes: beside the changes, no more than ten tensors of one change's size are held.
+time, in the dtype of the changes: beside the changes, a dozen tensors of one change's size are held at most.
 
 Checked against: clipped changes, both parts of the scores, weights and merged changes of the published implementation,
 in its four variants (golden data).

@@ -153,7 +153,7 @@ class MethodConfig(BaseModel):
 
         The calls of all shards one after the other; their states; the pristine and each shard's values of the edited
         parameters, which are part of the state unless the method restarts. Merging: some twenty operations for each
-        entry and shard, in float32 the shards' changes of one parameter at a time and ten tensors of its size.
+        entry and shard; in float32, for one parameter at a time, two tensors of its size for each shard and a dozen.
 
         Args:
             shape: The model's.
@@ -165,7 +165,7 @@ class MethodConfig(BaseModel):
         works = [self.work(shape, turn._replace(num_edits=size)) for size in parts]
         count, edited = self.shards.count, shape.values(self.sites) * shape.itemsize
         weights, state = (count + 1) * edited, count * max(work.state_bytes for work in works)
-        merging = 4 * (count + 10) * shape.largest(self.sites)
+        merging = 4 * (2 * count + 12) * shape.largest(self.sites)
         return Work(
             operations=sum(work.operations for work in works) + 20 * count * shape.values(self.sites),
             num_bytes=max(edited + max(work.num_bytes for work in works), merging) + (weights if self.restarts else 0),
