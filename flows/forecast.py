@@ -10,6 +10,7 @@ import torch
 from transformers import AutoTokenizer
 
 from overedit.editing.methods.base import MethodConfig
+from overedit.editing.methods.locate_then_edit.curvature import reading_operations
 from overedit.editing.model.shape import ModelShape
 from overedit.editing.model.tokenization import encode_texts
 from overedit.flows.config.models import BenchmarkConfig
@@ -113,7 +114,7 @@ def count_facts(plan: Plan, machine: Machine) -> Facts:
     dtype = stored_dtype if config.dtype == "auto" else getattr(torch, config.dtype)
     for method in config.methods:
         options = method.covariance_options
-        if options is not None and not_cached(options, method.sites, model_digest=model.digest, dtype=dtype):
+        if options is not None and not_cached(options, method.covariances, model_digest=model.digest, dtype=dtype):
             first = encode_texts(tokenizer, list(islice(open_corpus(options.corpus, 50, key="covariance").texts, 50)))
             length = _mean(min(len(ids), options.max_length) for ids in first)
             covariance[options.corpus] = length * (options.num_samples or 100_000)
@@ -240,17 +241,14 @@ def _stages(
 
 
 def _covariance_seconds(facts: Facts, config: BenchmarkConfig, shape: ModelShape, corpus: str) -> float:
-    """One pass over the corpus up to the deepest site, and in float64 a product of I x I for each token and site."""
-    sites = {
-        site
+    names = {
+        name
         for method in config.methods
         if (options := method.covariance_options) is not None and options.corpus == corpus
-        for site in method.sites
+        for name in method.covariances
     }
-    tokens = facts.covariance_tokens[corpus]
-    passes = shape.forward(tokens, layers=1 + max(shape.projections[site].layer for site in sites))
-    products = sum(4.0 * shape.projections[site].inputs ** 2 for site in sites) * tokens
-    return (passes + products) / (EDITING_SHARE * facts.rate.forward)
+    counted = reading_operations(shape, names, facts.covariance_tokens[corpus])
+    return counted / (EDITING_SHARE * facts.rate.forward)
 
 
 def _notes(facts: Facts, config: BenchmarkConfig, kind: str, engine: Memory) -> list[str]:

@@ -233,7 +233,7 @@ def check_methods(model: ModelReference, methods: tuple[MethodConfig, ...]) -> N
             anatomy.site_parameters(site)
         options = method.covariance_options
         if options is not None:
-            check_covariance(options, method.sites, model_digest=model.digest)
+            check_covariance(options, method.covariances, model_digest=model.digest)
 
 
 def anatomy_of(model: ModelReference) -> Anatomy:

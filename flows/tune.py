@@ -84,7 +84,7 @@ def make_tune_plan(
     if not changed:
         check_same_configuration(run, config)
     candidates = [each for method in config.methods for each in check_ranges(method, config.ranges_of(method))]
-    by_inputs = {(each.sites, str(each.covariance_options)): each for each in (*config.methods, *candidates)}
+    by_inputs = {(each.covariances, str(each.covariance_options)): each for each in (*config.methods, *candidates)}
     check_methods(config.model_reference, tuple(by_inputs.values()))
     with show(f"Reading {config.dataset.path or config.dataset.name}", "edits") as progress:
         after_skip = load_requests(config.dataset, progress=progress).requests[config.skip :]

@@ -101,6 +101,20 @@ class MethodConfig(BaseModel):
     takes_prefix: ClassVar[bool] = False
     """The function takes `prefix_of`, so that several sites can share the forward passes below them."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        """Complete a partly given group of fields by the method's own defaults, not by those of the group's class."""
+        if not isinstance(given, dict):
+            return given
+        defaults = {name: cls.model_fields[name].default for name in given if name in cls.model_fields}
+        nested = {
+            name: default.model_dump() | given[name]
+            for name, default in defaults.items()
+            if isinstance(default, BaseModel) and isinstance(given[name], dict)
+        }
+        return given | nested
+
     restraint: AnyRestraint | None = None
     """What is taken out of a weight change: `rect`, `sphere`, `prune`, `truncate` or `dare`, or one with its settings,
     as `{kind: rect, keep: 0.2}`."""
@@ -129,9 +143,14 @@ class MethodConfig(BaseModel):
     def covariance_options(self) -> CovarianceOptions | None:
         """Which covariance of the pristine model's keys the method needs; None for methods that need none.
 
-        Where it is not None, the function is given `covariance=`: site -> `SecondMoment`.
+        Where it is not None, the function is given `covariance=`: name -> `SecondMoment`, for all `covariances`.
         """
         return None
+
+    @property
+    def covariances(self) -> tuple[str, ...]:
+        """The names of the second moments that the method needs: a site means the covariance of its keys."""
+        return self.sites
 
     def work(self, shape: ModelShape, turn: TurnSize) -> Work:
         """What one call takes: the default of methods that do not say, which is that of one step of training.

@@ -18,18 +18,16 @@ embeddings); the order of each epoch comes from a recorded seed; a model that is
 
 from __future__ import annotations
 
-import json
-import random
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from types import MappingProxyType
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.methods.base import EditResult, Method, Progress, Range, State, TurnSize, Work, silent
-from overedit.editing.methods.fine_tuning.tuner import SiteTuning, Tuner, encode_samples, tuning
+from overedit.editing.methods.fine_tuning.breadth_first import Epochs, edit_breadth_first
+from overedit.editing.methods.fine_tuning.tuner import SiteTuning, encode_samples, tuning
 from overedit.editing.model.partial_forward.prefix_cache import PrefixOf
 from overedit.editing.model.shape import ModelShape
 from overedit.editing.requests import EditRequest
@@ -62,6 +60,11 @@ class LocftBf(SiteTuning):
         """Whether each edit count is trained from the base model."""
         return self.schedule == "restart"
 
+    @property
+    def order(self) -> Epochs:
+        """How the epochs are trained."""
+        return Epochs(self.batch_size, self.epochs, self.skip_batch_below, self.stop_epoch_below, self.loss_average)
+
     def work(self, shape: ModelShape, turn: TurnSize) -> Work:
         """All epochs; training ends earlier where the loss is low."""
         return self.training(shape, turn, passes=self.epochs, batch=self.batch_size)
@@ -77,17 +80,6 @@ PRESETS: Mapping[str, LocftBf] = MappingProxyType(
     }
 )
 """Model id -> published settings."""
-
-
-class BreadthFirst(NamedTuple):
-    """Record of a training run, by epoch and step."""
-
-    batches: list[list[list[int]]]
-    """Indices of the requests in each step of each epoch."""
-    losses: list[list[float]]
-    """Loss of each step before its update, in nats."""
-    epoch_means: list[float]
-    """Mean loss of each epoch, weighted by batch size."""
 
 
 def locft_bf(
@@ -121,52 +113,10 @@ def locft_bf(
     """
     samples = encode_samples(model, tokenizer, requests, append_eos=config.append_eos)
     with tuning(model, samples, config, prefix_of=prefix_of) as tuner:
-        done = train_breadth_first(tuner, len(samples), config, seed=seed, progress=progress)
-        steps = sum(len(losses) for losses in done.losses)
-        log: dict[str, float | int | str] = {
-            "epochs": len(done.losses),
-            "steps": steps,
-            "skipped_steps": sum(loss < config.skip_batch_below for losses in done.losses for loss in losses),
-            "dropped": len(samples) - len(trained(done, config)) if config.restarts else 0,
-            "first_epoch_loss": done.epoch_means[0],
-            "last_epoch_loss": done.epoch_means[-1],
-            "epoch_losses": json.dumps([round(mean, 6) for mean in done.epoch_means]),
-            "seed": seed,
-            "prefix": tuner.prefix.start,
-            "prefix_bytes": tuner.prefix.num_bytes,
-        }
+        log = edit_breadth_first(
+            tuner, len(samples), config.order, restarts=config.restarts, seed=seed, progress=progress
+        )
         return EditResult(tuner.update(), {}, log)
-
-
-def train_breadth_first(
-    tuner: Tuner, num_samples: int, config: LocftBf, *, seed: int, progress: Progress = silent
-) -> BreadthFirst:
-    """Train in epochs; the order is reshuffled in place before each, by Python's generator with `seed`."""
-    shuffle = random.Random(seed).shuffle
-    order = list(range(num_samples))
-    done = BreadthFirst([], [], [])
-    total = config.epochs * -(-num_samples // config.batch_size)
-    for epoch in range(config.epochs):
-        shuffle(order)
-        batches = [order[i : i + config.batch_size] for i in range(0, num_samples, config.batch_size)]
-        done.batches.append(batches)
-        done.losses.append([])
-        for batch in batches:
-            loss = tuner.step(batch, average=config.loss_average, skip_below=config.skip_batch_below)
-            done.losses[epoch].append(loss)
-            progress(sum(map(len, done.losses)), total)
-        weighted = sum(loss * len(batch) for loss, batch in zip(done.losses[epoch], batches, strict=True))
-        done.epoch_means.append(weighted / num_samples)
-        if done.epoch_means[-1] < config.stop_epoch_below:
-            break
-    progress(total, total)
-    return done
-
-
-def trained(done: BreadthFirst, config: LocftBf) -> set[int]:
-    """The requests that were in a step which was not skipped."""
-    steps = zip(chain.from_iterable(done.batches), chain.from_iterable(done.losses), strict=True)
-    return {n for batch, loss in steps if not loss < config.skip_batch_below for n in batch}
 
 
 RANGES: Mapping[str, Range] = MappingProxyType(

@@ -33,6 +33,7 @@ NAMES = (
     "memit_seq",
     "rlsedit",
     "betaedit",
+    "crispedit",
     "grace",
 )
 """The modules of this folder, one method each, in the order in which they are listed to users."""

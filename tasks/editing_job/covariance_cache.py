@@ -1,4 +1,4 @@
-"""The covariance of a model's keys: computed once and cached for later runs, or read from given files.
+"""The covariance of a model's keys, and other second moments: computed once and cached, or read from given files.
 
 The cache is the subfolder `covariance` of the cache folder (`tasks.system.cache`). A file's name is a digest of the
 weights, the texts, the site, the dtypes, the number of texts and their length, so a change of any makes another file.
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.methods.base import CovarianceOptions, Progress, silent
 from overedit.editing.methods.locate_then_edit.covariance import SecondMoment, second_moments
+from overedit.editing.methods.locate_then_edit.curvature import curvature_of_texts, is_factor, site_of
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.storage.atomic import remove_leftovers
 from overedit.editing.storage.checksums import digest
@@ -45,24 +46,26 @@ def covariance_of(
     model_digest: str,
     progress: Progress = silent,
 ) -> dict[str, SecondMoment]:
-    """Get C0 of each site's keys: read from the cache, or computed in one pass for all missing sites and cached.
+    """Get second moments over a text: read from the cache, or computed in one pass for all that are missing and cached.
 
     Args:
         model: The pristine model.
         tokenizer: Its tokenizer.
         options: The text, or the given files.
-        sites: Projections, e.g. `5.down_proj`.
+        sites: Names of second moments, all of one kind: projections, e.g. `5.down_proj`, for C0 of their keys, or
+            factors of the curvature, e.g. `5.down_proj.gradients`.
         model_digest: Digest of the model's weights.
         progress: Called with (texts done, total) while covariances are computed.
 
     Returns:
-        Site -> C0, on the device of its projection; bit-identical whether it was cached or just computed.
+        Name -> second moment, on the device of its projection; bit-identical whether it was cached or just computed.
 
     Raises:
         ValueError: As `check_covariance`, or a site is not a projection of the model.
     """
     anatomy = Anatomy.of(model)
-    devices = {site: model.get_parameter(anatomy.site_parameters(site)[0]).device for site in sites}
+    weights = {name: anatomy.site_parameters(site_of(name))[0] for name in sites}
+    devices = {name: model.get_parameter(weight).device for name, weight in weights.items()}
     if options.path is not None:
         files = given_files(options.path, sites, model_digest)
         return {site: read_covariance(file, devices[site]) for site, file in files.items()}
@@ -72,8 +75,8 @@ def covariance_of(
     missing = [site for site in devices if site not in found]
     if missing:
         remove_leftovers(cache_folder("covariance"))
-        texts, length = corpus.texts, options.max_length
-        computed = second_moments(model, tokenizer, texts, missing, max_length=length, progress=progress)
+        read = curvature_of_texts if is_factor(missing[0]) else second_moments
+        computed = read(model, tokenizer, corpus.texts, missing, max_length=options.max_length, progress=progress)
         found |= {site: _kept(records[site], moment) for site, moment in computed.items()}
     return {site: found[site] for site in devices}
 
@@ -94,7 +97,7 @@ def check_covariance(options: CovarianceOptions, sites: Sequence[str], *, model_
 
 
 def not_cached(options: CovarianceOptions, sites: Sequence[str], *, model_digest: str, dtype: torch.dtype) -> list[str]:
-    """The sites whose covariance has to be computed, for a model of this dtype; raises as `check_covariance`."""
+    """The names of second moments that have to be computed, for a model of this dtype; raises as `check_covariance`."""
     if options.path is not None:
         return []
     corpus = open_corpus(options.corpus, options.num_samples, key=f"{KEY}.corpus")

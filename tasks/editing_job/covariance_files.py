@@ -41,6 +41,7 @@ class CovarianceRecord(BaseModel):
 
     format: int = FORMAT
     site: str
+    """The site, or the name of a factor of its curvature."""
     model_digest: str
     """Digest of the model's weights."""
     model_dtype: str

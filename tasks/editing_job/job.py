@@ -250,14 +250,14 @@ def method_inputs(method: MethodConfig, loaded: LoadedModel, model_digest: str, 
     with show(
         f"Reading {options.path or options.corpus} for {METHODS[method.method].label}'s covariance", "texts"
     ) as progress:
-        found = covariance_of(*loaded, options, method.sites, model_digest=model_digest, progress=progress)
+        found = covariance_of(*loaded, options, method.covariances, model_digest=model_digest, progress=progress)
         return {"covariance": found}
 
 
 def inputs_key(method: MethodConfig, model_digest: str) -> dict[str, Any]:
     """A JSON-able key of these inputs."""
     options = method.covariance_options
-    return {"covariance": covariance_key(options, method.sites, model_digest=model_digest)} if options else {}
+    return {"covariance": covariance_key(options, method.covariances, model_digest=model_digest)} if options else {}
 
 
 def _end(folder: Path, checkpoints: Sequence[Checkpoint], *, continues: bool) -> None:

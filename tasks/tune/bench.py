@@ -146,7 +146,7 @@ class Bench:
 
     def _inputs_of(self, config: MethodConfig) -> dict[str, Any]:
         options = config.covariance_options
-        key = digest([config.sites, options.model_dump(mode="json") if options is not None else None])
+        key = digest([config.covariances, options.model_dump(mode="json") if options is not None else None])
         if key not in self._inputs:
             self._inputs[key] = method_inputs(config, self._loaded, self._reference.digest, unseen)
         return self._inputs[key]

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from overedit.editing.methods.base import MethodConfig
 from overedit.editing.methods.locate_then_edit.covariance import second_moments
+from overedit.editing.methods.locate_then_edit.curvature import curvature_of_texts, is_factor
 from overedit.editing.methods.registry import METHODS
 from tests.support.teachable_models import WORDS, byte_tokenizer
 
@@ -15,6 +16,7 @@ BY_FIELD: dict[str, Any] = {
     "site": "1.down_proj",
     "sites": ("1.down_proj", "2.up_proj"),
     "layers": (0, 1),
+    "energy": 0.5,
     "epochs": 2,
     "max_steps": 2,
     "num_steps": 4,
@@ -48,5 +50,6 @@ def covariance_of(name: str, model: PreTrainedModel) -> dict[str, Any]:
     config = config_of(name)
     if config.covariance_options is None:
         return {}
+    read = curvature_of_texts if is_factor(config.covariances[0]) else second_moments
     texts = [f"{i} bottles of {word}, {i * i} in all" for i, word in enumerate(WORDS * 4)]
-    return {"covariance": second_moments(model, byte_tokenizer(), texts, config.sites, max_length=32)}
+    return {"covariance": read(model, byte_tokenizer(), texts, config.covariances, max_length=32)}

@@ -1,4 +1,4 @@
-"""Fine-tuning of one site: the samples, loss and optimizer steps shared by LocFT-BF, FT-L and FT-M.
+"""Fine-tuning of sites: the samples, loss and optimizer steps shared by LocFT-BF, FT-L, FT-M and CrispEdit.
 
 A method decides which samples form a step, how many steps to take, and when to stop; everything else is here. The model
 is never written to: the trained values are float32 copies used in place of its parameters.
@@ -33,13 +33,11 @@ from overedit.editing.requests import EditRequest
 Objective = Literal["answer", "prompt_last", "target_last"]
 
 
-class SiteTuning(MethodConfig):
-    """Settings that all fine-tuning methods share."""
+class Tuning(MethodConfig):
+    """Settings that all fine-tuning methods share, whatever they train."""
 
     takes_prefix: ClassVar[bool] = True
 
-    site: str = "6.down_proj"
-    """The weights that are trained, as `<layer>.<part>`; published for Qwen2.5-7B (arXiv 2509.22072, table 2)."""
     learning_rate: float = Field(default=5e-4, gt=0)
     """Step size of Adam, constant (arXiv 2509.22072, published settings)."""
     weight_decay: float = Field(default=0.0, ge=0)
@@ -54,16 +52,14 @@ class SiteTuning(MethodConfig):
     """Tokens of one forward pass, padding included: bounds memory. The gradients of a larger batch are summed."""
 
     @property
-    def sites(self) -> tuple[str, ...]:
-        """The trained site."""
-        return (self.site,)
-
-    def at_site(self, site: str) -> Self:
-        """The same settings with another site to train."""
-        return self.model_copy(update={"site": site})
+    def first_site(self) -> str:
+        """Where a training step starts, since nothing before it is trained: the lowest layer, or its only site."""
+        lowest = min(int(site.partition(".")[0]) for site in self.sites)
+        there = {site for site in self.sites if site.startswith(f"{lowest}.")}
+        return there.pop() if len(there) == 1 else f"{lowest}.layer"
 
     def training(self, shape: ModelShape, turn: TurnSize, *, passes: int, batch: int) -> Work:
-        """Operations and bytes of training the site.
+        """Operations and bytes of training the sites.
 
         With layers 0 to l below and m above, per token: 2 P l once, if the prefix is cached, and 4 P m (forward,
         backward) and 4 W (the site's product, and its gradient) in each pass. Bytes: the site in float32 five times
@@ -76,7 +72,8 @@ class SiteTuning(MethodConfig):
             batch: Requests of a step.
         """
         weights, layer = shape.values(self.sites), shape.first_layer(self.sites)
-        width = shape.hidden + (shape.projections[self.site].inputs if self.site in shape.projections else 0)
+        first = self.first_site
+        width = shape.hidden + (shape.projections[first].inputs if first in shape.projections else 0)
         cached = turn.tokens * width * shape.itemsize
         is_cached = self.frozen_prefix and cached <= self.prefix_gib * 2**30
         share = min(batch, turn.num_edits) / turn.num_edits
@@ -85,11 +82,27 @@ class SiteTuning(MethodConfig):
         step = 2 * shape.forward(turn.tokens, layers=above) + 2 * shape.head(turn.targets) + 4 * weights * turn.tokens
         below = shape.forward(turn.tokens, layers=layer)
         kept = shape.kept_bytes(share * turn.tokens, layers=above) + shape.logits_bytes(share * turn.targets)
-        first = shape.passing_bytes(min(turn.tokens, self.max_tokens_per_pass))
+        passing = shape.passing_bytes(min(turn.tokens, self.max_tokens_per_pass))
         return Work(
             operations=passes * step + (below if is_cached else passes * below),
-            num_bytes=weights * (20 + shape.itemsize) + cached * is_cached + max(fit * kept, first),
+            num_bytes=weights * (20 + shape.itemsize) + cached * is_cached + max(fit * kept, passing),
         )
+
+
+class SiteTuning(Tuning):
+    """Settings of the methods that train one site."""
+
+    site: str = "6.down_proj"
+    """The weights that are trained, as `<layer>.<part>`; published for Qwen2.5-7B (arXiv 2509.22072, table 2)."""
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The trained site."""
+        return (self.site,)
+
+    def at_site(self, site: str) -> Self:
+        """The same settings with another site to train."""
+        return self.model_copy(update={"site": site})
 
 
 class Sample(NamedTuple):
@@ -141,37 +154,38 @@ def _sample(pair: TokenPair, objective: Objective) -> Sample:
 def tuning(
     model: PreTrainedModel,
     samples: Sequence[Sample],
-    config: SiteTuning,
+    config: Tuning,
     *,
     norm_constraint: float | None = None,
     prefix_of: PrefixOf | None = None,
 ) -> Iterator[Tuner]:
-    """Make a site of a model trainable on samples; the model is restored at the end of the block.
+    """Make sites of a model trainable on samples; the model is restored at the end of the block.
 
     Args:
         model: Training mode and gradient flags are restored too.
         samples: All samples of all steps.
-        config: Site, optimizer and memory settings.
+        config: Sites, optimizer and memory settings.
         norm_constraint: How far any weight may move from its value at `Tuner.start`.
         prefix_of: Computes the prefix; a `SharedPrefix` computes those of several sites together, and by default that
             of one site whose model has streamed weights.
     """
-    names = Anatomy.of(model).site_parameters(config.site)
+    anatomy = Anatomy.of(model)
+    names = [name for site in config.sites for name in anatomy.site_parameters(site)]
     with frozen(model):
         prefix = (prefix_of or (SharedPrefix() if is_streamed(model) else compute_prefix))(
             model,
-            config.site,
+            config.first_site,
             [sample.ids for sample in samples],
             max_bytes=int(config.prefix_gib * 2**30) if config.frozen_prefix else 0,
             max_tokens_per_pass=config.max_tokens_per_pass,
         )
-        suffix = Suffix(model, config.site, prefix)
+        suffix = Suffix(model, config.first_site, prefix)
         with standing_in(suffix.stand_ins), torch.enable_grad():
             yield Tuner(model, names, suffix, samples, config, norm_constraint)
 
 
 class Tuner:
-    """Float32 copies of a site's parameters, and the steps that train them."""
+    """Float32 copies of the sites' parameters, and the steps that train them."""
 
     def __init__(
         self,
@@ -179,7 +193,7 @@ class Tuner:
         names: Sequence[str],
         suffix: Suffix,
         samples: Sequence[Sample],
-        config: SiteTuning,
+        config: Tuning,
         norm_constraint: float | None,
     ) -> None:
         own = dict(model.named_parameters())
@@ -197,9 +211,10 @@ class Tuner:
 
     def start(self) -> None:
         """Start from the present values with a fresh optimizer, and make them the centre of the norm constraint."""
-        self._optimizer = torch.optim.Adam(
+        self.optimizer = torch.optim.Adam(
             list(self.values.values()), self._config.learning_rate, weight_decay=self._config.weight_decay, fused=True
         )
+        """Adam over `values`, in their order; a method may give it hooks, or the moments of an earlier turn."""
         if self._norm_constraint is not None:
             self._centres = {name: value.detach().clone() for name, value in self.values.items()}
 
@@ -216,7 +231,7 @@ class Tuner:
         Returns:
             The batch's loss before the step, in nats, computed in float32.
         """
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         lengths, values, loss = self.prefix.lengths, list(self.values.values()), 0.0
         groups = length_groups(lengths, batch, self._config.max_tokens_per_pass)
         num_terms = sum(len(self._samples[n].labels) for n in batch)
@@ -232,7 +247,7 @@ class Tuner:
             for value, gradient in zip(values, gradients, strict=False):
                 value.grad = gradient if value.grad is None else value.grad + gradient
         if not loss < skip_below:  # a NaN loss takes its step, so that the damage shows
-            self._optimizer.step()
+            self.optimizer.step()
             self._constrain()
         return loss
 

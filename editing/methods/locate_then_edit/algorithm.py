@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.methods.base import CovarianceOptions, EditResult, Progress, State, silent
@@ -67,20 +67,6 @@ class LocateThenEdit(CountedWork):
     done for all methods alike by arXiv 2509.22072, appendix A.1.1."""
     max_tokens_per_pass: int = Field(default=8192, ge=1)
     """Tokens per pass when keys are read: bounds memory, without effect on the result."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _complete(cls, given: Any) -> Any:
-        """Complete a partly given group of fields by the method's own defaults, not by those of the group's class."""
-        if not isinstance(given, dict):
-            return given
-        defaults = {name: cls.model_fields[name].default for name in given if name in cls.model_fields}
-        nested = {
-            name: default.model_dump() | given[name]
-            for name, default in defaults.items()
-            if isinstance(default, BaseModel) and isinstance(given[name], dict)
-        }
-        return given | nested
 
     @model_validator(mode="after")
     def _in_order(self) -> LocateThenEdit:

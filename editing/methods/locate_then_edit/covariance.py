@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import nn
@@ -131,37 +131,72 @@ def second_moments(
     """
     anatomy = Anatomy.of(model)
     modules = {site: model.get_submodule(anatomy.site_module(site)) for site in sites}
-    sums = {site: _Sum(module) for site, module in modules.items()}
-    cap = min(max_length, context_length(model.config) or max_length)
+    sums = {site: MomentSum.of_inputs(module) for site, module in modules.items()}
+    return summed_moments(
+        model,
+        encoded(model, tokenizer, texts, max_length),
+        sums,
+        partial(_keys, model, modules),
+        max_tokens_per_pass=max_tokens_per_pass,
+        total_texts=len(texts) if isinstance(texts, Sequence) else 0,
+        progress=progress,
+    )
+
+
+def summed_moments(
+    model: PreTrainedModel,
+    blocks: Iterable[Sequence[Sequence[int]]],
+    sums: Mapping[str, MomentSum],
+    read: Callable[[Sequence[Sequence[int]]], Mapping[str, torch.Tensor]],
+    *,
+    max_tokens_per_pass: int,
+    left_out: int = 0,
+    check: bool = True,
+    total_texts: int = 0,
+    progress: Progress = silent,
+) -> dict[str, SecondMoment]:
+    """The second moments of what forward passes read, over all tokens of all texts.
+
+    Args:
+        model: Bit-identical on return.
+        blocks: Token ids of the texts, in blocks of an even number of texts.
+        sums: What is summed, by name.
+        read: Given the ids of some texts, longest first: rows (B, T, X) by the same names.
+        max_tokens_per_pass: Tokens per pass, padding included.
+        left_out: Tokens at the end of each text whose rows are not counted.
+        check: Refuse rows that are not finite.
+        total_texts: The number of texts, for the progress; 0 where it is not known.
+        progress: Called with (texts done, total texts as far as known).
+
+    Raises:
+        ValueError: Texts without a token that counts, or rows that are not finite.
+    """
     halving, done = OomHalver(), 0
-    total_texts = len(texts) if isinstance(texts, Sequence) else 0
     with frozen(model):
-        for ids in _encoded(tokenizer, texts, cap):
+        for ids in blocks:
             lengths = [len(row) for row in ids]
-            filled = [n for n, length in enumerate(lengths) if length]
+            filled = [n for n, length in enumerate(lengths) if length > left_out]
             done += len(ids) - len(filled)
             groups = length_groups(lengths, filled, max_tokens_per_pass)
-            for group, keys in halving.run(
-                groups, partial(_keys, model, modules, ids), size=partial(padded_tokens, lengths)
+            for group, rows in halving.run(
+                groups, partial(_read_group, read, ids), size=partial(padded_tokens, lengths)
             ):
-                halves = _positions_by_half(ids, group)
-                for site, entering in keys.items():
-                    sums[site].add(entering, halves)
+                halves = _positions_by_half(ids, group, left_out)
+                for name, values in rows.items():
+                    sums[name].add(values, halves)
                 done += len(group)
                 progress(done, max(done, total_texts))
-    return {site: total.mean(site, model.dtype) for site, total in sums.items()}
+    return {name: total.mean(name, model.dtype, check=check) for name, total in sums.items()}
 
 
-class _Sum:
-    """The running sum of one projection's k k^T, and the same over the even texts for the first inputs.
+class MomentSum:
+    """The running sum of x x^T of rows x, and the same over the even texts for the first 1,024 entries of x.
 
     Both are symmetric, so only the blocks on and above the diagonal are computed: 10 of 16.
     """
 
-    def __init__(self, projection: nn.Module) -> None:
-        width_at = 0 if stores_in_out(projection) else 1
-        weight = projection.get_parameter("weight")
-        width = weight.shape[width_at]
+    def __init__(self, width: int, weight: torch.Tensor) -> None:
+        """An empty sum of rows of this width, on the device of a weight, for products in its dtype or a wider one."""
         compared = min(width, _INPUTS_COMPARED)
         self.sum_II = torch.zeros(width, width, dtype=torch.float64, device=weight.device)
         self.half_JJ = self.sum_II.new_zeros(compared, compared)
@@ -170,8 +205,22 @@ class _Sum:
         on_cpu = weight.device.type == "cpu"
         self.product_dtype = torch.float64 if on_cpu else torch.promote_types(weight.dtype, torch.float32)
 
+    @classmethod
+    def of_inputs(cls, projection: nn.Module) -> Self:
+        """An empty sum for the inputs of a projection; raises ValueError if the module is not one."""
+        width_at = 0 if stores_in_out(projection) else 1
+        weight = projection.get_parameter("weight")
+        return cls(weight.shape[width_at], weight)
+
+    @classmethod
+    def of_outputs(cls, projection: nn.Module) -> Self:
+        """An empty sum for the outputs of a projection; raises ValueError if the module is not one."""
+        width_at = 1 if stores_in_out(projection) else 0
+        weight = projection.get_parameter("weight")
+        return cls(weight.shape[width_at], weight)
+
     def add(self, keys: torch.Tensor, halves: Sequence[torch.Tensor]) -> None:
-        """Add the keys of a pass, (B, T, I), at the flat positions b * T + t of each half."""
+        """Add the rows of a pass, (B, T, I), at the flat positions b * T + t of each half."""
         keys_RI = keys.reshape(-1, keys.shape[-1])
         for half, positions_R in enumerate(halves):
             for part_R in positions_R.to(keys.device).split(_ROWS_A_PRODUCT):
@@ -187,16 +236,16 @@ class _Sum:
             if compared and start < num_compared:
                 self.half_JJ[:end, start:end] += product[:num_compared, : num_compared - start]
 
-    def mean(self, site: str, dtype: torch.dtype) -> SecondMoment:
-        """C0.
+    def mean(self, site: str, dtype: torch.dtype, *, check: bool) -> SecondMoment:
+        """The mean of x x^T.
 
         Raises:
-            ValueError: There was no token, or a key was not finite.
+            ValueError: There was no token, or a row was not finite.
         """
         num_tokens = sum(self.num_tokens)
         if num_tokens == 0:
             raise ValueError("texts: there is not one token in the corpus")
-        if not bool(self.sum_II.isfinite().all()):
+        if check and not bool(self.sum_II.isfinite().all()):
             raise ValueError(f"site {site}: keys that are not finite in {dtype}; load the model in a wider dtype")
         return SecondMoment(_mirrored(self.sum_II) / num_tokens, num_tokens, self._convergence())
 
@@ -215,27 +264,37 @@ def _mirrored(upper_II: torch.Tensor) -> torch.Tensor:
     return upper_II.triu() + upper_II.triu(1).T
 
 
+def _read_group(
+    read: Callable[[Sequence[Sequence[int]]], Mapping[str, torch.Tensor]],
+    ids: Sequence[Sequence[int]],
+    group: Sequence[int],
+) -> Mapping[str, torch.Tensor]:
+    return read([ids[n] for n in group])
+
+
 def _keys(
-    model: PreTrainedModel, modules: Mapping[str, nn.Module], ids: Sequence[Sequence[int]], group: Sequence[int]
+    model: PreTrainedModel, modules: Mapping[str, nn.Module], ids: Sequence[Sequence[int]]
 ) -> dict[str, torch.Tensor]:
     """The input of each module in one forward pass, which stops when the last of them is reached."""
-    ids_BT = pad_with_last([ids[n] for n in group]).to(model.device)
+    ids_BT = pad_with_last(ids).to(model.device)
     with stop_forward_at(modules.values(), entering=True) as reached:
         model(input_ids=ids_BT, use_cache=False)
     return {site: reached[module].hidden for site, module in modules.items()}
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], cap: int) -> Iterator[list[tuple[int, ...]]]:
-    """Token ids of the texts, in blocks of an even number of texts, each cut to `cap` tokens."""
-    waiting = iter(texts)
+def encoded(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], max_length: int
+) -> Iterator[list[tuple[int, ...]]]:
+    """Token ids of the texts, in blocks of an even number of texts, each cut to `max_length` or the model's context."""
+    cap, waiting = min(max_length, context_length(model.config) or max_length), iter(texts)
     while pool := list(islice(waiting, _TEXTS_READ_AHEAD)):
         yield [ids[:cap] for ids in encode_texts(tokenizer, pool)]
 
 
-def _positions_by_half(ids: Sequence[Sequence[int]], group: Sequence[int]) -> list[torch.Tensor]:
-    """Flat positions b * T + t of the real tokens, int64: those of texts with an even index, then of the others."""
+def _positions_by_half(ids: Sequence[Sequence[int]], group: Sequence[int], left_out: int) -> list[torch.Tensor]:
+    """Flat positions b * T + t of the tokens that count, int64: of texts with an even index, then of the others."""
     longest = len(ids[group[0]])
     halves: list[list[int]] = [[], []]
     for b, n in enumerate(group):
-        halves[n % 2].extend(range(b * longest, b * longest + len(ids[n])))
+        halves[n % 2].extend(range(b * longest, b * longest + len(ids[n]) - left_out))
     return [torch.tensor(positions, dtype=torch.int64) for positions in halves]

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from overedit.editing.methods.base import EditResult
+from overedit.editing.methods.fine_tuning.breadth_first import train_breadth_first
 from overedit.editing.methods.fine_tuning.tuner import encode_samples, tuning
-from overedit.editing.methods.locft_bf import PRESETS, LocftBf, locft_bf, train_breadth_first
+from overedit.editing.methods.locft_bf import PRESETS, LocftBf, locft_bf
 from overedit.editing.model.weights import Replacement, applied
 from overedit.editing.requests import EditRequest
 from tests.support.teachable_models import (
@@ -58,7 +59,7 @@ def test_batches_losses_and_weights_are_the_published_implementations(golden: Pa
     )
     samples = encode_samples(model, tokenizer, requests, append_eos=True)
     with tuning(model, samples, config) as tuner:
-        done = train_breadth_first(tuner, len(samples), config, seed=case["python_random_seed"])
+        done = train_breadth_first(tuner, len(samples), config.order, seed=case["python_random_seed"])
         trained = tuner.update()[name].tensor
     assert done.batches == case["batch_order"]
     for losses, expected in zip(done.losses, case["step_losses"], strict=True):
@@ -105,7 +106,7 @@ def test_every_epoch_takes_every_request_once_in_an_order_of_its_own() -> None:
     config = LocftBf(**SMALL)
     samples = encode_samples(model, byte_tokenizer(), some_requests(), append_eos=True)
     with tuning(model, samples, config) as tuner:
-        orders = [train_breadth_first(tuner, 7, config, seed=seed).batches for seed in (1, 1, 2)]
+        orders = [train_breadth_first(tuner, 7, config.order, seed=seed).batches for seed in (1, 1, 2)]
     assert orders[0] == orders[1] != orders[2]
     for epoch in orders[0]:
         assert [len(batch) for batch in epoch] == [3, 3, 1]

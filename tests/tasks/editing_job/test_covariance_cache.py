@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from overedit.editing.methods.base import CovarianceOptions, EditResult
+from overedit.editing.methods.crispedit import CrispEdit
 from overedit.editing.methods.ft_l import FtL
 from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
+from overedit.editing.methods.locate_then_edit.curvature import factor_names
 from overedit.editing.methods.registry import METHODS
 from overedit.editing.model.weights import Delta
 from overedit.editing.requests import EditRequest
@@ -102,6 +104,49 @@ def test_a_second_run_reads_and_only_what_is_missing_is_computed(
     record = read_record(cached(tmp_path)[0])
     assert (record.site, record.model_digest, record.max_length) == ("0.down_proj", "w", 512)
     assert record.corpus_digest == texts_digest(corpus.read_text().splitlines())
+
+
+def test_factors_of_the_curvature_are_cached_under_names_of_their_own(
+    loaded: LoadedModel, passes: Passes, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = Passes(stage.curvature_of_texts)
+    monkeypatch.setattr(stage, "curvature_of_texts", counter)
+    options = CovarianceOptions(corpus=str(corpus))
+    keys = moments(loaded, options)
+    names, others = factor_names(SITES[0]), factor_names(SITES[1])
+    first = moments(loaded, options, names)
+    assert tuple(first) == names
+    whole = moments(loaded, options, (*names, *others))
+    assert (passes.sites, counter.sites) == ([SITES], [names, others]), "what is missing, in one pass"
+    assert same({name: whole[name] for name in names}, first)
+    assert not torch.equal(whole[names[0]].matrix_II, keys[SITES[0]].matrix_II)
+    given = CovarianceOptions(corpus="unread", path=tmp_path / "cache" / "covariance")
+    assert same(moments(loaded, given, names), first)
+    assert same(moments(loaded, given), keys)
+
+
+def test_an_editing_job_gives_crispedit_both_factors(
+    tiny_model: Path, passes: Passes, corpus: Path, tmp_path: Path
+) -> None:
+    """A run that continues from its first checkpoint ends with the same bits, state included."""
+    model = ModelReference(str(tiny_model))
+    options = CovarianceOptions(corpus=str(corpus))
+    method = CrispEdit(sites=SITES, energy=0.5, epochs=1, covariance=options)
+    job = EditingJob(model=model, method=method, edit_counts=(1, 2), turn_size=1)
+    requests = RequestStore(EditRequest(case_id=str(i), prompt=f"p{i}", target_new="t") for i in range(2))
+    first = run_editing_job(job, requests, tmp_path / "run")
+    assert set(first[1].state()) >= {*method.covariances, "edit_tokens", "steps", "0.down_proj.first_moment"}
+    files = [path.read_bytes() for path in sorted((tmp_path / "run" / "00000002").glob("*.safetensors"))]
+    shutil.rmtree(tmp_path / "run" / "00000002")
+    run_editing_job(job, requests, tmp_path / "run")
+    assert [path.read_bytes() for path in sorted((tmp_path / "run" / "00000002").glob("*.safetensors"))] == files
+    key = job.key(requests)
+    corpus.write_text(corpus.read_text() + "One more.\n")
+    assert job.key(requests) != key
+    check_methods(model, (method,))
+    with pytest.raises(ValueError, match="holds no text"):
+        corpus.write_text("\n")
+        check_methods(model, (method,))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
