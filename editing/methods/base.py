@@ -96,8 +96,6 @@ class MethodConfig(BaseModel):
 
     needs_subject: ClassVar[bool] = False
     """Requests must name their subject."""
-    cumulative: ClassVar[bool] = False
-    """A turn takes all edits so far (epochs over the whole set), not only the new ones."""
     takes_prefix: ClassVar[bool] = False
     """The function takes `prefix_of`, so that several sites can share the forward passes below them."""
 
@@ -191,6 +189,11 @@ class MethodConfig(BaseModel):
             state_bytes=0 if self.restarts else weights + state + 8,
             setup_operations=sum(work.setup_operations for work in works),
         )
+
+    @property
+    def cumulative(self) -> bool:
+        """Whether a turn takes all edits so far (epochs over the whole set), not only the new ones."""
+        return False
 
     @property
     def restarts(self) -> bool:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,8 +35,6 @@ from overedit.editing.requests import EditRequest
 
 class LocftBf(SiteTuning):
     """Settings of LocFT-BF; the defaults are the published ones for Qwen2.5-7B-Instruct."""
-
-    cumulative: ClassVar[bool] = True
 
     method: Literal["locft_bf"] = "locft_bf"
     """The method's name."""
@@ -54,6 +52,11 @@ class LocftBf(SiteTuning):
     schedule: Literal["restart", "continue"] = "restart"
     """At each edit count all edits so far are trained: from the base model, or from the previous checkpoint's weights
     (section 2.5 allows either). The trajectory runner acts on it; the method trains from the weights it is given."""
+
+    @property
+    def cumulative(self) -> bool:
+        """A turn trains all edits so far."""
+        return True
 
     @property
     def restarts(self) -> bool:

@@ -34,6 +34,7 @@ NAMES = (
     "rlsedit",
     "betaedit",
     "crispedit",
+    "peft",
     "grace",
 )
 """The modules of this folder, one method each, in the order in which they are listed to users."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -192,6 +193,21 @@ class Anatomy:
             raise ValueError(f"site {site!r}: models of family {self.family} have the parts {', '.join(self.parts)}")
         self.layer_name(int(layer))
         return int(layer), part
+
+
+def expanded(site: object) -> list[object]:
+    """The sites that `4-8.down_proj` stands for, that part of layers 4 to 8; anything else as it is.
+
+    Raises:
+        ValueError: The first layer comes after the last.
+    """
+    found = re.fullmatch(r"(\d+)-(\d+)\.(.+)", site) if isinstance(site, str) else None
+    if found is None:
+        return [site]
+    first, last = int(found[1]), int(found[2])
+    if first > last:
+        raise ValueError(f"site {site!r}: the first layer comes after the last; accepted: <first>-<last>.<part>")
+    return [f"{layer}.{found[3]}" for layer in range(first, last + 1)]
 
 
 def context_length(config: PreTrainedConfig) -> int | None:

@@ -10,7 +10,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "lm_eval": ("lm-eval", "evaluate", "sacrebleu", "rouge-score", "numpy"),
     "numpy": ("numpy",),
     "optuna": ("optuna", "numpy"),
-    "peft": ("peft",),
+    "peft": ("peft", "scikit-learn", "numpy"),
     "safetensors": ("safetensors",),
     "scipy": ("scipy",),
     "sklearn": ("scikit-learn",),

@@ -1,4 +1,4 @@
-"""Breadth-first fine-tuning: epochs of shuffled mini-batches over all requests (LocFT-BF, CrispEdit)."""
+"""Breadth-first fine-tuning: epochs of shuffled mini-batches over all requests (LocFT-BF, CrispEdit, `peft`)."""
 
 from __future__ import annotations
 

@@ -69,18 +69,9 @@ def fine_tune_depth_first(
     """
     samples = encode_samples(model, tokenizer, requests, append_eos=config.append_eos, objective=config.loss_objective)
     with tuning(model, samples, config, norm_constraint=config.weight_bound, prefix_of=prefix_of) as tuner:
-        done = train_depth_first(
+        log = edit_depth_first(
             tuner, len(samples), max_steps=config.max_steps, stop_below=config.stop_below, progress=progress
         )
-        log: dict[str, float | int | str] = {
-            "converged": done.reached,
-            "dropped": sum(losses[0] < config.stop_below for losses in done.losses),
-            "steps": sum(map(len, done.losses)),
-            "first_loss": sum(losses[0] for losses in done.losses) / len(samples),
-            "last_loss": sum(losses[-1] for losses in done.losses) / len(samples),
-            "prefix": tuner.prefix.start,
-            "prefix_bytes": tuner.prefix.num_bytes,
-        }
         return EditResult(tuner.update(), {}, log)
 
 
@@ -91,6 +82,22 @@ class DepthFirst(NamedTuple):
     """Loss before each step, by sample; the last one is the loss at which its training stopped."""
     reached: int
     """Samples whose loss fell below the threshold."""
+
+
+def edit_depth_first(
+    tuner: Tuner, num_samples: int, *, max_steps: int, stop_below: float, progress: Progress = silent
+) -> dict[str, float | int | str]:
+    """Train each sample to convergence, and summarize the training for a turn's log."""
+    done = train_depth_first(tuner, num_samples, max_steps=max_steps, stop_below=stop_below, progress=progress)
+    return {
+        "converged": done.reached,
+        "dropped": sum(losses[0] < stop_below for losses in done.losses),
+        "steps": sum(map(len, done.losses)),
+        "first_loss": sum(losses[0] for losses in done.losses) / num_samples,
+        "last_loss": sum(losses[-1] for losses in done.losses) / num_samples,
+        "prefix": tuner.prefix.start,
+        "prefix_bytes": tuner.prefix.num_bytes,
+    }
 
 
 def train_depth_first(

@@ -1,14 +1,14 @@
-"""Fine-tuning of sites: the samples, loss and optimizer steps shared by LocFT-BF, FT-L, FT-M and CrispEdit.
+"""Fine-tuning: the samples, loss and optimizer steps shared by LocFT-BF, CrispEdit, FT-L, FT-M and adapters (`peft`).
 
-A method decides which samples form a step, how many steps to take, and when to stop; everything else is here. The model
-is never written to: the trained values are float32 copies used in place of its parameters.
+A method decides which samples form a step, how many steps to take, and when to stop; `trainable.py` says what a step
+changes; everything else is here. The model is never written to.
 
 Shapes: B samples of a pass, T tokens, U positions whose logits are read, L loss terms, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, Literal, NamedTuple, Self
 
@@ -17,6 +17,7 @@ from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from overedit.editing.methods.base import MethodConfig, TurnSize, Work
+from overedit.editing.methods.fine_tuning.trainable import SiteWeights, Trainable
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import frozen, standing_in
 from overedit.editing.model.memory import OomHalver
@@ -27,7 +28,7 @@ from overedit.editing.model.partial_forward.trained_suffix import Suffix
 from overedit.editing.model.shape import ModelShape
 from overedit.editing.model.streaming import is_streamed
 from overedit.editing.model.tokenization import TokenPair, encode_requests
-from overedit.editing.model.weights import Replacement, WeightUpdate
+from overedit.editing.model.weights import WeightUpdate
 from overedit.editing.requests import EditRequest
 
 Objective = Literal["answer", "prompt_last", "target_last"]
@@ -53,13 +54,13 @@ class Tuning(MethodConfig):
 
     @property
     def first_site(self) -> str:
-        """Where a training step starts, since nothing before it is trained: the lowest layer, or its only site."""
-        lowest = min(int(site.partition(".")[0]) for site in self.sites)
-        there = {site for site in self.sites if site.startswith(f"{lowest}.")}
-        return there.pop() if len(there) == 1 else f"{lowest}.layer"
+        """Where a training step starts: the only site of the lowest layer, or that layer."""
+        layers = [int(site.partition(".")[0]) for site in self.sites]
+        there = {site for site, layer in zip(self.sites, layers, strict=True) if layer == min(layers)}
+        return there.pop() if len(there) == 1 else f"{min(layers)}.layer"
 
     def training(self, shape: ModelShape, turn: TurnSize, *, passes: int, batch: int) -> Work:
-        """Operations and bytes of training the sites.
+        """Operations and bytes of training the weights of the sites.
 
         With layers 0 to l below and m above, per token: 2 P l once, if the prefix is cached, and 4 P m (forward,
         backward) and 4 W (the site's product, and its gradient) in each pass. Bytes: the site in float32 five times
@@ -72,8 +73,8 @@ class Tuning(MethodConfig):
             batch: Requests of a step.
         """
         weights, layer = shape.values(self.sites), shape.first_layer(self.sites)
-        first = self.first_site
-        width = shape.hidden + (shape.projections[first].inputs if first in shape.projections else 0)
+        site = self.first_site
+        width = shape.hidden + (shape.projections[site].inputs if site in shape.projections else 0)
         cached = turn.tokens * width * shape.itemsize
         is_cached = self.frozen_prefix and cached <= self.prefix_gib * 2**30
         share = min(batch, turn.num_edits) / turn.num_edits
@@ -90,7 +91,7 @@ class Tuning(MethodConfig):
 
 
 class SiteTuning(Tuning):
-    """Settings of the methods that train one site."""
+    """Settings of the methods that train the weights of one site."""
 
     site: str = "6.down_proj"
     """The weights that are trained, as `<layer>.<part>`; published for Qwen2.5-7B (arXiv 2509.22072, table 2)."""
@@ -156,6 +157,7 @@ def tuning(
     samples: Sequence[Sample],
     config: Tuning,
     *,
+    trained: Callable[[], Trainable] | None = None,
     norm_constraint: float | None = None,
     prefix_of: PrefixOf | None = None,
 ) -> Iterator[Tuner]:
@@ -165,12 +167,12 @@ def tuning(
         model: Training mode and gradient flags are restored too.
         samples: All samples of all steps.
         config: Sites, optimizer and memory settings.
-        norm_constraint: How far any weight may move from its value at `Tuner.start`.
+        trained: Makes what is trained, while the model is frozen; by default the weights of the sites.
+        norm_constraint: How far any of these weights may move from its value at `Tuner.start`.
         prefix_of: Computes the prefix; a `SharedPrefix` computes those of several sites together, and by default that
             of one site whose model has streamed weights.
     """
-    anatomy = Anatomy.of(model)
-    names = [name for site in config.sites for name in anatomy.site_parameters(site)]
+    names = [name for site in config.sites for name in Anatomy.of(model).site_parameters(site)]
     with frozen(model):
         prefix = (prefix_of or (SharedPrefix() if is_streamed(model) else compute_prefix))(
             model,
@@ -180,29 +182,23 @@ def tuning(
             max_tokens_per_pass=config.max_tokens_per_pass,
         )
         suffix = Suffix(model, config.first_site, prefix)
-        with standing_in(suffix.stand_ins), torch.enable_grad():
-            yield Tuner(model, names, suffix, samples, config, norm_constraint)
+        trainable = SiteWeights(model, names, norm_constraint) if trained is None else trained()
+        with standing_in(suffix.stand_ins | dict(trainable.stand_ins)), torch.enable_grad():
+            yield Tuner(trainable, suffix, samples, config)
 
 
 class Tuner:
-    """Float32 copies of the sites' parameters, and the steps that train them."""
+    """The steps that train what is trainable."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        names: Sequence[str],
-        suffix: Suffix,
-        samples: Sequence[Sample],
-        config: Tuning,
-        norm_constraint: float | None,
-    ) -> None:
-        own = dict(model.named_parameters())
-        self.values = {name: own[name].detach().float().clone().requires_grad_() for name in names}
-        """Name -> trained values, float32, on the model's device."""
-        self._dtypes = {name: own[name].dtype for name in names}
-        self._suffix, self._samples, self._config, self._norm_constraint = suffix, samples, config, norm_constraint
+    def __init__(self, trainable: Trainable, suffix: Suffix, samples: Sequence[Sample], config: Tuning) -> None:
+        self._trainable, self._suffix, self._samples, self._config = trainable, suffix, samples, config
         self._halving = OomHalver()
         self.start()
+
+    @property
+    def values(self) -> Mapping[str, torch.Tensor]:
+        """Name -> trained values, float32, on the model's device."""
+        return self._trainable.values
 
     @property
     def prefix(self) -> Prefix:
@@ -210,13 +206,12 @@ class Tuner:
         return self._suffix.prefix
 
     def start(self) -> None:
-        """Start from the present values with a fresh optimizer, and make them the centre of the norm constraint."""
+        """Start from the present values with a fresh optimizer."""
         self.optimizer = torch.optim.Adam(
             list(self.values.values()), self._config.learning_rate, weight_decay=self._config.weight_decay, fused=True
         )
         """Adam over `values`, in their order; a method may give it hooks, or the moments of an earlier turn."""
-        if self._norm_constraint is not None:
-            self._centres = {name: value.detach().clone() for name, value in self.values.items()}
+        self._trainable.start()
 
     def step(
         self, batch: Sequence[int], *, average: Literal["sample", "token"] = "sample", skip_below: float = 0.0
@@ -244,12 +239,18 @@ class Tuner:
 
         for _, (part, gradients) in self._halving.run(groups, run, size=lambda group: padded_tokens(lengths, group)):
             loss += part
-            for value, gradient in zip(values, gradients, strict=False):
-                value.grad = gradient if value.grad is None else value.grad + gradient
+            _accumulate(values, gradients)
         if not loss < skip_below:  # a NaN loss takes its step, so that the damage shows
+            self._add_penalty()
             self.optimizer.step()
-            self._constrain()
+            self._trainable.stepped()
         return loss
+
+    def _add_penalty(self) -> None:
+        """Add the gradient of what the trained values cost by themselves."""
+        if (penalty := self._trainable.penalty()) is not None:
+            values = list(self.values.values())
+            _accumulate(values, torch.autograd.grad(penalty, values, allow_unused=True, materialize_grads=True))
 
     def loss(self, group: Sequence[int], shares: Sequence[float]) -> torch.Tensor:
         """Weighted sum of the negative log-likelihoods of all terms of the chosen samples, one forward pass.
@@ -271,19 +272,17 @@ class Tuner:
         weights_L = torch.tensor(weights, dtype=torch.float32, device=device)
         labels_L = torch.tensor([label for sample in samples for label in sample.labels], device=device)
         terms_L = torch.tensor([reads[position] for position in positions], device=device)
-        parameters = {name: value.to(self._dtypes[name]) for name, value in self.values.items()}
+        parameters = self._trainable.parameters()
         logits_UV = self._suffix.logits_UV(parameters, rows_BT, torch.tensor(list(reads), device=device)).float()
         nll_L = logits_UV.logsumexp(-1)[terms_L] - logits_UV[terms_L, labels_L]
         return (weights_L * nll_L).sum()
 
-    @torch.no_grad()
-    def _constrain(self) -> None:
-        if self._norm_constraint is None:
-            return
-        for name, value in self.values.items():
-            centre = self._centres[name]
-            value.clamp_(centre - self._norm_constraint, centre + self._norm_constraint)
-
     def update(self) -> WeightUpdate:
-        """The trained values, in the dtype of the model's parameters."""
-        return {name: Replacement(value.detach().to(self._dtypes[name]).clone()) for name, value in self.values.items()}
+        """The change of the model's weights; see `Trainable.update`."""
+        return self._trainable.update()
+
+
+def _accumulate(values: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> None:
+    """Add gradients, if there are any; torch's fused Adam reads one with other strides than its value wrongly."""
+    for value, gradient in zip(values, gradients, strict=False):
+        value.grad = gradient.contiguous() if value.grad is None else value.grad + gradient
