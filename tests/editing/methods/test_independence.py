@@ -22,7 +22,8 @@ TURN_SIZE, COUNTS = 3, (5, 6)
 """Five edits are inside the second turn, six at its end."""
 SOURCE = Source(key_at=lambda edit_count: f"k{edit_count}", model="tiny", model_digest="d")
 CONFIGS = {name: config_of(name) for name in METHODS} | {
-    "locft_bf, continue": config_of("locft_bf").model_copy(update={"schedule": "continue"})
+    "locft_bf, continue": config_of("locft_bf").model_copy(update={"schedule": "continue"}),
+    "peft, depth first": config_of("peft").model_copy(update={"schedule": "depth_first"}),
 }
 
 

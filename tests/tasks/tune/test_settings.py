@@ -22,13 +22,14 @@ from overedit.tasks.tune.objective import (
 )
 from overedit.tasks.tune.search import STARTUP, StepMedianPruner
 from overedit.tasks.tune.settings import check_ranges, chosen_settings, distributions, with_chosen
+from tests.support.quick_methods import config_of
 from tests.support.teachable_models import some_requests
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_declares_ranges_that_it_accepts(name: str) -> None:
     method = METHODS[name]
-    preset = method.presets["pocket"]
+    preset = method.presets.get("pocket", config_of(name))
     assert method.ranges
     assert len(list(check_ranges(preset, method.ranges))) == sum(len(each.examples) for each in method.ranges.values())
     trial = optuna.create_study().ask(distributions(method.ranges))
