@@ -291,9 +291,8 @@ def _completed(given: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
 
 
 def _label(method: MethodConfig, methods: tuple[MethodConfig, ...]) -> str:
-    label = METHODS[method.method].label
+    label, mine = METHODS[method.method].label, method.model_dump(mode="json")
     others = [other for other in methods if other.method == method.method and other != method]
-    mine = method.model_dump(mode="json")
     differing = sorted(
         {key for other in others for key, value in other.model_dump(mode="json").items() if value != mine[key]}
     )
