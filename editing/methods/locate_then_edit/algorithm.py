@@ -66,7 +66,8 @@ class LocateThenEdit(CountedWork):
     """End each target with the end-of-sequence token. The papers do not; needed where free generation is scored, and
     done for all methods alike by arXiv 2509.22072, appendix A.1.1."""
     max_tokens_per_pass: int = Field(default=8192, ge=1)
-    """Tokens per pass when keys are read: bounds memory, without effect on the result."""
+    """Tokens per pass when keys are read, on a CPU at most 1,024; between layers the hidden states of 16 times as many
+    tokens are kept, and those of others are computed again. Bounds memory, without effect on the result."""
 
     @model_validator(mode="after")
     def _in_order(self) -> LocateThenEdit:

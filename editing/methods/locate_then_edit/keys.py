@@ -1,14 +1,17 @@
 """Inputs and outputs of one module at the subjects' last tokens, read by forward passes that stop at the module.
 
-Attention is causal, so each sequence is cut after its subject, padded on the right by repeating its last token, and
-needs no mask; later modules are not run. Sequences of similar length run together.
+Attention is causal, so each sequence is cut after its subject; later modules are not run. The prompts of a turn share
+their prefixes, and the layers below the one whose keys were read last are not run again (see `prefix_tree` and
+`tree_forward`). Where attention does not take the mask that this needs, all layers are run for each sequence; those of
+similar length run together, padded on the right by repeating their last token.
 
 Shapes: S sequences, T tokens, X width of the tensor read; N edits, C contexts of each, I inputs and O outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,10 +22,14 @@ from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import first_member, frozen, stop_forward_at
 from overedit.editing.model.memory import OomHalver
 from overedit.editing.model.partial_forward.batching import pad_with_last, plan_batches
+from overedit.editing.model.partial_forward.packing import takes_mask
+from overedit.editing.model.partial_forward.tree_forward import TreeForward
 from overedit.editing.model.tokenization import MarkedSequence
 
 _ROWS_TOGETHER = 4096
 """Rows held at once before their means over contexts are taken: some 0.5 GB for 14,336 inputs."""
+KEPT_PASSES = 16
+"""The inputs of a layer, for this many times the tokens of a pass, take about the memory of a pass."""
 
 
 class Keys(NamedTuple):
@@ -34,40 +41,85 @@ class Keys(NamedTuple):
     """Keys of the bare prompts."""
 
 
-class SubjectActivations(NamedTuple):
-    """Reads a model's activations at the subjects of one turn."""
+class SubjectActivations:
+    """Reads a model's activations at the subjects of one turn.
 
-    model: PreTrainedModel
-    prompt_sets: Sequence[PromptSet]
-    templates: Templates
-    max_tokens: int
+    Equal prefixes of prompts, such as a context template's, are computed once. Reading the keys of a site keeps the
+    inputs of its layer, from which later readings start. So until keys of an earlier layer are read, the model must not
+    change below that layer.
+
+    Args:
+        model: Bit-identical after each reading.
+        prompt_sets: At least one.
+        templates: The contexts of their prompts.
+        max_tokens: Tokens per pass; the inputs of a layer are kept for `KEPT_PASSES` times as many.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, prompt_sets: Sequence[PromptSet], templates: Templates, max_tokens: int
+    ) -> None:
+        self._sizes = [len(group) for group in templates]
+        self._chunks: list[_Chunk] = []
+        room, size = KEPT_PASSES * max_tokens, max(1, _ROWS_TOGETHER // sum(self._sizes))
+        for first in range(0, len(prompt_sets), size):
+            some = [prompt_set.prompts for prompt_set in prompt_sets[first : first + size]]
+            parts = [prompts[0] for prompts in some], [marked for prompts in some for marked in prompts[1:]]
+            readers = [_Reader(model, part, max_tokens) for part in parts if part]
+            room -= sum(reader.num_tokens for reader in readers)
+            self._chunks.append(_Chunk(len(some), readers, keep=room >= 0))
 
     def keys(self, site: str) -> Keys:
         """The inputs of a projection."""
-        return self._in_contexts(inputs_of=site)
+        return self._in_contexts(site, entering=True)
 
     def outputs(self, site: str, *, in_contexts: bool) -> torch.Tensor:
         """The outputs of a site, (O, N) float64: of the bare prompts, or means over contexts, as for the keys."""
         if in_contexts:
-            return self._in_contexts(outputs_of=site).mean_IN
-        bare = [prompt_set.prompts[0] for prompt_set in self.prompt_sets]
-        return at_subjects(self.model, bare, outputs_of=site, max_tokens=self.max_tokens).double().T
+            return self._in_contexts(site, entering=False).mean_IN
+        rows = [chunk.readers[0].read(site, entering=False, keep=False) for chunk in self._chunks]
+        return torch.cat(rows).double().T
 
-    def _in_contexts(self, **read: str) -> Keys:
+    def _in_contexts(self, site: str, *, entering: bool) -> Keys:
         """Means over contexts, and the rows of the bare prompts; requests are read in chunks to bound memory."""
-        sizes = [len(group) for group in self.templates]
         means, bare = [], []
-        for some in _chunks(self.prompt_sets, max(1, _ROWS_TOGETHER // sum(sizes))):
-            marked = [prompt for prompt_set in some for prompt in prompt_set.prompts]
-            rows_RX = at_subjects(self.model, marked, max_tokens=self.max_tokens, **read).double()
-            rows_NCX = rows_RX.unflatten(0, (len(some), -1))
-            means.append(torch.stack([group_NCX.mean(1) for group_NCX in rows_NCX.split(sizes, dim=1)]).mean(0))
-            bare.append(rows_NCX[:, 0].clone())  # a view would keep the other contexts' rows
+        for chunk in self._chunks:
+            keep = entering and chunk.keep
+            parts = [reader.read(site, entering=entering, keep=keep).double() for reader in chunk.readers]
+            rows_NCX = torch.cat([part_RX.unflatten(0, (chunk.num_requests, -1)) for part_RX in parts], 1)
+            means.append(torch.stack([group_NCX.mean(1) for group_NCX in rows_NCX.split(self._sizes, dim=1)]).mean(0))
+            bare.append(parts[0])
         return Keys(torch.cat(means).T, torch.cat(bare).T)
 
 
-def _chunks(prompt_sets: Sequence[PromptSet], size: int) -> Iterator[Sequence[PromptSet]]:
-    return (prompt_sets[first : first + size] for first in range(0, len(prompt_sets), size))
+class _Chunk(NamedTuple):
+    """Requests that are read together."""
+
+    num_requests: int
+    readers: list[_Reader]
+    """Of the bare prompts, and of those in the other contexts, if there are any."""
+    keep: bool
+    """Whether the inputs of a layer are kept."""
+
+
+class _Reader:
+    """Reads a site at the marked positions of some sequences."""
+
+    def __init__(self, model: PreTrainedModel, sequences: Sequence[MarkedSequence], max_tokens: int) -> None:
+        self._plain = partial(at_subjects, model, sequences, max_tokens=max_tokens)
+        cut = [sequence.ids[: sequence.position + 1] for sequence in sequences]
+        fits = takes_mask(model, max(map(len, cut)))
+        self._shared = TreeForward(model, cut, max_tokens=max_tokens) if fits else None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens for which inputs of a layer would be kept."""
+        return self._shared.num_tokens if self._shared is not None else 0
+
+    def read(self, site: str, *, entering: bool, keep: bool) -> torch.Tensor:
+        """The rows, (S, X); see `TreeForward.read`."""
+        if self._shared is None:
+            return self._plain(inputs_of=site) if entering else self._plain(outputs_of=site)
+        return self._shared.read(site, entering=entering, keep=keep)
 
 
 @torch.no_grad()

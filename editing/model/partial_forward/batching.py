@@ -13,6 +13,10 @@ import torch
 _EFFICIENT_TOKENS = 384
 """Tokens from which the matrix products of a pass run at full rate."""
 
+CPU_TOKENS = 1024
+"""Tokens of a pass on a CPU: enough for the full rate of matrix products, few enough that the activations stay in the
+processor's cache."""
+
 
 def plan_batches(
     lengths: Sequence[int],

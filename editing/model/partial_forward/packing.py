@@ -49,8 +49,18 @@ def check_attention(model: PreTrainedModel) -> None:
     Raises:
         ValueError: It does not, as flash attention.
     """
-    if str(getattr(model.config, "_attn_implementation", "")).startswith("flash"):
+    if _is_flash(model):
         raise ValueError("attention: flash attention takes no mask of this kind; load the model with sdpa or eager")
+
+
+def takes_mask(model: PreTrainedModel, longest: int) -> bool:
+    """Whether attention among sequences of at most `longest` tokens can be said by a four-dimensional mask."""
+    window = getattr(model.config, "sliding_window", None)  # some Qwen2 MoE have 0 for none
+    return not _is_flash(model) and (not window or longest <= window)
+
+
+def _is_flash(model: PreTrainedModel) -> bool:
+    return str(getattr(model.config, "_attn_implementation", "")).startswith("flash")
 
 
 def plan_packs(pairs: Sequence[TokenPair], pack_tokens: int) -> list[list[int]]:
@@ -89,6 +99,11 @@ def mask_of(queries: PackedTokens, keys: Sequence[PackedTokens], dtype: torch.dt
     seen_LQK = (queries.owners_LT[:, :, None] == owners_LK[:, None]) & (
         queries.positions_LT[:, :, None] >= positions_LK[:, None]
     )
+    return additive_mask(seen_LQK, dtype)
+
+
+def additive_mask(seen_LQK: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The mask (L, 1, Q, K) that attention takes: 0 where a query sees a key, the least number of a dtype elsewhere."""
     mask_LQK = torch.zeros(seen_LQK.shape, dtype=dtype, device=seen_LQK.device)
     return mask_LQK.masked_fill_(~seen_LQK, torch.finfo(dtype).min)[:, None]
 

@@ -112,7 +112,7 @@ def compute_prefix(
     anatomy = Anatomy.of(model)
     layer = model.get_submodule(anatomy.layer_name(anatomy.site_layer(site)))
     module = model.get_submodule(anatomy.site_module(site)) if site.endswith(".down_proj") else None
-    look = partial(_run_to, model, layer, _start(model, ids_R, torch.arange(lengths[0])[None], below))
+    look = partial(_run_to, model, layer, start_pass(model, ids_R, torch.arange(lengths[0])[None], below))
     width, inner_width, gives_tuple = _properties(model, look, module, lengths[0])
     prefix = prefix._replace(gives_tuple=gives_tuple)
     bytes_per_unit = len(ids_R) * model.dtype.itemsize
@@ -146,7 +146,7 @@ def _fill(
 ) -> None:
     """Run one pass and store its rows in the prefix."""
     rows_BT = prefix.rows(group)
-    start = _start(model, prefix.ids_R, rows_BT, below)
+    start = start_pass(model, prefix.ids_R, rows_BT, below)
     reached = _run_to(model, layer, start, module, entering=module is None)
     rows = rows_BT.flatten()  # padding repeats the sequence's last row but has other activations: leave it out
     lengths_B = torch.tensor([prefix.lengths[n] for n in group], device=rows.device)
@@ -170,7 +170,7 @@ class _Reached(NamedTuple):
     """Output of the layer; None where the pass stopped before the layer ran."""
 
 
-class _PassStart(NamedTuple):
+class PassStart(NamedTuple):
     """Where a forward pass starts."""
 
     hidden_BTD: torch.Tensor
@@ -179,10 +179,12 @@ class _PassStart(NamedTuple):
     """Replacement forwards of that layer and of those before it."""
 
 
-def _start(model: PreTrainedModel, ids_R: torch.Tensor, rows_BT: torch.Tensor, below: LayerInputs | None) -> _PassStart:
+def start_pass(
+    model: PreTrainedModel, ids_R: torch.Tensor, rows_BT: torch.Tensor, below: LayerInputs | None
+) -> PassStart:
     """Start from the embeddings of rows of the sequences, or from the layer whose inputs are known."""
     if below is None:
-        return _PassStart(model.get_input_embeddings()(ids_R[rows_BT]), {})
+        return PassStart(model.get_input_embeddings()(ids_R[rows_BT]), {})
     anatomy, hidden_BTD = Anatomy.of(model), below.rows_RD[rows_BT]
     skipped = [model.get_submodule(anatomy.layer_name(index)) for index in range(below.layer)]
     first = model.get_submodule(anatomy.layer_name(below.layer))
@@ -192,13 +194,13 @@ def _start(model: PreTrainedModel, ids_R: torch.Tensor, rows_BT: torch.Tensor, b
         kwargs.pop("hidden_states", None)
         return run(hidden_BTD, *args[1:], **kwargs)
 
-    return _PassStart(hidden_BTD, dict.fromkeys(skipped, lambda *_, **__: answer) | {first: enter})
+    return PassStart(hidden_BTD, dict.fromkeys(skipped, lambda *_, **__: answer) | {first: enter})
 
 
 def _run_to(
     model: PreTrainedModel,
     layer: nn.Module,
-    start: _PassStart,
+    start: PassStart,
     module: nn.Module | None,
     scale: float = 0.0,
     *,
@@ -239,7 +241,7 @@ def look_at_layer(
     model: PreTrainedModel, layer: nn.Module, module: nn.Module | None, ids_1T: torch.Tensor
 ) -> LayerLook:
     """Test on a short sequence whether a module's output is added unchanged to the rest of its layer's output."""
-    start = _PassStart(model.get_input_embeddings()(ids_1T), {})
+    start = PassStart(model.get_input_embeddings()(ids_1T), {})
     return _properties(model, partial(_run_to, model, layer, start), module, ids_1T.shape[1])
 
 

@@ -26,6 +26,7 @@ from transformers.pytorch_utils import Conv1D
 
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import standing_in, traced
+from overedit.editing.model.partial_forward.batching import CPU_TOKENS
 from overedit.editing.model.partial_forward.packing import (
     PackedTokens,
     check_attention,
@@ -40,9 +41,6 @@ from overedit.editing.model.tokenization import MarkedSequence, TokenPair
 
 _PACK_TOKENS = 96
 """More tokens leave less padding and make attention slower; values from 64 to 192 differ little."""
-
-_CPU_TOKENS = 1024
-"""Enough for the full rate of matrix products, few enough for the activations to stay in the cache."""
 _MOST_TOKENS = 32768
 """More tokens are no faster on any device."""
 
@@ -256,7 +254,7 @@ def tokens_that_fit(model: PreTrainedModel, site: str, sequences: Sequence[Marke
     tokens before the shifted positions, and four float32 rows of logits for each read position.
     """
     if model.device.type != "cuda":
-        return _CPU_TOKENS
+        return CPU_TOKENS
     anatomy = Anatomy.of(model)
     num_tokens, num_before = sum(s.num_shifted for s in sequences), sum(s.position for s in sequences)
     num_reads = sum(len(_reads(s)) for s in sequences)
