@@ -91,9 +91,9 @@ def build_prefix_tree(sequences: Sequence[tuple[int, ...]], device: torch.device
             ends[row] = len(ids)
         members[-1].append(s)
         last_rows[s] = path[-1]
-    rows = (torch.tensor(values, device=device) for values in (ids, positions, ends))
+    ids_R, positions_R, ends_R = (torch.tensor(values, device=device) for values in (ids, positions, ends))
     packs = (range(*ends_of) for ends_of in pairwise([*starts, len(ids)]))
-    return PrefixTree(*rows, tuple(packs), tuple(map(tuple, members)), tuple(last_rows))
+    return PrefixTree(ids_R, positions_R, ends_R, tuple(packs), tuple(map(tuple, members)), tuple(last_rows))
 
 
 def _num_shared(ids: Sequence[int], others: Sequence[int]) -> int:
