@@ -28,9 +28,8 @@ from pydantic import Field
 
 from overedit.editing.methods.base import CovarianceOptions, Method, Range
 from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
-from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
 from overedit.editing.methods.locate_then_edit.earlier_keys import earlier_keys, with_keys
-from overedit.editing.methods.locate_then_edit.solvers import Solution, null_space
+from overedit.editing.methods.locate_then_edit.solvers import Solution, check_threshold, null_space
 from overedit.editing.methods.locate_then_edit.value_options import RANGES as VALUE_RANGES
 from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
 from overedit.editing.model.shape import SiteShape
@@ -90,17 +89,6 @@ def solve(problem: LayerProblem, config: AlphaEdit) -> Solution:
     """Equation 14, in coordinates of the null space."""
     basis_IM = problem.moment.null_space(config.threshold)
     return null_space(problem.targets, basis_IM, earlier_keys(problem), ridge=config.ridge)
-
-
-def check_threshold(config: AlphaEdit, covariance: Mapping[str, SecondMoment]) -> None:
-    """Refuse a threshold that is below every eigenvalue."""
-    for site in config.sites:
-        smallest = float(covariance[site].eigen.eigenvalues[0])
-        if smallest >= config.threshold:
-            raise ValueError(
-                f"threshold: no eigenvalue of {site}'s covariance is below {config.threshold}; the smallest is "
-                f"{smallest:.2e}"
-            )
 
 
 alphaedit = locate_then_edit(solve, check=check_threshold, remember=with_keys)

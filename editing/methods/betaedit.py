@@ -25,12 +25,11 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from overedit.editing.methods.alphaedit import check_threshold
 from overedit.editing.methods.base import Method, Range, State
 from overedit.editing.methods.locate_then_edit.algorithm import LayerProblem, LocateThenEdit, locate_then_edit
 from overedit.editing.methods.locate_then_edit.covariance import Eigen
 from overedit.editing.methods.locate_then_edit.earlier_keys import earlier_keys, with_keys
-from overedit.editing.methods.locate_then_edit.solvers import Solution, null_space
+from overedit.editing.methods.locate_then_edit.solvers import Solution, check_threshold, null_space
 from overedit.editing.methods.locate_then_edit.value_options import RANGES as VALUE_RANGES
 from overedit.editing.methods.locate_then_edit.value_options import ValueOptions
 

@@ -22,10 +22,12 @@ Shapes: I inputs and O outputs of the projection, N keys, M dimensions of the nu
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 
+from overedit.editing.methods.locate_then_edit.covariance import SecondMoment
 from overedit.editing.model.weights import LowRank
 
 logger = logging.getLogger(__name__)
@@ -124,6 +126,17 @@ def accumulated(
     system_II.diagonal().add_(ridge)
     solved_IN, condition, pseudo_inverse = _solved(system_II, targets.keys_IN)
     return Solution(targets.residual_ON, solved_IN.T, condition, pseudo_inverse)
+
+
+def check_threshold(config: Any, covariance: Mapping[str, SecondMoment]) -> None:
+    """Refuse a `threshold` of a configuration that is below every eigenvalue of a site's C0, with a ValueError."""
+    for site in config.sites:
+        smallest = float(covariance[site].eigen.eigenvalues[0])
+        if smallest >= config.threshold:
+            raise ValueError(
+                f"threshold: no eigenvalue of {site}'s covariance is below {config.threshold}; the smallest is "
+                f"{smallest:.2e}"
+            )
 
 
 def null_space(
