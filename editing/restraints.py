@@ -36,6 +36,10 @@ class Restraint(BaseModel):
     of: ClassVar[Literal["turn", "trajectory"]] = "turn"
     """What it restrains: each turn's change as it is written, or the whole change at an edit count, on a copy."""
 
+    def __str__(self) -> str:
+        """See `in_short`."""
+        return in_short(self)
+
     def restrained(self, delta_OI: torch.Tensor, weight_OI: torch.Tensor, *, name: str, in_out: bool) -> torch.Tensor:
         """The change that is left of a change.
 
@@ -183,6 +187,13 @@ def kept_at_random(shape: Sequence[int], drop: float, seed: str) -> torch.Tensor
     """Which entries of a tensor are kept if each is dropped with a probability: bool on the CPU, from a named seed."""
     number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1
     return torch.rand(tuple(shape), generator=torch.Generator().manual_seed(number)) >= drop
+
+
+def in_short(settings: BaseModel) -> str:
+    """The kind, and the settings that are not the defaults: `prune(base=1.2)`."""
+    changed = ", ".join(f"{name}={value}" for name, value in settings.model_dump(exclude_defaults=True).items())
+    kind = str(type(settings).model_fields["kind"].default)
+    return f"{kind}({changed})" if changed else kind
 
 
 def short_form(given: Any) -> Any:

@@ -12,13 +12,13 @@ Shapes: S shards, N entries of the tensor.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from overedit.editing.merging.pcb import Variant, competition_balanced
-from overedit.editing.restraints import kept_at_random, short_form
+from overedit.editing.restraints import in_short, kept_at_random, short_form
 
 _BLOCK = 1 << 22
 """Entries of a tensor whose signs are elected at once; it bounds the memory and changes no number."""
@@ -32,16 +32,9 @@ class Merge(BaseModel):
     scale: float = Field(default=1.0, gt=0)
     """lambda: what the merged change is multiplied by; papers search it from 0.3 to 1.5."""
 
-    if TYPE_CHECKING:  # a field of the subclasses
-
-        @property
-        def kind(self) -> str:
-            """The rule's name."""
-
     def __str__(self) -> str:
-        """The kind, and the settings that are not the defaults: `pcb(keep=0.05)`."""
-        settings = ", ".join(f"{name}={value}" for name, value in self.model_dump(exclude_defaults=True).items())
-        return f"{self.kind}({settings})" if settings else self.kind
+        """See `in_short`."""
+        return in_short(self)
 
     def merged(self, deltas: Sequence[torch.Tensor], *, name: str) -> torch.Tensor:
         """One change of several.

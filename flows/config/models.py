@@ -296,5 +296,5 @@ def _label(method: MethodConfig, methods: tuple[MethodConfig, ...]) -> str:
     differing = sorted(
         {key for other in others for key, value in other.model_dump(mode="json").items() if value != mine[key]}
     )
-    shown = mine | {"shards": method.shards}
+    shown = mine | {"shards": method.shards, "restraint": method.restraint}
     return f"{label} ({', '.join(f'{key}={shown[key]}' for key in differing)})" if differing else label

@@ -55,6 +55,16 @@ def test_two_of_a_kind_are_told_apart() -> None:
     )  # fmt: skip
 
 
+def test_a_restraint_is_named_in_short() -> None:
+    kinds = ("rect", {"kind": "prune", "base": 1.2}, None)
+    labels = config(*({"method": "ultraedit", "sites": ["1.down_proj"], "restraint": kind} for kind in kinds)).labels
+    assert labels == (
+        "UltraEdit (restraint=rect)",
+        "UltraEdit (restraint=prune(base=1.2))",
+        "UltraEdit (restraint=None)",
+    )
+
+
 def test_a_gate_needs_a_probe() -> None:
     gated = {"tasks": ["mmlu"], "when": "gated"}
     with pytest.raises(ValueError, match=r"capability.when: 'gated' needs perplexity.corpus"):
