@@ -45,8 +45,7 @@ class SubjectActivations:
     """Reads a model's activations at the subjects of one turn.
 
     Equal prefixes of prompts, such as a context template's, are computed once. Reading the keys of a site keeps the
-    inputs of its layer, from which later readings start. So until keys of an earlier layer are read, the model must not
-    change below that layer.
+    inputs of its layer, from which later readings start, as long as nothing is written to the model below that layer.
 
     Args:
         model: Bit-identical after each reading.

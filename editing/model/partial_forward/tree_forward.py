@@ -27,8 +27,8 @@ _PACK_TOKENS = 128
 class TreeForward:
     """Reads a model at the last token of each sequence; equal prefixes are computed once.
 
-    `read` can keep the inputs of the site's layer, from which later passes start: until a site of an earlier layer is
-    read, the model must not change below that layer.
+    `read` can keep the inputs of the site's layer. Later passes start there, as long as no parameter below that layer
+    is written to.
 
     Args:
         model: Bit-identical after each reading.
@@ -44,6 +44,7 @@ class TreeForward:
         self._lengths = [len(pack) for pack in self._tree.packs]
         self._passes = plan_batches(self._lengths, most, padded=True)
         self._reached: LayerInputs | None = None
+        self._versions: list[int] = []
 
     @property
     def num_tokens(self) -> int:
@@ -67,14 +68,14 @@ class TreeForward:
             torch.OutOfMemoryError: A single pack does not fit (a RuntimeError on a CPU).
         """
         layer, module = self._anatomy.site_layer(site), self._model.get_submodule(self._anatomy.site_module(site))
-        if self._reached is not None and self._reached.layer > layer:
+        if self._reached is not None and not self._holds(self._reached.layer, layer):
             self._reached = None
         with frozen(self._model):
             start = self._reached
             if keep or is_streamed(self._model):
                 start = self._inputs_of(layer)
             if keep:
-                self._reached = start
+                self._reached, self._versions = start, self._versions_below(layer)
 
             def take(tree_pass: TreePass, passage: Passage) -> torch.Tensor:
                 seen = passage.hidden if entering else first_member(passage.output)
@@ -84,6 +85,16 @@ class TreeForward:
             rows_SX = torch.cat(list(self._run(module, start, take, entering=entering)))
         order = [s for members in self._tree.sequences for s in members]
         return rows_SX[torch.tensor(order, device=rows_SX.device).argsort()]
+
+    def _holds(self, reached: int, layer: int) -> bool:
+        """Whether passes to a layer may start at the one that was reached."""
+        return reached <= layer and self._versions == self._versions_below(reached)
+
+    def _versions_below(self, layer: int) -> list[int]:
+        """How often each parameter that is in no layer from this one on was written to: torch counts it."""
+        above = tuple(f"{self._anatomy.layer_name(index)}." for index in range(layer, self._anatomy.num_layers))
+        names = [name for name in self._anatomy.parameters if not name.startswith(above)]
+        return [self._model.get_parameter(name)._version for name in names]
 
     def _inputs_of(self, layer: int) -> LayerInputs | None:
         """The inputs of a layer, from those of the layer that was reached; None for the first: the embeddings."""

@@ -15,6 +15,7 @@ from overedit.editing.methods.locate_then_edit.subjects import PromptSet, Templa
 from overedit.editing.model.anatomy import Anatomy
 from overedit.editing.model.hooks import traced
 from overedit.editing.model.partial_forward.tree_forward import TreeForward
+from overedit.editing.model.weights import Delta, applied
 from overedit.editing.requests import EditRequest
 from tests.support.locate_then_edit import BARE, CONTEXTS, requests
 from tests.support.teachable_models import byte_tokenizer
@@ -131,6 +132,19 @@ def test_what_exceeds_the_memory_is_not_kept(max_tokens: int, num_kept: int, mon
     subjects = SubjectActivations(model, prompt_sets, CONTEXTS, max_tokens)
     assert_equal(subjects, Plain(model, prompt_sets, CONTEXTS))
     assert sum(kept) <= 16 * max_tokens and len(kept) == num_kept
+
+
+def test_what_was_kept_is_not_used_after_an_edit_below_it() -> None:
+    model = tiny("llama", dtype=torch.float64)
+    prompt_sets = encode_prompt_sets(model, byte_tokenizer(), requests(), CONTEXTS)
+    subjects, plain = SubjectActivations(model, prompt_sets, CONTEXTS, 10_000), Plain(model, prompt_sets, CONTEXTS)
+    before = subjects.keys("2.down_proj").mean_IN
+    name = "model.layers.1.mlp.down_proj.weight"
+    with applied(model, {name: Delta(model.get_parameter(name).detach() / 2)}):
+        within = subjects.keys("2.down_proj").mean_IN
+        torch.testing.assert_close(within, plain.keys("2.down_proj").mean_IN, rtol=1e-10, atol=1e-10)
+    assert float((within - before).abs().max()) > 1e-3
+    assert torch.equal(subjects.keys("2.down_proj").mean_IN, before)
 
 
 def test_half_precision_rounds_as_it_would_without_sharing() -> None:
