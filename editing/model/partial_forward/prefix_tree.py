@@ -31,9 +31,7 @@ class TreePass(NamedTuple):
     seen_LTT: torch.Tensor
     """Whether a place (the first T) sees another, bool."""
     last_S: torch.Tensor
-    """Flat index (into L * T) of the last token of each sequence in `sequences`, int64."""
-    sequences: list[int]
-    """Those that the packs hold."""
+    """Flat index (into L * T) of the last token of each sequence of these packs, in the order of `sequences`, int64."""
 
 
 class PrefixTree(NamedTuple):
@@ -62,9 +60,7 @@ class PrefixTree(NamedTuple):
         seen_LTT = (rows_LT[:, None] <= rows_LT[:, :, None]) & (rows_LT[:, :, None] < ends_LT[:, None])
         shifts = [place * rows_LT.shape[1] - start for place, start in enumerate(starts)]
         last = [shift + self.last_rows[s] for shift, n in zip(shifts, chosen, strict=True) for s in self.sequences[n]]
-        sequences = [s for n in chosen for s in self.sequences[n]]
-        last_S = torch.tensor(last, device=device)
-        return TreePass(rows_LT, real_LT, self.positions_R[rows_LT], seen_LTT, last_S, sequences)
+        return TreePass(rows_LT, real_LT, self.positions_R[rows_LT], seen_LTT, torch.tensor(last, device=device))
 
 
 def build_prefix_tree(sequences: Sequence[tuple[int, ...]], device: torch.device, *, pack_tokens: int) -> PrefixTree:
@@ -78,7 +74,8 @@ def build_prefix_tree(sequences: Sequence[tuple[int, ...]], device: torch.device
     path: list[int] = []  # the rows of the sequence before
     for s in sorted(range(len(sequences)), key=sequences.__getitem__):  # neighbors share the longest prefixes
         shared = _num_shared(sequences[s], [ids[row] for row in path])
-        if not starts or len(ids) - starts[-1] + len(sequences[s]) - shared > pack_tokens:
+        num_new = len(sequences[s]) - shared
+        if not starts or (num_new and len(ids) - starts[-1] + num_new > pack_tokens):
             shared = 0
             starts.append(len(ids))
             members.append([])

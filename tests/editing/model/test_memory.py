@@ -20,6 +20,8 @@ from overedit.editing.methods.locate_then_edit.covariance import second_moments
 from overedit.editing.methods.locate_then_edit.keys import at_subjects
 from overedit.editing.model import memory
 from overedit.editing.model.memory import OomHalver, says_out_of_memory
+from overedit.editing.model.partial_forward import tree_forward
+from overedit.editing.model.partial_forward.tree_forward import TreeForward
 from overedit.editing.model.tokenization import MarkedSequence
 from tests.support.answer_pairs import PAIRS, WEIGHTS, sites
 from tests.support.teachable_models import byte_tokenizer, samples_of, teachable
@@ -178,6 +180,23 @@ def test_rows_at_subjects() -> None:
     with memory_for(model, 26) as (fitted, failed):
         halved = rows()
     assert failed and len(fitted) >= 3 and all(later <= failed[0] for _, later in pairwise(fitted))
+    torch.testing.assert_close(halved, whole, rtol=1e-12, atol=1e-14)
+
+
+def test_rows_of_a_prefix_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of passes that start at inputs of a layer which were kept."""
+    model = tiny("llama", dtype=torch.float64)
+    sequences = [(first, *range(5, 9 + 2 * first)) for first in range(6)]
+
+    def rows() -> list[torch.Tensor]:
+        forward = TreeForward(model, sequences, max_tokens=1000)
+        return [forward.read(f"{layer}.down_proj", entering=True, keep=True) for layer in (1, 2)]
+
+    monkeypatch.setattr(tree_forward, "_PACK_TOKENS", 15)
+    whole = rows()
+    with memory_for(model, 32) as (fitted, failed):
+        halved = rows()
+    assert failed and len(fitted) >= 8
     torch.testing.assert_close(halved, whole, rtol=1e-12, atol=1e-14)
 
 
