@@ -77,10 +77,6 @@ def test_keys_are_those_that_would_be_read_after_the_turn(name: str, monkeypatch
     again: dict[str, torch.Tensor] = {}
 
     class Reading(algorithm.SubjectActivations):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            used.clear()  # of the turn before
-
         def keys(self, site: str) -> Any:
             found = super().keys(site)
             used[site] = found.mean_IN
