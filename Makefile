@@ -1,6 +1,7 @@
 # Everything here sets up what it needs; nothing has to be installed, exported or started before.
 #   make demo    edit the pocket world's model with four methods and show where each breaks
 #   make test    the tests, in two processes (WORKERS=)
+#   make long    the tests that take half a minute or more each (15 minutes)
 #   make check   format, lint, types, import contract
 #   make bench   speed, as ratios, with the operations counted beside
 #   make fuzz    thousands of damaged and hostile datasets, configurations and checkpoints
@@ -19,7 +20,7 @@ LOCK := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
 STAMP := .venv/.installed-$(LOCK)
 PYTHON := .venv/bin/python
 
-.PHONY: demo test check examples docs fuzz faults operation engines storage ray million ui bench lock environment
+.PHONY: demo test long check examples docs fuzz faults operation engines storage ray million ui bench lock environment
 .DEFAULT_GOAL := demo
 
 environment: $(STAMP)
@@ -32,6 +33,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(PYTHON) -m pytest -n $(or $(WORKERS),2) --dist loadfile $(ARGS)
+
+long: $(STAMP)
+	@OVEREDIT_LONG=1 $(PYTHON) -m pytest -n $(or $(WORKERS),2) --dist loadfile -m long $(ARGS)
 
 check: $(STAMP)
 	@.venv/bin/ruff format --check .
@@ -52,7 +56,7 @@ faults: $(STAMP)
 	@OMP_NUM_THREADS=1 $(PYTHON) -m tests.faults.campaign --faults $(or $(FAULTS),200) --seed $(or $(SEED),0) --servers 3 --engines 3 $(ARGS)
 
 operation: $(STAMP)
-	@OVEREDIT_OPERATION=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/flows/operation tests/tasks/report/comparison/test_gate.py $(ARGS)
+	@OVEREDIT_OPERATION=1 OVEREDIT_LONG=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/flows/operation tests/tasks/report/comparison/test_gate.py $(ARGS)
 
 engines: $(STAMP)
 	@OVEREDIT_ENGINES=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests/tasks/engine/test_tensor_parallel.py $(ARGS)

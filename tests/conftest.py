@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,14 @@ from tests.support.lm_eval_index import read_own_tasks_once
 from tests.support.paths import REPOSITORY
 from tests.support.stage_keys import read_code_once
 from tests.support.warm_process import WarmProcess
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out the long tests unless they are asked for."""
+    if "OVEREDIT_LONG" not in os.environ:
+        for item in items:
+            if item.get_closest_marker("long") is not None:
+                item.add_marker(pytest.mark.skip(reason="half a minute or more: make long"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -321,6 +321,7 @@ SECRETS = {
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_secrets_of_the_environment_are_in_nothing_that_a_run_leaves(
     prefect_server: None, warm_process: WarmProcess, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -126,7 +126,7 @@ app.command()(site)
 @app.command()
 def methods() -> None:
     """List the methods, with their papers and the models that have a published preset."""
-    table = Table("method", "name", "paper", Column("presets for", no_wrap=True))
+    table = Table("method", "name", Column("paper", overflow="fold"), Column("presets for", no_wrap=True))
     for method in overedit.methods():
         table.add_row(method.name, method.label, method.paper, "\n".join(method.presets) or "-")
     Console().print(table)

@@ -234,7 +234,7 @@ def _draw_panel(axis: Axes, data: RunData, panel: Panel, protocol: str) -> None:
     ticks = _ticks(data)
     axis.set_xticks(ticks, ["base" if tick == 0 else f"{tick:,}" for tick in ticks])
     axis.set_xticks([], minor=True)
-    axis.set_xlim(-0.12, max(data.edit_counts[-1], 1) * 1.25)
+    axis.set_xlim(-0.12, max((1, *data.edit_counts)) * 1.25)
     axis.set_xlabel("edits")
     axis.set_axisbelow(True)
 

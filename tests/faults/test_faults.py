@@ -14,6 +14,7 @@ CAMPAIGN = "import sys; from tests.faults.campaign import main; sys.exit(main())
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_six_faults_lose_and_double_nothing(warm_process: WarmProcess, tmp_path: Path) -> None:
     campaigns = [
         warm_process.run(

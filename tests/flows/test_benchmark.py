@@ -224,7 +224,11 @@ LOCFT_MEASURED = "warehouse/outcomes/r/locft-bf/**/*.parquet"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("at", "own_server"), [(LOCFT_EDITED, True), (LOCFT_MEASURED, False)], ids=["edit", "measure"])
+@pytest.mark.parametrize(
+    ("at", "own_server"),
+    [pytest.param(LOCFT_EDITED, True, marks=pytest.mark.long), (LOCFT_MEASURED, False)],
+    ids=["edit", "measure"],
+)
 def test_kill_nine_and_the_same_command_again_ends_with_the_same_bits(
     finished: FinishedRun, warm_process: WarmProcess, tiny_model: Path, tmp_path: Path, at: str, own_server: bool
 ) -> None:

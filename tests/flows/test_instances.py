@@ -145,6 +145,7 @@ def test_a_changed_metric_moves_numbers_while_the_edits_are_shared(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_another_version_of_a_package_is_a_change_and_computes_what_uses_it(
     execute: Execute, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,7 @@ from tests.support.command_line import ROWS, Run
         ("order_seeds=[]", "order_seeds"),
         ("capability.suite=glue", "there is no suite 'glue'; accepted: locft, should-we-edit, quick"),
         ("capability={tasks: [sst2], files: {sst2: no.jsonl}}", "files.sst2: there is no file or folder no.jsonl"),
-        pytest.param("capability.tasks=[sst3]", "no task 'sst3'; similar names: sst2", marks=pytest.mark.slow),
+        pytest.param("capability.tasks=[sst3]", "no task 'sst3'; similar names: sst2", marks=pytest.mark.long),
     ],
 )
 def test_a_configuration_that_is_wrong(

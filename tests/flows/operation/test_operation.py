@@ -47,6 +47,7 @@ def test_a_schedule_fires_within_two_minutes_and_the_worker_completes_the_run(op
     assert any("asked for: schedule of benchmark/benchmark" in line["message"] for line in operation.logs(due["id"]))
 
 
+@in_full
 def test_a_deployment_that_is_started_by_hand_completes(operation: Operation, by_hand: str) -> None:
     ended = operation.ended(by_hand)
     assert ended["state_type"] == "COMPLETED", ended["state"]
@@ -54,6 +55,7 @@ def test_a_deployment_that_is_started_by_hand_completes(operation: Operation, by
     assert set(ended["tags"]) == {"overedit", "nightly", "model:tiny-model0", "dataset:file", "method:ft_m"}
 
 
+@in_full
 def test_overedits_lines_are_logs_of_the_flow_run(operation: Operation, by_hand: str) -> None:
     operation.ended(by_hand)
     lines = until(
@@ -65,6 +67,7 @@ def test_overedits_lines_are_logs_of_the_flow_run(operation: Operation, by_hand:
     assert asked in [line["message"] for line in lines]
 
 
+@in_full
 def test_the_report_opens_by_the_link_of_the_runs_own_artifact(operation: Operation, by_hand: str) -> None:
     operation.ended(by_hand)
     found = operation.ask("POST", "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [by_hand]}}})
@@ -102,6 +105,7 @@ gated()
 """
 
 
+@in_full
 def test_numbers_that_moved_notify_the_webhook(operation: Operation, webhook: Webhook) -> None:
     done = subprocess.run([sys.executable, "-c", ANNOUNCE], env=operation.environment, cwd=REPOSITORY, timeout=120)
     assert done.returncode == 0

@@ -36,6 +36,7 @@ main()
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_of_two_that_start_at_the_same_moment_one_runs_and_one_that_waits_finds_it_done(
     finished: FinishedRun, warm_process: WarmProcess, tiny_model: Path, tmp_path: Path
 ) -> None:

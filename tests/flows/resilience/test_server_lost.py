@@ -37,6 +37,7 @@ def kill_server_of(process: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_whose_server_is_killed_goes_on_to_its_end(
     warm_process: WarmProcess, tiny_model: Path, tmp_path: Path
 ) -> None:

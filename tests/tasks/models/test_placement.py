@@ -67,6 +67,7 @@ def edited(small: Path, model: Path, out: Path, offload: str, limit_bytes: int |
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.long
 def test_a_model_of_twice_the_memory_is_edited_to_the_same_bits(tiny_model: Path, tmp_path: Path) -> None:
     config = llama_config(300, width=512, mlp_width=2048, context=128, num_hidden_layers=24, bos_token_id=1)
     size = write_random_model(tmp_path / "model", config, dtype=torch.float32, shard_bytes=100 << 20)

@@ -108,6 +108,7 @@ def test_lm_eval_scores_are_well_above_chance(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_recipe_still_learns() -> None:
     config = TrainingConfig(
         hidden_size=64, num_layers=2, num_heads=2, num_key_value_heads=1, mlp_size=128,

@@ -82,6 +82,7 @@ def read(warehouse: Warehouse) -> tuple[set[TrajectoryPoint], set[TrajectoryPoin
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_eight_writers_and_a_reader_lose_and_double_nothing(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     writers = [spawn.Process(target=write_files, args=(tmp_path, writer)) for writer in range(WRITERS)]

@@ -153,7 +153,7 @@ def harness(
     return Harness(samples, json.loads(results.read_text())["results"])
 
 
-@pytest.fixture(scope="module", params=["vllm", "transformers"])
+@pytest.fixture(scope="module", params=["vllm", pytest.param("transformers", marks=pytest.mark.long)])
 def engine(request: pytest.FixtureRequest, checkpoint: Path) -> Iterator[Engine]:
     """An engine that was started with the base and has the checkpoint swapped in."""
     if request.param == "vllm":

@@ -89,6 +89,7 @@ def test_tasks_are_loaded_once(options: CapabilityOptions) -> None:
 
 @pytest.mark.usefixtures("own_tasks_read_once")
 @pytest.mark.slow  # all of lm-eval's own tasks are looked through
+@pytest.mark.long
 def test_unknown_tasks_are_named(options: CapabilityOptions) -> None:
     with pytest.raises(ValueError, match=r"no task 'small_choise'; similar names: .*small_choice"):
         load_tasks(options.model_copy(update={"tasks": ("small_choise",)}))

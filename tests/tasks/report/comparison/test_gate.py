@@ -97,6 +97,7 @@ def instance(warehouse: Warehouse, name: str, right: np.ndarray) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_noise_alone_raises_no_alarm_in_95_of_100_comparisons(tmp_path: Path) -> None:
     """Each answer is right with its own probability, drawn anew in every instance; `make operation` has 100."""
     comparisons = 100 if os.environ.get("OVEREDIT_OPERATION") else 20

@@ -64,6 +64,7 @@ def test_perplexity_has_the_interval_of_its_ratio(bench: Bench) -> None:
     assert broken["value"] == math.inf and broken["low"] is None
 
 
+@pytest.mark.long
 def test_no_other_view_has_a_row_of_a_step(bench: Bench) -> None:
     """Every view but its own answers the same with and without the rows of `*_after`."""
     bench.put("outcomes", asked(at(100), "edit", 1, 1) + asked(BASE, "edit", 0, 0))
