@@ -1,7 +1,7 @@
 # Everything here sets up what it needs; nothing has to be installed, exported or started before.
 #   make demo    edit the pocket world's model with four methods and show where each breaks
 #   make test    the tests, in two processes (WORKERS=)
-#   make long    the tests that take half a minute or more each (15 minutes)
+#   make long    the tests that take half a minute or more each (5 minutes)
 #   make check   format, lint, types, import contract
 #   make bench   speed, as ratios, with the operations counted beside
 #   make fuzz    thousands of damaged and hostile datasets, configurations and checkpoints
