@@ -40,7 +40,7 @@ from overedit.editing.methods.base import (
     silent,
 )
 from overedit.editing.methods.locate_then_edit.keys import at_subjects
-from overedit.editing.methods.routing.codebook import Codebook
+from overedit.editing.methods.routing.codebook import Codebook, Event
 from overedit.editing.methods.routing.codebook_router import CodebookRouter
 from overedit.editing.methods.routing.codebook_values import train_values
 from overedit.editing.model.anatomy import Anatomy, stores_in_out
@@ -153,9 +153,9 @@ def grace(
     before = Codebook.load(state, *_widths(model, site))
     keys_BI = read(marked, inputs_of=site).float().cpu()
     book, entries, events = before.insert(keys_BI, [each.target for each in marked], config.radius)
-    made = [edit for edit, event in enumerate(events) if event != "expanded"]
+    made = [each for each, event in zip(marked, events, strict=True) if event != "expanded"]
     if made and config.start == "output":
-        book.values_NO[len(before.targets) :] = read([marked[i] for i in made], outputs_of=mlp).float().cpu()
+        book.values_NO[len(before.targets) :] = read(made, outputs_of=mlp).float().cpu()
     elif made:
         chance = torch.Generator().manual_seed(seed)
         book.values_NO[len(before.targets) :] = torch.rand(len(made), book.values_NO.shape[1], generator=chance)
@@ -169,16 +169,20 @@ def grace(
         num_steps=config.num_steps,
         progress=progress,
     )
-    inside_B, nearest_B = book.lookup(keys_BI)
-    reached_B = inside_B & (nearest_B == torch.tensor(entries))
-    counts = Counter(events)
     log: dict[str, float | int | str] = {
         "loss_before": float(losses_2B[0].mean()),
         "loss_after": float(losses_2B[1].mean()),
-        "entries": len(book.targets),
-        "dropped": int((~reached_B).sum()),
     }
-    return EditResult({}, book.stored(), log | {event: counts[event] for event in ("added", "expanded", "split")})
+    return EditResult({}, book.stored(), log | _counts(book, keys_BI, entries, events))
+
+
+def _counts(book: Codebook, keys_BI: torch.Tensor, entries: Sequence[int], events: Sequence[Event]) -> dict[str, int]:
+    """The entries, what the edits did to them, and the edits whose own prompt is outside its entry's radius."""
+    inside_B, nearest_B = book.lookup(keys_BI)
+    reached_B = inside_B & (nearest_B == torch.tensor(entries))
+    counts = Counter(events)
+    kinds: tuple[Event, ...] = ("added", "expanded", "split")
+    return {"entries": len(book.targets), "dropped": int((~reached_B).sum())} | {kind: counts[kind] for kind in kinds}
 
 
 def _widths(model: PreTrainedModel, site: str) -> tuple[int, int]:
